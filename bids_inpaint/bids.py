@@ -1,0 +1,281 @@
+"""Which T1w images to process, and what else belongs to each of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bids_inpaint.images import InputError
+
+if TYPE_CHECKING:
+    from bids.layout import BIDSLayout
+
+#: Entities that tell the T1w images of one participant apart, in BIDS order, by PyBIDS name.
+ENTITIES = {
+    "subject": "sub",
+    "session": "ses",
+    "acquisition": "acq",
+    "ceagent": "ce",
+    "reconstruction": "rec",
+    "run": "run",
+}
+_SHORT = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
+
+
+@dataclass(frozen=True)
+class Image:
+    """A T1w to process.
+
+    Attributes
+    ----------
+    path : str
+    uri : str
+        BIDS URI relative to the raw dataset.
+    entities : dict of str
+        By short name in BIDS order: sub, ses, acq, ce, rec, run.
+    brain_mask : str, optional
+        Precomputed mask.
+    xfm : tuple of two str, optional
+        Precomputed affine, T1w to template and back.
+    lesion_mask : str, optional
+        Given lesion mask.
+    lesion_space : {'T1w', 'template'}
+        Where `lesion_mask` lies.
+    """
+
+    path: str
+    uri: str
+    entities: dict[str, str]
+    brain_mask: str | None = None
+    xfm: tuple[str, str] | None = None
+    lesion_mask: str | None = None
+    lesion_space: str = "T1w"
+    sources: list[str] = field(default_factory=list)
+
+    @property
+    def subject(self) -> str:
+        """Participant label."""
+        return self.entities["sub"]
+
+    @property
+    def prefix(self) -> str:
+        """File name up to the entities that derivatives add.
+
+        Examples
+        --------
+        >>> Image("p", "u", {"sub": "01", "run": "2"}).prefix
+        'sub-01_run-2'
+        """
+        return "_".join(f"{k}-{v}" for k, v in self.entities.items())
+
+    @property
+    def folder(self) -> str:
+        """Folder of its derivatives, relative to the output folder."""
+        parts = [f"{k}-{self.entities[k]}" for k in ("sub", "ses") if k in self.entities]
+        return "/".join([*parts, "anat"])
+
+
+def collect(settings: Any) -> list[Image]:
+    """Find the T1w images a run is about.
+
+    Parameters
+    ----------
+    settings : Settings
+
+    Raises
+    ------
+    InputError
+        If the dataset or a filter is unusable, or an asked-for participant or session has no T1w.
+    """
+    root = settings.bids_dir
+    _check_dataset(root)
+    labels = settings.participant_label
+    present = sorted(p.name[4:] for p in root.glob("sub-*") if p.is_dir())
+    if not present:
+        raise InputError(f"{root} has no sub-* folder: give the root of a BIDS dataset with images.")
+    if absent := [label for label in labels if label not in present]:
+        some = ", ".join(present[:8]) + (", …" if len(present) > 8 else "")
+        raise InputError(
+            f"Participant {', '.join(absent)} is not in {root}: it has {some}."
+        )
+    layout = _layout(root, labels, settings.bids_database_dir)
+    query = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]}
+    query |= _filters(settings.bids_filter_file)
+    if labels:
+        query["subject"] = list(labels)
+    if settings.session_label:
+        query["session"] = list(settings.session_label)
+    files = [
+        f
+        for f in layout.get(scope="raw", **query)
+        if f.entities.get("part", "mag") == "mag" and f.relpath.startswith("sub-")
+    ]
+    found = sorted((_image(f, root) for f in files), key=lambda image: image.prefix)
+    missing = set(labels) - {image.subject for image in found}
+    if missing or not found:
+        who = f"participant {', '.join(sorted(missing))}" if missing else "any participant"
+        narrowed = [
+            text
+            for text, given in (
+                (f"session {', '.join(settings.session_label)}", settings.session_label),
+                (f"the filters of {settings.bids_filter_file}", settings.bids_filter_file),
+            )
+            if given
+        ]
+        where = f" with {' and '.join(narrowed)}" if narrowed else ""
+        raise InputError(
+            f"{root} has no T1w of {who}{where}: a file as sub-{next(iter(missing), present[0])}"
+            f"/anat/sub-{next(iter(missing), present[0])}_T1w.nii.gz is needed."
+        )
+    return _add_derivatives(found, settings)
+
+
+def _check_dataset(root: Path) -> None:
+    description = root / "dataset_description.json"
+    remedy = 'it needs at least {"Name": "…", "BIDSVersion": "1.10.0"}.'
+    if not any(root.iterdir()):
+        raise InputError(f"{root} is empty: give the root of a BIDS dataset.")
+    try:
+        content = json.loads(description.read_text())
+    except FileNotFoundError:
+        raise InputError(f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"{description} can't be read ({error}): {remedy}") from None
+    if not isinstance(content, dict) or not {"Name", "BIDSVersion"} <= content.keys():
+        raise InputError(f"{description} lacks Name or BIDSVersion: {remedy}")
+
+
+def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs) -> BIDSLayout:
+    from bids.layout import BIDSLayout, BIDSLayoutIndexer
+
+    ignore = [
+        re.compile(r"/(derivatives|code|sourcedata|stimuli|\.[^/]*)(/|$)"),
+        re.compile(r"/sub-[^/]+/(ses-[^/]+/)?(func|dwi|fmap|perf|eeg|meg|ieeg|pet|beh|micr|motion|nirs|mrs)(/|$)"),
+    ]
+    if labels and not database:
+        # a database serves other participants too; without one, index those asked for alone
+        wanted = "|".join(re.escape(label) for label in labels)
+        ignore.append(re.compile(rf"/sub-(?!(?:{wanted})(?:/|$))[^/_]+(/|$)"))
+    try:
+        return BIDSLayout(
+            root,
+            database_path=database,
+            indexer=BIDSLayoutIndexer(index_metadata=False, ignore=ignore, validate=False),
+            **kwargs,
+        )
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:160]
+        raise InputError(f"{root} can't be indexed as BIDS ({reason}).") from None
+
+
+def _filters(path: Path | None) -> dict[str, Any]:
+    if path is None:
+        return {}
+    remedy = 'it must hold a JSON object, as {"t1w": {"acquisition": "mprage"}}.'
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"Filter file {path} can't be read ({error}): {remedy}") from None
+    filters = content.get("t1w") if isinstance(content, dict) else None
+    if not isinstance(filters, dict) or not filters:
+        raise InputError(f"Filter file {path} has no filter for t1w: {remedy}")
+    from bids.layout import Query
+
+    special = {"Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "Query.OPTIONAL": Query.OPTIONAL, None: Query.NONE}
+    out = {}
+    for key, value in filters.items():
+        value = special.get(value, value) if isinstance(value, (str, type(None))) else value
+        out[_SHORT.get(key, key)] = value
+    return out
+
+
+def _image(file, root: Path) -> Image:
+    entities = {
+        short: str(file.entities[name]) for name, short in ENTITIES.items() if name in file.entities
+    }
+    # PyBIDS turns run-01 into 1, and the name must keep its zeros
+    for short, value in re.findall(r"(?:^|_)(run)-([0-9a-zA-Z]+)", Path(file.path).name):
+        entities[short] = value
+    relative = Path(file.path).relative_to(root).as_posix()
+    return Image(path=str(file.path), uri=f"bids:raw:{relative}", entities=entities)
+
+
+def _add_derivatives(found: list[Image], settings: Any) -> list[Image]:
+    from dataclasses import replace
+
+    for name, path in settings.derivatives.items():
+        files = _scan(path)
+        used = 0
+        for i, image in enumerate(found):
+            mask = _belonging(files, image, suffix="mask", desc="brain", label=None, native=True)
+            forward = _belonging(files, image, suffix="xfm", **{"from": "T1w", "to": settings.template})
+            back = _belonging(files, image, suffix="xfm", **{"from": settings.template, "to": "T1w"})
+            changes: dict[str, Any] = {}
+            if mask:
+                changes["brain_mask"] = mask
+            if forward and back:
+                changes["xfm"] = (forward, back)
+            if changes:
+                used += 1
+                uris = [
+                    f"bids:{name}:{Path(p).relative_to(path).as_posix()}"
+                    for p in (mask, forward if "xfm" in changes else None)
+                    if p
+                ]
+                found[i] = replace(image, sources=[*image.sources, *uris], **changes)
+        if not used:
+            raise InputError(
+                f"Derivatives {name}={path} have no desc-brain_mask.nii.gz and no affine to "
+                f"{settings.template} of any image to process: leave them out or check the path."
+            )
+    if settings.lesion_masks:
+        files = _scan(settings.lesion_masks)
+        for i, image in enumerate(found):
+            mask = _belonging(files, image, suffix="mask", label=True, native=None)
+            if mask is None:
+                raise InputError(
+                    f"{settings.lesion_masks} has no lesion mask (label-*_mask.nii.gz) of {image.prefix}: "
+                    "add an empty mask if it has no lesion, or leave the participant out."
+                )
+            space = "template" if "_space-MNI" in Path(mask).name else "T1w"
+            found[i] = replace(image, lesion_mask=mask, lesion_space=space)
+    return found
+
+
+def _scan(root: Path) -> list[tuple[str, dict[str, str]]]:
+    """Every mask and affine below a derivative, with its entities by short name."""
+    out = []
+    for path in sorted(root.rglob("sub-*")):
+        stem = path.name.split(".")[0]
+        if not path.name.endswith((".nii", ".nii.gz", ".txt")) or not path.is_file():
+            continue
+        *pairs, suffix = stem.split("_")
+        entities = dict(p.split("-", 1) for p in pairs if "-" in p)
+        out.append((str(path), {**entities, "suffix": suffix}))
+    return out
+
+
+def _belonging(files, image: Image, *, native: bool | None = None, **wanted) -> str | None:
+    """The file whose entities agree with those of the image and hold the wanted ones."""
+    best, most = None, -1
+    for path, entities in files:
+        # the entities it shares with the image must not disagree
+        if any(entities.get(k, v) != v for k, v in image.entities.items()):
+            continue
+        if any(k in entities and k not in image.entities for k in ENTITIES.values()):
+            continue
+        if "sub" not in entities:
+            continue
+        if native and entities.get("space", "T1w") not in ("T1w", "orig", "individual"):
+            continue
+        agrees = all(
+            (entities.get(k) is not None) if v is True else entities.get(k) == v
+            for k, v in wanted.items()
+        )
+        shared = sum(k in entities for k in image.entities)
+        if agrees and shared > most:
+            best, most = path, shared
+    return best

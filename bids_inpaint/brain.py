@@ -1,0 +1,92 @@
+"""Where the brain is: recognise stripped images, clean masks, extract brains of full heads."""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy import ndimage
+
+from bids_inpaint.space import Grid
+
+#: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
+BRAIN_VOLUME = (0.5e6, 2.3e6)
+
+
+def foreground(data: np.ndarray) -> np.ndarray:
+    """Voxels that differ from the background, ringing of a resampled edge left out.
+
+    The background is the commonest value on the faces of the volume.
+    """
+    faces = np.concatenate([np.take(data, i, axis).ravel() for axis in range(3) for i in (0, -1)])
+    values, counts = np.unique(faces, return_counts=True)
+    background = values[counts.argmax()]
+    signal = data > background
+    if not signal.any():
+        return signal
+    return data > background + 0.1 * (np.median(data[signal]) - background)
+
+
+def largest_component(mask: np.ndarray) -> np.ndarray:
+    """The largest face-connected part of a mask (an empty mask stays empty)."""
+    labels, n = ndimage.label(mask)
+    if n < 2:
+        return np.asarray(mask, dtype=bool)
+    sizes = np.bincount(labels.ravel())
+    sizes[0] = 0
+    return labels == sizes.argmax()
+
+
+def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
+    """Brain mask of an image that is already skull-stripped, else None.
+
+    A stripped image is constant outside the brain, so its foreground is one blob of a brain's volume
+    that holds nearly everything that differs from the background. A head has air noise, or is too large.
+
+    Parameters
+    ----------
+    data : array, three-dimensional
+        Intensities in any unit.
+    grid : Grid
+        Its voxel lattice; gives volumes in mm³.
+    """
+    fore = foreground(data)
+    blob = largest_component(fore)
+    if not blob.any() or blob.sum() < 0.95 * fore.sum():
+        return None
+    radius = max(1, round(3 / float(grid.voxel_sizes.max())))
+    padded = np.pad(blob, radius + 1)
+    ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
+    closed = ndimage.binary_closing(padded, ball)[(slice(radius + 1, -radius - 1),) * 3]
+    mask = ndimage.binary_fill_holes(closed)
+    low, high = BRAIN_VOLUME
+    return mask if low < mask.sum() * grid.voxel_volume < high else None
+
+
+def extract(data: np.ndarray, grid: Grid) -> np.ndarray:
+    """Brain mask of a full head, by the surface model of Smith 2002 (BET).
+
+    Raises
+    ------
+    ValueError
+        If what was found is no brain by its volume.
+    """
+    import nibabel as nib
+    from brainextractor import BrainExtractor
+
+    # BET's surface evolves in voxels: give it cubes
+    edge = 1.5
+    extent = grid.voxel_sizes * grid.shape
+    shape = np.maximum(np.round(extent / edge), 2).astype(int)
+    zoom = np.diag([*(np.array(grid.shape) / shape), 1.0])
+    zoom[:3, 3] = (np.diag(zoom)[:3] - 1) / 2
+    cubes = Grid.of(shape, grid.matrix @ zoom)
+    from bids_inpaint.space import resample
+
+    low = resample(data, grid, cubes, order=1)
+    bet = BrainExtractor(img=nib.Nifti1Image(low, np.diag([edge, edge, edge, 1.0])))
+    bet.run()
+    mask = resample(bet.compute_mask(), cubes, grid, order=1) > 0.5
+    mask = ndimage.binary_fill_holes(largest_component(mask))
+    volume = mask.sum() * grid.voxel_volume
+    if not BRAIN_VOLUME[0] < volume < BRAIN_VOLUME[1]:
+        raise ValueError(f"the brain extracted measures {volume / 1e6:.2f} l")
+    return mask

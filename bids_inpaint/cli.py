@@ -1,0 +1,114 @@
+"""Command line: parser, Settings, exit code. Heavy imports wait until there is work."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from bids_inpaint import __version__
+
+DEFAULT_MODEL = "blind-unet"
+DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser of ``bids_inpaint``."""
+    p = argparse.ArgumentParser(
+        prog="bids_inpaint",
+        description="Make brain MRI with lesions usable by tools made for healthy brains: inpainted "
+        "T1w images, lesion maps and tissue maps, without lesion masks and without network access.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    p.add_argument("bids_dir", type=Path, help="root of the BIDS dataset")
+    p.add_argument("output_dir", type=Path, help="where derivatives and reports are written")
+    p.add_argument("analysis_level", choices=["participant"], help="processing stage")
+    p.add_argument("--version", action="version", version=f"bids_inpaint {__version__}")
+    p.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; repeat for debug")
+
+    g = p.add_argument_group("Selecting data")
+    g.add_argument("--participant-label", "--participant_label", nargs="+", metavar="LABEL",
+                   type=_label("sub-"), help="participants, with or without 'sub-' (default: all)")
+    g.add_argument("--session-label", "--session_label", nargs="+", metavar="LABEL",
+                   type=_label("ses-"), help="sessions, with or without 'ses-' (default: all)")
+    g.add_argument("--bids-filter-file", type=Path, metavar="FILE",
+                   help='JSON with PyBIDS filters for T1w, as {"t1w": {"acquisition": "mprage"}}')
+    g.add_argument("--bids-database-dir", type=Path, metavar="DIR",
+                   help="folder of a PyBIDS database; made there if missing, reused otherwise")
+    g.add_argument("-d", "--derivatives", nargs="+", metavar="NAME=PATH", default=[], type=_pair,
+                   help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
+                   "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own")
+    g.add_argument("--skip-bids-validation", action="store_true",
+                   help="don't check the dataset with the BIDS validator")
+
+    g = p.add_argument_group("Inpainting")
+    g.add_argument("--model", default=DEFAULT_MODEL, help="network by name, or path of an exported ONNX file")
+    g.add_argument("--fill", choices=["lesions", "full"], default="lesions",
+                   help="change the T1w only at the lesions, or take the network's whole output")
+    g.add_argument("--lesion-threshold", type=float, metavar="LAMBDA",
+                   help="darkening that makes a lesion, as a fraction of normal-appearing white matter "
+                   "(default: the network's own)")
+    g.add_argument("--lesion-min-volume", type=float, default=10.0, metavar="MM3",
+                   help="smallest lesion kept, in mm³")
+    g.add_argument("--lesion-masks", type=Path, metavar="DIR",
+                   help="BIDS derivative with lesion masks (label-*_mask) in T1w or template space: these "
+                   "lesions are filled and tabulated in place of the network's own map")
+    g.add_argument("--template", default=DEFAULT_TEMPLATE,
+                   help="standard space in MNI152 coordinates, by its TemplateFlow identifier")
+    g.add_argument("--skull-strip", choices=["auto", "force", "skip"], default="auto",
+                   help="recognise stripped images, always extract the brain, or never")
+    g.add_argument("--random-seed", type=int, default=0, help="seed of everything random")
+    g.add_argument("--sloppy", action="store_true", help="low quality, for tests only")
+
+    g = p.add_argument_group("Running")
+    g.add_argument("-w", "--work-dir", type=Path, default=Path("work"),
+                   help="intermediate results; a rerun continues from them")
+    g.add_argument("--clean-workdir", action="store_true", help="empty the work folder first")
+    g.add_argument("--nprocs", type=int, metavar="N", help="processors in all (default: those available)")
+    g.add_argument("--omp-nthreads", type=int, metavar="N", help="threads of one step")
+    g.add_argument("--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of the machine's)")
+    g.add_argument("--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments")
+    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the network runs")
+    g.add_argument("--stop-on-first-crash", action="store_true", help="stop everything at the first failure")
+    g.add_argument("--write-graph", action="store_true", help="write the graph of the workflow and go on")
+    g.add_argument("--reports-only", action="store_true", help="only write the reports of finished work again")
+    g.add_argument("--boilerplate-only", action="store_true", help="only write the methods text")
+    return p  # fmt: skip
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program and return its exit code.
+
+    0: all done; 1: some images failed; 2: nothing was run, as the input or the options are wrong.
+    """
+    args = vars(parser().parse_args(argv))
+    args.pop("analysis_level")
+    from bids_inpaint.images import InputError
+    from bids_inpaint.run import run_participants
+    from bids_inpaint.settings import Settings
+
+    for name in ("participant_label", "session_label"):
+        args[name] = tuple(args[name] or ())
+    args["derivatives"] = dict(args["derivatives"])
+    if args["nprocs"] is None:
+        del args["nprocs"]
+    try:
+        return run_participants(Settings(**args))
+    except InputError as error:
+        print(f"bids_inpaint: error: {error}", file=sys.stderr)
+        return 2
+
+
+def _label(prefix: str):
+    def strip(text: str) -> str:
+        return text.removeprefix(prefix)
+
+    strip.__name__ = "label"
+    return strip
+
+
+def _pair(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+    return name, Path(path).absolute()

@@ -1,0 +1,180 @@
+"""Reading, checking and writing NIfTI files."""
+
+from __future__ import annotations
+
+import os
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bids_inpaint.space import Grid
+
+if TYPE_CHECKING:
+    import nibabel as nib
+
+#: A head is never smaller than this along any axis (mm), nor sampled by fewer voxels.
+MIN_EXTENT_MM = 60.0
+MIN_VOXELS = 16
+
+
+class InputError(ValueError):
+    """Input that can't be used. The message is one sentence for the user: file, reason, remedy."""
+
+
+def load(path: str | os.PathLike) -> nib.Nifti1Image:
+    """Open a NIfTI file without reading its voxels.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, isn't an image or has a broken header.
+    """
+    import nibabel as nib
+
+    try:
+        return nib.load(path)  # type: ignore[return-value]
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist: check the path or the link.") from None
+    except Exception as error:  # nibabel raises whatever its readers hit on a broken file
+        raise InputError(
+            f"{path} cannot be read as NIfTI ({_short(error)}): copy or convert it again."
+        ) from None
+
+
+def load_t1w(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:
+    """Read and check one T1w volume.
+
+    Returns
+    -------
+    data : array of float32, three-dimensional, finite
+        Scaled intensities in the orientation of the file.
+    grid : Grid
+        Its voxel lattice.
+
+    Raises
+    ------
+    InputError
+        If the file can't be read, isn't one 3D volume, is constant, has voxels that are not finite,
+        has no usable voxel size or sees less than a head.
+    """
+    image = load(path)
+    check_header(image, path)
+    data = read_data(image, path)
+    bad = int(data.size - np.isfinite(data).sum())
+    if bad:
+        raise InputError(
+            f"{path} has {bad} voxels that are NaN or infinite: replace them with 0, "
+            "e.g. with 'fslmaths IN -nan OUT'."
+        )
+    low, high = float(data.min()), float(data.max())
+    if low == high:
+        raise InputError(f"{path} is {low:g} everywhere: it holds no image; export it again.")
+    return data, Grid.of(data.shape, image.affine)
+
+
+def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
+    """Raise `InputError` for a header that can't be of one 3D head, without reading voxels."""
+    shape = image.shape
+    volume = shape[:3]
+    if len(shape) < 3 or min(volume) < 2:
+        raise InputError(
+            f"{path} is two-dimensional (shape {_by(shape)}): a 3D T1w volume is needed."
+        )
+    if np.prod(shape[3:], dtype=int) != 1:
+        raise InputError(
+            f"{path} holds {int(np.prod(shape[3:]))} volumes (shape {_by(shape)}): "
+            "keep one of them, or their average, as the T1w."
+        )
+    affine = np.asarray(image.affine, dtype=float)
+    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    declared = np.asarray(image.header.get_zooms()[:3], dtype=float)
+    usable = np.isfinite(affine).all() and (sizes > 0).all() and (declared > 0).all()
+    if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
+        raise InputError(
+            f"{path} has no usable voxel size in its header "
+            f"({_by(f'{v:g}' for v in declared)} mm): convert it again from the DICOM files."
+        )
+    extent = sizes * volume
+    if min(volume) < MIN_VOXELS or min(extent) < MIN_EXTENT_MM:
+        raise InputError(
+            f"{path} sees only {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels: "
+            "a whole-brain acquisition is needed."
+        )
+
+
+def read_data(image: nib.Nifti1Image, path: str | os.PathLike) -> np.ndarray:
+    """Voxels of a 3D image (or of a 4D one with one volume) as float32.
+
+    Raises
+    ------
+    InputError
+        If the file ends early or is corrupt.
+    """
+    try:
+        data = np.asarray(image.dataobj, dtype=np.float32)
+    except MemoryError:
+        raise
+    except (OSError, EOFError, ValueError, zlib.error) as error:
+        raise InputError(
+            f"{path} is truncated or corrupt ({_short(error)}): copy it again."
+        ) from None
+    return data.reshape(data.shape[:3])
+
+
+def save(
+    path: str | os.PathLike,
+    data: np.ndarray,
+    grid: Grid,
+    dtype: Any = None,
+    space_code: int = 1,
+) -> str:
+    """Write an array as NIfTI with a clean header, atomically.
+
+    Parameters
+    ----------
+    path : path
+        Where to write; ``.nii`` or ``.nii.gz``. An existing file is replaced.
+    data : array, shape `grid.shape`
+    dtype : data type, optional
+        On-disk type without scaling; that of `data` by default.
+    space_code : int
+        NIfTI code of the coordinates: 1 scanner, 4 MNI.
+    """
+    import nibabel as nib
+
+    data = np.asarray(data, dtype=dtype)
+    image = nib.Nifti1Image(data, grid.matrix)
+    image.set_sform(grid.matrix, code=space_code)
+    image.set_qform(grid.matrix, code=space_code, strip_shears=True)
+    image.header.set_xyzt_units("mm", "sec")
+    return write(image, path)
+
+
+def write(image: nib.Nifti1Image, path: str | os.PathLike) -> str:
+    """Write an image under a temporary name, then rename it: no partial file ever bears the name."""
+    target = Path(path)
+    suffix = ".nii.gz" if target.name.endswith(".gz") else ".nii"
+    part = target.with_name(f".{target.name}.{os.getpid()}.part{suffix}")
+    try:
+        image.to_filename(part)
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
+    return str(target)
+
+
+def read(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:
+    """Voxels (float32) and grid of a file this program wrote."""
+    image = load(path)
+    return read_data(image, path), Grid.of(image.shape[:3], image.affine)
+
+
+def _by(values) -> str:
+    return "×".join(str(v) for v in values)
+
+
+def _short(error: Exception) -> str:
+    text = (str(error).splitlines() or [""])[0]
+    return text[:120] or type(error).__name__

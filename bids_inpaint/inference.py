@@ -1,0 +1,190 @@
+"""A volume through a network with ONNX Runtime (arrays in, arrays out)."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+
+from bids_inpaint.models import Model
+
+Array = np.ndarray
+
+#: Value of the voxels to fill in the input of a non-blind network (Manjón 2020, section 2.3).
+MASKED = -1.0
+#: White-matter prior above which the template is taken as pure white matter.
+WM_CORE = 0.95
+
+
+def space_to_depth(volume: Array) -> Array:
+    """Split a volume into its 8 parity sub-volumes (Manjón 2020, section 2.3).
+
+    Parameters
+    ----------
+    volume : array, shape (2·D, 2·H, 2·W)
+
+    Returns
+    -------
+    array, shape (8, D, H, W)
+        Channel ``4·i + 2·j + k`` holds ``volume[i::2, j::2, k::2]``.
+
+    Examples
+    --------
+    >>> v = np.arange(2 * 4 * 6).reshape(2, 4, 6)
+    >>> bool((space_to_depth(v)[5] == v[1::2, 0::2, 1::2]).all())
+    True
+    >>> bool((depth_to_space(space_to_depth(v)) == v).all())
+    True
+    """
+    d, h, w = (n // 2 for n in volume.shape)
+    return volume.reshape(d, 2, h, 2, w, 2).transpose(1, 3, 5, 0, 2, 4).reshape(8, d, h, w)
+
+
+def depth_to_space(channels: Array) -> Array:
+    """Undo :func:`space_to_depth` exactly: (8, D, H, W) to (2·D, 2·H, 2·W)."""
+    _, d, h, w = channels.shape
+    parts = channels.reshape(2, 2, 2, d, h, w)
+    return parts.transpose(3, 0, 4, 1, 5, 2).reshape(2 * d, 2 * h, 2 * w)
+
+
+def pad_to_multiple(channels: Array, multiple: int) -> tuple[Array, tuple[slice, ...]]:
+    """Pad the spatial axes with zeros at their end; also return the slices that crop it back."""
+    shape = channels.shape[1:]
+    pads = [(0, 0)] + [(0, -n % multiple) for n in shape]
+    return np.pad(channels, pads), (slice(None), *(slice(0, n) for n in shape))
+
+
+def white_matter_level(image: Array, mask: Array, wm_prior: Array) -> float:
+    """Median intensity where the template is surely white matter.
+
+    It moves little with lesions, with the tightness of the mask or with ventricles, unlike the mean
+    over the brain.
+
+    Parameters
+    ----------
+    image : array
+        On the working grid, bias-corrected.
+    mask : array of bool
+        Brain.
+    wm_prior : array of float
+        White-matter probability of the template, 0-1.
+
+    Raises
+    ------
+    ValueError
+        If the mask hardly holds any of the template's white matter, or it is not bright.
+    """
+    core = (wm_prior > WM_CORE) & mask
+    if core.sum() < 10_000:
+        raise ValueError("the brain does not overlap the white matter of the template")
+    level = float(np.median(image[core]))
+    if not level > 0:
+        raise ValueError("the white matter has no signal")
+    return level
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how a network runs.
+
+    Attributes
+    ----------
+    device : {'auto', 'cpu', 'cuda'}
+    threads : int
+        Number of CPU threads.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+
+    def providers(self) -> list[str]:
+        """ONNX Runtime's execution providers to use, best first.
+
+        Raises
+        ------
+        ValueError
+            If CUDA is asked for and this ONNX Runtime has none.
+        """
+        import onnxruntime
+
+        available = onnxruntime.get_available_providers()
+        if self.device == "cuda" and "CUDAExecutionProvider" not in available:
+            raise ValueError(
+                "--device cuda needs onnxruntime-gpu and a CUDA driver, but this ONNX Runtime offers "
+                f"only {', '.join(available)}: install onnxruntime-gpu, or use --device cpu."
+            )
+        wanted = ["CPUExecutionProvider"]
+        if self.device != "cpu" and "CUDAExecutionProvider" in available:
+            wanted.insert(0, "CUDAExecutionProvider")
+        return wanted
+
+
+def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
+    """Feed channels (C, D, H, W) through a network and return its channels (8, D, H, W)."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    # the defaults keep the peak allocated for ever, and pin threads to cores that SLURM may not own
+    options.enable_cpu_mem_arena = False
+    options.intra_op_num_threads = runtime.threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # a fold of the same sums in another order would change the last bits from run to run
+    options.use_deterministic_compute = True
+    session = onnxruntime.InferenceSession(
+        os.fspath(model.path), options, providers=runtime.providers()
+    )
+    name = session.get_inputs()[0].name
+    return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
+
+
+def inpaint(
+    model: Model,
+    image: Array,
+    mask: Array,
+    wm_prior: Array,
+    lesions: Array | None = None,
+    runtime: Runtime | None = None,
+) -> Array:
+    """Replace the lesions of a brain by healthy-looking tissue.
+
+    Parameters
+    ----------
+    model : Model
+        A registered or user-given network.
+    image : array of float32, shape (182, 218, 182)
+        Preprocessed brain on the working grid, in any unit.
+    mask : array of bool
+        Brain; the result is 0 outside it.
+    wm_prior : array of float
+        White-matter probability of the template, which sets the intensity scale.
+    lesions : array of bool, optional
+        Where to fill; needed by non-blind networks, ignored by blind ones.
+    runtime : Runtime, optional
+
+    Returns
+    -------
+    array of float32
+        In the unit of `image`.
+
+    Raises
+    ------
+    ValueError
+        If a non-blind network gets no lesion mask, or the image has no white-matter level.
+    """
+    if model.intensity == "wm":
+        level = white_matter_level(image, mask, wm_prior)
+    else:
+        level = float(image[mask].mean(dtype=np.float64))
+    volume = np.where(mask, image, 0).astype(np.float32) / level
+    if not model.blind:
+        if lesions is None:
+            raise ValueError(f"network {model.name} needs a lesion mask")
+        volume = np.where(lesions & mask, np.float32(MASKED), volume)
+    padded, crop = pad_to_multiple(space_to_depth(volume), model.multiple)
+    output = run_network(model, padded, runtime or Runtime())
+    if not np.isfinite(output).all():
+        raise ValueError(f"network {model.name} returned values that are not finite")
+    filled = depth_to_space(output[crop]) * level
+    return np.where(mask, np.maximum(filled, 0), 0).astype(np.float32)

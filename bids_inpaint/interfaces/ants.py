@@ -1,0 +1,222 @@
+"""ANTs steps through antspyx. ``import ants`` takes seconds, so it happens inside the node."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
+
+from bids_inpaint import images
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.space import Grid, bounding_box
+
+
+def _import_ants(threads: int, seed: int = 0):
+    # ITK reads its thread count at the first filter of a process
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
+    import ants
+
+    ants.config._random_seed = seed + 1  # 0 would mean the clock
+    return ants
+
+
+def _to_ants(ants, data: np.ndarray, grid: Grid):
+    """An ANTs image in memory: NIfTI is RAS+, ITK is LPS+."""
+    lps = np.diag([-1.0, -1.0, 1.0]) @ grid.matrix[:3]
+    sizes = grid.voxel_sizes
+    return ants.from_numpy(
+        np.asarray(data, dtype=np.float32),
+        origin=lps[:, 3].tolist(),
+        spacing=sizes.tolist(),
+        direction=_nearest_rotation(lps[:, :3] / sizes),
+    )
+
+
+def _nearest_rotation(direction: np.ndarray) -> np.ndarray:
+    u, _, vt = np.linalg.svd(direction)
+    return u @ vt
+
+
+class DenoiseInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
+
+
+class DenoiseOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+
+
+class Denoise(FileInterface):
+    """Adaptive non-local means with Rician noise inside a mask (Manjón 2010)."""
+
+    input_spec = DenoiseInputSpec
+    output_spec = DenoiseOutputSpec
+
+    def process(self, runtime) -> dict:
+        ants = _import_ants(self.inputs.num_threads)
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        box = bounding_box(mask, margin=4)
+        crop = Grid.of(data[box].shape, np.eye(4))
+        out = ants.denoise_image(
+            _to_ants(ants, data[box], crop),
+            mask=_to_ants(ants, mask[box], crop),
+            noise_model="Rician",
+            r=1,
+        ).numpy()
+        result = data.copy()
+        result[box] = np.where(mask[box], out, data[box])
+        out_file = within(runtime, "denoised.nii.gz")
+        return {"out_file": images.save(out_file, result, grid)}
+
+
+class RegisterAffineInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    template = File(exists=True, mandatory=True, desc="brain-only template")
+    random_seed = traits.Int(0, usedefault=True)
+    sloppy = traits.Bool(False, usedefault=True)
+
+
+class RegisterAffineOutputSpec(TraitedSpec):
+    out_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the template")
+    out_inverse = File(exists=True, desc="ITK text: takes images from the template to the T1w")
+
+
+class RegisterAffine(FileInterface):
+    """Affine of the brain onto a template with ANTs.
+
+    One thread: with more, sums are added in another order each time and the result moves.
+    """
+
+    input_spec = RegisterAffineInputSpec
+    output_spec = RegisterAffineOutputSpec
+
+    def process(self, runtime) -> dict:
+        from nitransforms.io.itk import ITKLinearTransform
+
+        ants = _import_ants(1, self.inputs.random_seed)
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        box = bounding_box(mask, margin=2)
+        shift = np.eye(4)
+        shift[:3, 3] = [s.start for s in box]
+        brain = np.where(mask, data, 0)[box]
+        fixed, fixed_grid = images.read(self.inputs.template)
+        result = ants.registration(
+            _to_ants(ants, fixed, fixed_grid),
+            _to_ants(ants, brain, Grid.of(brain.shape, grid.matrix @ shift)),
+            "QuickRigid" if self.inputs.sloppy else "AffineFast",
+            outprefix=within(runtime, "ants_"),
+        )
+        matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+        outputs = {}
+        for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):
+            outputs[name] = within(runtime, f"{name}.txt")
+            ITKLinearTransform.from_ras(xfm).to_filename(outputs[name])
+        return outputs
+
+
+def itk_matrix(transform) -> np.ndarray:
+    """4x4 world-to-world matrix (RAS+, mm) of an ANTs affine, as it maps fixed points to moving ones."""
+    parameters = np.asarray(transform.parameters, dtype=float)
+    centre = np.asarray(transform.fixed_parameters, dtype=float)
+    linear = parameters[:9].reshape(3, 3)
+    lps = np.eye(4)
+    lps[:3, :3] = linear
+    lps[:3, 3] = parameters[9:] + centre - linear @ centre
+    flip = np.diag([-1.0, -1.0, 1.0, 1.0])
+    return flip @ lps @ flip
+
+
+class CorrectBiasInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
+    sloppy = traits.Bool(False, usedefault=True)
+
+
+class CorrectBiasOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+    bias_file = File(exists=True, desc="multiplicative field: in_file = out_file × bias")
+
+
+class CorrectBias(FileInterface):
+    """N4 bias field correction inside the brain mask (Tustison 2010)."""
+
+    input_spec = CorrectBiasInputSpec
+    output_spec = CorrectBiasOutputSpec
+
+    def process(self, runtime) -> dict:
+        ants = _import_ants(self.inputs.num_threads)
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        field = ants.n4_bias_field_correction(
+            # the log of N4 needs positive values
+            _to_ants(ants, np.maximum(data, 1e-3 * data[mask].mean()), grid),
+            mask=_to_ants(ants, mask, grid),
+            shrink_factor=8 if self.inputs.sloppy else 4,
+            return_bias_field=True,
+        ).numpy()
+        field = np.maximum(field, 1e-3)
+        return {
+            "out_file": images.save(
+                within(runtime, "corrected.nii.gz"), np.where(mask, data / field, 0), grid, np.float32
+            ),
+            "bias_file": images.save(within(runtime, "bias.nii.gz"), field, grid, np.float32),
+        }
+
+
+class SegmentAtroposInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    priors = InputMultiObject(File(exists=True), mandatory=True, desc="CSF, GM, WM")
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
+    sloppy = traits.Bool(False, usedefault=True)
+
+
+class SegmentAtroposOutputSpec(TraitedSpec):
+    csf = File(exists=True)
+    gm = File(exists=True)
+    wm = File(exists=True)
+    dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+
+
+class SegmentAtropos(FileInterface):
+    """Three-tissue segmentation with a Markov random field and template priors (Avants 2011)."""
+
+    input_spec = SegmentAtroposInputSpec
+    output_spec = SegmentAtroposOutputSpec
+
+    def process(self, runtime) -> dict:
+        ants = _import_ants(self.inputs.num_threads)
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        priors = [images.read(p)[0] for p in self.inputs.priors]
+        box = bounding_box(mask, margin=1)
+        crop = Grid.of(data[box].shape, np.eye(4))
+        result = ants.atropos(
+            a=_to_ants(ants, data[box], crop),
+            x=_to_ants(ants, mask[box], crop),
+            i=[_to_ants(ants, np.clip(p[box], 1e-3, 1), crop) for p in priors],
+            priorweight=0.25,
+            m="[0.1,1x1x1]",
+            c="[1,0]" if self.inputs.sloppy else "[3,0]",
+        )
+        full = []
+        for posterior in result["probabilityimages"]:
+            volume = np.zeros(data.shape, np.float32)
+            volume[box] = np.clip(posterior.numpy(), 0, 1) * mask[box]
+            full.append(volume)
+        outputs = {
+            key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)
+            for key, v in zip(("csf", "gm", "wm"), full, strict=True)
+        }
+        csf, gm, wm = full
+        labels = np.where(mask, np.stack([gm, wm, csf]).argmax(0) + 1, 0)
+        outputs["dseg"] = images.save(
+            within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4
+        )
+        return outputs

@@ -1,0 +1,184 @@
+"""Nodes that read, check and move images."""
+
+from __future__ import annotations
+
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+
+from bids_inpaint import brain, images
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.space import WORKING_GRID, resample
+
+
+class ConformInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+
+
+class ConformOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+
+
+class Conform(FileInterface):
+    """Check a T1w and rewrite it as float32 with one clean affine, on its own voxels."""
+
+    input_spec = ConformInputSpec
+    output_spec = ConformOutputSpec
+
+    def process(self, runtime) -> dict:
+        data, grid = images.load_t1w(self.inputs.in_file)
+        return {"out_file": images.save(within(runtime, "conformed.nii.gz"), data, grid)}
+
+
+class BrainMaskInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    source = traits.Str(desc="name of the T1w for messages")
+    precomputed = File(exists=True, desc="mask of an earlier run or another tool")
+    skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
+
+
+class BrainMaskOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+    method = traits.Str(desc="precomputed, stripped or extracted")
+
+
+class BrainMask(FileInterface):
+    """Brain mask on the voxels of the T1w."""
+
+    input_spec = BrainMaskInputSpec
+    output_spec = BrainMaskOutputSpec
+
+    def process(self, runtime) -> dict:
+        data, grid = images.read(self.inputs.in_file)
+        mask, method = self._mask(data, grid)
+        out_file = images.save(within(runtime, "mask.nii.gz"), mask, grid, np.uint8)
+        return {"out_file": out_file, "method": method}
+
+    def _mask(self, data, grid):
+        name = self.inputs.source if isdefined(self.inputs.source) else self.inputs.in_file
+        if isdefined(self.inputs.precomputed):
+            given, given_grid = images.read(self.inputs.precomputed)
+            mask = resample(given, given_grid, grid, order=0) > 0.5
+            if not mask.any():
+                raise images.InputError(
+                    f"{self.inputs.precomputed} does not overlap {name}: give the mask of this image."
+                )
+            return mask, "precomputed"
+        if self.inputs.skull_strip == "skip":
+            return brain.largest_component(brain.foreground(data)), "skipped"
+        if self.inputs.skull_strip == "auto":
+            mask = brain.stripped_mask(data, grid)
+            if mask is not None:
+                return mask, "stripped"
+        try:
+            return brain.extract(data, grid), "extracted"
+        except Exception as error:
+            raise images.InputError(
+                f"No brain was found in {name} ({error}): check that it is a whole-head T1w, or give "
+                "a brain mask with --derivatives."
+            ) from error
+
+
+class ToWorkingGridInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    xfm = File(exists=True, mandatory=True)
+
+
+class ToWorkingGridOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+    out_mask = File(exists=True)
+
+
+class ToWorkingGrid(FileInterface):
+    """Resample a brain and its mask once onto the working grid."""
+
+    input_spec = ToWorkingGridInputSpec
+    output_spec = ToWorkingGridOutputSpec
+
+    def process(self, runtime) -> dict:
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0]
+        xfm = read_xfm(self.inputs.xfm)
+        mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
+        if mask_out.sum() * WORKING_GRID.voxel_volume < 0.4 * brain.BRAIN_VOLUME[0]:
+            raise images.InputError(
+                f"{self.inputs.in_file} lies outside the template after the affine: "
+                "check the orientation in its header."
+            )
+        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3) * mask_out
+        return {
+            "out_file": images.save(
+                within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4
+            ),
+            "out_mask": images.save(
+                within(runtime, "mask.nii.gz"), mask_out, WORKING_GRID, np.uint8, space_code=4
+            ),
+        }
+
+
+class NormaliseInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+
+
+class NormaliseOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+    scale = traits.Float(desc="mean over the mask that the image was divided by")
+
+
+class Normalise(FileInterface):
+    """Divide by the mean over the brain mask (Manjón 2020, section 2.2)."""
+
+    input_spec = NormaliseInputSpec
+    output_spec = NormaliseOutputSpec
+
+    def process(self, runtime) -> dict:
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        scale = float(data[mask].mean(dtype=np.float64))
+        out_file = within(runtime, "normalised.nii.gz")
+        out = (data / scale).astype(np.float32)
+        return {"out_file": images.save(out_file, out, grid, space_code=4), "scale": scale}
+
+
+class TissuesToNativeInputSpec(InputSpec):
+    gm = File(exists=True, mandatory=True)
+    wm = File(exists=True, mandatory=True)
+    csf = File(exists=True, mandatory=True)
+    brain_mask = File(exists=True, mandatory=True)
+    inverse_xfm = File(exists=True, mandatory=True)
+
+
+class TissuesToNativeOutputSpec(TraitedSpec):
+    gm = File(exists=True)
+    wm = File(exists=True)
+    csf = File(exists=True)
+    dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+
+
+class TissuesToNative(FileInterface):
+    """Tissue probabilities on the voxels of the T1w, and the likeliest tissue there."""
+
+    input_spec = TissuesToNativeInputSpec
+    output_spec = TissuesToNativeOutputSpec
+
+    def process(self, runtime) -> dict:
+        mask, grid = images.read(self.inputs.brain_mask)
+        mask = mask > 0
+        world = read_xfm(self.inputs.inverse_xfm)
+        outputs, maps = {}, []
+        for tissue in ("gm", "wm", "csf"):
+            data, source = images.read(getattr(self.inputs, tissue))
+            native = np.clip(resample(data, source, grid, world, order=1), 0, 1) * mask
+            maps.append(native)
+            outputs[tissue] = images.save(within(runtime, f"{tissue}.nii.gz"), native, grid, np.float32)
+        labels = np.where(mask & (np.sum(maps, 0) > 0), np.argmax(maps, 0) + 1, 0)
+        outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8)
+        return outputs
+
+
+def read_xfm(path: str) -> np.ndarray:
+    """4x4 RAS+ matrix of an ITK text affine."""
+    from nitransforms.io.itk import ITKLinearTransform
+
+    return ITKLinearTransform.from_filename(path).to_ras()

@@ -1,0 +1,240 @@
+"""The network, the lesion map and the way back to the T1w as nodes."""
+
+from __future__ import annotations
+
+import csv
+import os
+
+import nibabel as nib
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+
+from bids_inpaint import images, inference, lesions, models
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.images import read_xfm
+from bids_inpaint.space import WORKING_GRID, Grid, resample
+
+
+class InpaintInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    wm_prior = File(exists=True, mandatory=True)
+    lesion_mask = File(exists=True, desc="where a non-blind network fills (working grid)")
+    model = traits.Str(mandatory=True)
+    model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
+    device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
+
+
+class InpaintOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+
+
+class Inpaint(FileInterface):
+    """Replace lesions by healthy-looking tissue with a network."""
+
+    input_spec = InpaintInputSpec
+    output_spec = InpaintOutputSpec
+
+    def process(self, runtime) -> dict:
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        masked = None
+        if isdefined(self.inputs.lesion_mask):
+            masked = images.read(self.inputs.lesion_mask)[0] > 0
+        out = inference.inpaint(
+            models.find(self.inputs.model),
+            data,
+            mask,
+            images.read(self.inputs.wm_prior)[0],
+            masked,
+            inference.Runtime(self.inputs.device, self.inputs.num_threads),
+        )
+        return {"out_file": images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4)}
+
+
+class LesionMaskInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True, desc="binary lesion mask on any grid")
+    t1w = File(exists=True, mandatory=True)
+    xfm = File(exists=True, mandatory=True)
+    space = traits.Enum("T1w", "template", usedefault=True)
+
+
+class LesionMaskOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+
+
+class LesionMask(FileInterface):
+    """Bring a given lesion mask, in T1w or template space, onto the working grid."""
+
+    input_spec = LesionMaskInputSpec
+    output_spec = LesionMaskOutputSpec
+
+    def process(self, runtime) -> dict:
+        path = self.inputs.in_file
+        data, grid = images.read(path)
+        values = np.unique(data)
+        if len(values) > 2 or values[0] != 0:
+            raise images.InputError(
+                f"{path} is not a binary mask ({len(values)} values from {values[0]:g} to "
+                f"{values[-1]:g}): threshold it to 0 and 1."
+            )
+        world = read_xfm(self.inputs.xfm) if self.inputs.space == "T1w" else None
+        out = resample(data / max(values[-1], 1), grid, WORKING_GRID, world, order=1) > 0.5
+        if data.any() and not out.any():
+            raise images.InputError(
+                f"{path} does not overlap the brain of {self.inputs.t1w}: "
+                "check that the mask belongs to this image and space."
+            )
+        out_file = within(runtime, "lesions.nii.gz")
+        return {"out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4)}
+
+
+class MapLesionsInputSpec(InputSpec):
+    preproc = File(exists=True, mandatory=True)
+    inpainted = File(exists=True, mandatory=True)
+    wm = File(exists=True, mandatory=True)
+    threshold = traits.Float(mandatory=True, desc="fraction of normal-appearing white matter")
+    min_volume = traits.Float(mandatory=True, desc="mm³")
+    given = File(exists=True, desc="lesion mask (working grid) to use in place of the map")
+
+
+class MapLesionsOutputSpec(TraitedSpec):
+    mask = File(exists=True)
+    probability = File(exists=True)
+    darkening = File(exists=True)
+    weight = File(exists=True, desc="feathered lesion support, 0-1")
+
+
+class MapLesions(FileInterface):
+    """Lesion map from the difference of the image and its inpainted version in white matter."""
+
+    input_spec = MapLesionsInputSpec
+    output_spec = MapLesionsOutputSpec
+
+    def process(self, runtime) -> dict:
+        preproc, grid = images.read(self.inputs.preproc)
+        inpainted = images.read(self.inputs.inpainted)[0]
+        wm = images.read(self.inputs.wm)[0]
+        dark = lesions.darkening(preproc, inpainted, wm)
+        if isdefined(self.inputs.given):
+            graded = images.read(self.inputs.given)[0]
+            mask = graded > 0
+        else:
+            graded = lesions.probability(dark, wm, self.inputs.threshold)
+            smallest = int(np.ceil(self.inputs.min_volume / grid.voxel_volume))
+            mask = lesions.lesion_map(graded, smallest)
+        volumes = {
+            "mask": mask.astype(np.uint8),
+            "probability": graded.astype(np.float32),
+            "darkening": dark,
+            "weight": lesions.feather(mask, grid),
+        }
+        return {
+            key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)
+            for key, v in volumes.items()
+        }
+
+
+class BackToNativeInputSpec(InputSpec):
+    t1w = File(exists=True, mandatory=True, desc="the raw image")
+    brain_mask = File(exists=True, mandatory=True)
+    denoised = File(exists=True, mandatory=True)
+    preproc = File(exists=True, mandatory=True)
+    inpainted = File(exists=True, mandatory=True)
+    bias = File(exists=True, mandatory=True)
+    scale = traits.Float(mandatory=True)
+    weight = File(exists=True, mandatory=True)
+    probability = File(exists=True, mandatory=True)
+    lesion_mask = File(exists=True, mandatory=True)
+    darkening = File(exists=True, mandatory=True)
+    inverse_xfm = File(exists=True, mandatory=True)
+    fill = traits.Enum("lesions", "full", usedefault=True)
+
+
+class BackToNativeOutputSpec(TraitedSpec):
+    inpainted = File(exists=True)
+    preproc = File(exists=True)
+    lesion_mask = File(exists=True)
+    probability = File(exists=True)
+    labels = File(exists=True, desc="one integer a lesion, as in the table")
+    table = File(exists=True)
+
+
+class BackToNative(FileInterface):
+    """The original minus the resampled difference, and the lesion maps, on the voxels of the T1w."""
+
+    input_spec = BackToNativeInputSpec
+    output_spec = BackToNativeOutputSpec
+
+    def process(self, runtime) -> dict:
+        raw = images.load(self.inputs.t1w)
+        stored = np.asanyarray(raw.dataobj.get_unscaled()).reshape(raw.shape[:3])
+        slope = float(raw.dataobj.slope or 1.0)
+        grid = Grid.of(raw.shape[:3], raw.affine)
+        to_template = read_xfm(self.inputs.inverse_xfm)
+
+        def native(path_or_data, order=1):
+            data = path_or_data
+            if isinstance(data, (str, os.PathLike)):
+                data = images.read(data)[0]
+            return resample(data, WORKING_GRID, grid, to_template, order)
+
+        bias = images.read(self.inputs.bias)[0]
+        brain = images.read(self.inputs.brain_mask)[0] > 0
+        mask = native(self.inputs.lesion_mask) > 0.5
+        inpainted = images.read(self.inputs.inpainted)[0]
+        unit = bias * self.inputs.scale
+        if self.inputs.fill == "lesions":
+            change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit)
+            weight = native(self.inputs.weight) * brain
+        else:
+            change = images.read_data(raw, self.inputs.t1w) - native(inpainted * unit, order=3)
+            weight = brain.astype(np.float32)
+        filled = lesions.compose(stored, change, weight, slope)
+        field = np.maximum(native(np.where(bias > 0, bias, 1)), 1e-3)
+        preproc = images.read(self.inputs.denoised)[0] / np.where(brain, field, 1)
+        outputs = {
+            "inpainted": _like(raw, filled, within(runtime, "inpainted.nii.gz")),
+            "preproc": images.save(
+                within(runtime, "preproc.nii.gz"), preproc * brain, grid, np.float32
+            ),
+            "lesion_mask": images.save(within(runtime, "lesions.nii.gz"), mask, grid, np.uint8),
+            "probability": images.save(
+                within(runtime, "probability.nii.gz"),
+                np.clip(native(self.inputs.probability), 0, 1), grid, np.float32,
+            ),
+            "table": within(runtime, "lesions.tsv"),
+        }  # fmt: skip
+        labels, found = lesions.tabulate(mask, native(self.inputs.darkening), grid)
+        outputs["labels"] = images.save(within(runtime, "labels.nii.gz"), labels, grid, np.int32)
+        write_table(outputs["table"], found)
+        return outputs
+
+
+def write_table(path: str, found: list[lesions.Lesion]) -> None:
+    """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``)."""
+    with open(path, "w", newline="") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast"])
+        for lesion in found:
+            centre = (f"{c:.2f}" for c in lesion.centroid)
+            name = f"lesion {lesion.label}"
+            writer.writerow(
+                [lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"]
+            )
+
+
+def _like(raw, stored: np.ndarray, path: str) -> str:
+    """Write stored values with the data type, scaling and affines of an image, and nothing else of it."""
+    header = nib.Nifti1Header()
+    header.set_data_dtype(stored.dtype)
+    image = nib.Nifti1Image(stored, None, header)
+    sform, scode = raw.header.get_sform(coded=True) if hasattr(raw.header, "get_sform") else (None, 0)
+    qform, qcode = raw.header.get_qform(coded=True) if hasattr(raw.header, "get_qform") else (None, 0)
+    image.set_qform(qform if qcode else raw.affine, int(qcode) or int(scode) or 1, strip_shears=True)
+    image.set_sform(sform if scode else raw.affine, int(scode) or int(qcode) or 1)
+    image.header.set_xyzt_units("mm", "sec")
+    slope, inter = raw.dataobj.slope, raw.dataobj.inter
+    image.header.set_slope_inter(slope, inter)
+    return images.write(image, path)

@@ -1,0 +1,196 @@
+"""Lesion maps from the difference of an image and its inpainted version (pure arrays)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from bids_inpaint.space import Grid
+
+Array = np.ndarray
+
+#: 18-connectivity: voxels that share a face or an edge.
+CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
+#: Filling is complete up to this distance from the lesion map, and fades out up to the second (mm).
+FEATHER_MM = (1.0, 3.0)
+
+
+def white_matter_reference(inpainted: Array, white_matter: Array) -> float:
+    """Median intensity of the inpainted white matter: the unit of the lesion threshold.
+
+    Parameters
+    ----------
+    inpainted : array
+        Image without lesions.
+    white_matter : array
+        White-matter probability, 0-1.
+
+    Raises
+    ------
+    ValueError
+        If there is no white matter.
+    """
+    core = white_matter > 0.9
+    if not core.any():
+        raise ValueError("the segmentation found no white matter")
+    return float(np.median(inpainted[core]))
+
+
+def darkening(image: Array, inpainted: Array, white_matter: Array) -> Array:
+    """How much darker than healthy each voxel is, as a fraction of normal-appearing white matter.
+
+    Returns
+    -------
+    array of float32
+        ``(inpainted - image) / reference``, smoothed by half a voxel against single-voxel noise.
+    """
+    reference = white_matter_reference(inpainted, white_matter)
+    difference = (inpainted - image).astype(np.float32) / reference
+    return ndimage.gaussian_filter(difference, 0.5)
+
+
+def probability(dark: Array, white_matter: Array, threshold: float) -> Array:
+    """Graded lesion map: 0.5 at the threshold, 1 from twice the threshold, weighted by white matter.
+
+    Parameters
+    ----------
+    dark : array
+        Of :func:`darkening`.
+    white_matter : array
+        Probability of white matter in the inpainted image, 0-1.
+    threshold : float
+        λ, as a fraction of normal-appearing white matter.
+
+    Examples
+    --------
+    >>> probability(np.array([-0.2, 0.1, 0.2, 0.3]), np.ones(4), 0.1).tolist()
+    [0.0, 0.5, 1.0, 1.0]
+    """
+    return np.clip(dark / (2 * threshold), 0, 1) * (white_matter >= 0.5)
+
+
+def lesion_map(graded: Array, min_voxels: int = 1) -> Array:
+    """Binary lesion map: at least 0.5 in the graded one, in components of at least `min_voxels`.
+
+    Examples
+    --------
+    >>> graded = np.zeros((4, 4, 4)); graded[0, 0, :3] = 0.7; graded[3, 3, 3] = 0.9
+    >>> int(lesion_map(graded, 2).sum()), int(lesion_map(graded, 1).sum())
+    (3, 4)
+    """
+    return remove_small(graded >= 0.5, min_voxels)
+
+
+def remove_small(mask: Array, min_voxels: int) -> Array:
+    """Drop 18-connected components smaller than `min_voxels`."""
+    mask = np.asarray(mask, dtype=bool)
+    if min_voxels < 2:
+        return mask
+    labels, _ = ndimage.label(mask, CONNECTIVITY)
+    keep = np.bincount(labels.ravel()) >= min_voxels
+    keep[0] = False
+    return keep[labels]
+
+
+def feather(mask: Array, grid: Grid, distances: tuple[float, float] = FEATHER_MM) -> Array:
+    """Weight of the filling: 1 up to the first distance (mm) from the mask, 0 from the second.
+
+    Returns
+    -------
+    array of float32, 0-1
+        Exactly 0 far from the mask, and everywhere for an empty mask.
+    """
+    if not np.any(mask):
+        return np.zeros(np.shape(mask), np.float32)
+    inner, outer = distances
+    away = ndimage.distance_transform_edt(~np.asarray(mask, bool), sampling=grid.voxel_sizes)
+    ramp = np.clip((outer - away) / (outer - inner), 0, 1)
+    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """One lesion of the table.
+
+    Attributes
+    ----------
+    label : int
+        Its value in the labelled image.
+    volume : float
+        In mm³.
+    centroid : tuple of float
+        World coordinates in mm (RAS+).
+    contrast : float
+        Mean darkening, as a fraction of normal-appearing white matter.
+    """
+
+    label: int
+    volume: float
+    centroid: tuple[float, float, float]
+    contrast: float
+
+
+def tabulate(mask: Array, dark: Array, grid: Grid) -> tuple[Array, list[Lesion]]:
+    """Label the lesions of a binary map and measure them, largest first.
+
+    Parameters
+    ----------
+    mask : array of bool
+    dark : array
+        Darkening on the same grid.
+    grid : Grid
+        Gives volumes and coordinates.
+
+    Returns
+    -------
+    labels : array of int
+        0 background; 1 is the largest lesion.
+    lesions : list of Lesion
+    """
+    labels, count = ndimage.label(mask, CONNECTIVITY)
+    order = np.argsort(-np.bincount(labels.ravel(), minlength=count + 1)[1:], kind="stable") + 1
+    rank = np.zeros(count + 1, np.int32)
+    rank[order] = np.arange(1, count + 1)
+    labels = rank[labels]
+    if not count:
+        return labels, []
+    index = np.arange(1, count + 1)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
+    contrasts = ndimage.mean(dark, labels, index)
+    centres = np.atleast_2d(ndimage.center_of_mass(np.ones(labels.shape), labels, index))
+    world = centres @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
+    return labels, [
+        Lesion(int(i), float(n * grid.voxel_volume), (float(x), float(y), float(z)), float(c))
+        for i, n, (x, y, z), c in zip(index, sizes, world, contrasts, strict=True)
+    ]
+
+
+def compose(
+    original: Array, difference: Array, weight: Array, slope: float = 1.0, dtype=None
+) -> Array:
+    """Original minus the weighted difference, in the on-disk type and unit of the original.
+
+    Parameters
+    ----------
+    original : array
+        Stored (unscaled) values of the T1w.
+    difference : array
+        Original minus healthy, in scaled intensities.
+    weight : array
+        0-1; where it is 0 the result is `original`, bit for bit.
+    slope : float
+        Scale factor of the stored values.
+    dtype : data type, optional
+        Of the result; that of `original` by default. Integers are rounded and kept in range.
+    """
+    dtype = np.dtype(dtype or original.dtype)
+    out = original.astype(dtype, copy=True)
+    inside = weight > 0
+    values = original[inside].astype(np.float64) - difference[inside] * weight[inside] / slope
+    if np.issubdtype(dtype, np.integer):
+        limits = np.iinfo(dtype)
+        values = np.clip(np.round(values), limits.min, limits.max)
+    out[inside] = values.astype(dtype)
+    return out

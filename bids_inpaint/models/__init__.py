@@ -1,0 +1,132 @@
+"""The networks that ship, each an ONNX file beside its card, and those users bring."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from bids_inpaint.images import InputError
+
+FOLDER = Path(__file__).parent
+DEFAULT = "blind-unet"
+_MARK = "bids_inpaint"
+
+
+@dataclass(frozen=True)
+class Model:
+    """A network and what one must know to use it.
+
+    Attributes
+    ----------
+    name : str
+    path : Path
+        The ONNX file: input ``(1, 8, D, H, W)``, output of the same shape.
+    blind : bool
+        Whether it finds the lesions itself.
+    intensity : {'wm', 'mean'}
+        What is 1 in its input: the white-matter level, or the mean over the brain.
+    multiple : int
+        The spatial axes of its input must be multiples of this.
+    card : dict
+        The whole card: training data, licences, scores.
+    """
+
+    name: str
+    path: Path
+    blind: bool
+    intensity: str
+    multiple: int
+    card: dict = field(repr=False, hash=False, compare=False)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the ONNX file."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def available() -> list[str]:
+    """Names of the networks that ship.
+
+    Examples
+    --------
+    >>> "blind-unet" in available()
+    True
+    """
+    return sorted(p.stem for p in FOLDER.glob("*.onnx"))
+
+
+def find(name: str) -> Model:
+    """Look up a shipped network by name, or one of the user's by the path of its ONNX file.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, or the file is not a bids_inpaint network, with its card intact.
+    """
+    shipped = name in available()
+    path = FOLDER / f"{name}.onnx" if shipped else Path(name)
+    if not shipped and not path.is_file():
+        raise InputError(
+            f"Model {name} is neither shipped nor a file: use one of {', '.join(available())}, "
+            "or the path of an ONNX network exported by bids_inpaint."
+        )
+    card_path = path.with_suffix(".json")
+    remedy = "export it with 'python -m bids_inpaint.training export', and keep both files together"
+    try:
+        card = json.loads(card_path.read_text())
+    except FileNotFoundError:
+        raise InputError(
+            f"Model {path} has no card {card_path.name} beside it: {remedy}."
+        ) from None
+    except (ValueError, OSError):
+        raise InputError(f"The model card {card_path} can't be read: {remedy}.") from None
+    try:
+        model = Model(
+            name=str(card["name"]),
+            path=path,
+            blind=bool(card["blind"]),
+            intensity=str(card["intensity"]),
+            multiple=int(card["multiple"]),
+            card=card,
+        )
+        ours = card["software"] == _MARK and model.intensity in ("wm", "mean") and model.multiple > 0
+        digest = card["sha256"]
+    except (KeyError, TypeError, ValueError):
+        ours, digest = False, None
+    if not ours:
+        raise InputError(f"Model {path} is not a bids_inpaint network by its card: {remedy}.")
+    if digest != model.sha256:
+        raise InputError(
+            f"Model {path} has another SHA-256 than its card says: it was changed or damaged; {remedy}."
+        )
+    _check_graph(model)
+    return model
+
+
+def _check_graph(model: Model) -> None:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    options.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(
+            str(model.path), options, providers=["CPUExecutionProvider"]
+        )
+        ins, outs = session.get_inputs(), session.get_outputs()
+    except Exception as error:
+        reason = (str(error).splitlines() or [""])[0][:120]
+        raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
+    fits = (
+        len(ins) == 1
+        and len(outs) == 1
+        and len(ins[0].shape) == len(outs[0].shape) == 5
+        and ins[0].shape[1] == outs[0].shape[1] == 8
+    )
+    if not fits:
+        raise InputError(
+            f"Model {model.path} is not a bids_inpaint network: it must take and give one tensor of "
+            "8 channels in three dimensions."
+        )

@@ -1,0 +1,132 @@
+"""Every option of a run, validated once."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bids_inpaint import models, template
+from bids_inpaint.images import InputError
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Options of a run of the participant level.
+
+    Attributes mirror the command line (see ``bids_inpaint --help``).
+
+    Raises
+    ------
+    InputError
+        On construction, if values contradict each other or the world: one sentence for the user.
+    """
+
+    bids_dir: Path
+    output_dir: Path
+    work_dir: Path = Path("work")
+    participant_label: tuple[str, ...] = ()
+    session_label: tuple[str, ...] = ()
+    bids_filter_file: Path | None = None
+    bids_database_dir: Path | None = None
+    derivatives: dict[str, Path] = field(default_factory=dict)
+    skip_bids_validation: bool = False
+    clean_workdir: bool = False
+    nprocs: int = field(default_factory=_cores)
+    omp_nthreads: int | None = None
+    mem_gb: float | None = None
+    use_plugin: Path | None = None
+    device: str = "auto"
+    model: str = models.DEFAULT
+    fill: str = "lesions"
+    lesion_threshold: float | None = None
+    lesion_min_volume: float = 10.0
+    lesion_masks: Path | None = None
+    template: str = template.DEFAULT
+    skull_strip: str = "auto"
+    reports_only: bool = False
+    boilerplate_only: bool = False
+    write_graph: bool = False
+    stop_on_first_crash: bool = False
+    random_seed: int = 0
+    sloppy: bool = False
+    verbose: int = 0
+
+    def __post_init__(self):
+        for name in ("bids_dir", "output_dir", "work_dir"):
+            object.__setattr__(self, name, Path(getattr(self, name)).expanduser().absolute())
+        if not self.bids_dir.is_dir():
+            raise InputError(f"{self.bids_dir} is not a folder: give the root of a BIDS dataset.")
+        inside = self.bids_dir.resolve()
+        for name, path in (("Output", self.output_dir), ("Work", self.work_dir)):
+            resolved = path.resolve()
+            allowed = inside / "derivatives"
+            if resolved.is_relative_to(inside) and (
+                resolved == allowed or not resolved.is_relative_to(allowed)
+            ):
+                raise InputError(
+                    f"{name} folder {path} lies inside the dataset {self.bids_dir}: choose one outside "
+                    f"it, or in {self.bids_dir / 'derivatives' / 'bids_inpaint'}."
+                )
+        for name, path in (("Output", self.output_dir), ("Work", self.work_dir)):
+            check_writable(name, path)
+        for name, path in self.derivatives.items():
+            if not Path(path).is_dir():
+                raise InputError(f"Derivatives {name}={path}: not a folder; check the path.")
+        if self.lesion_masks and not self.lesion_masks.is_dir():
+            raise InputError(
+                f"--lesion-masks {self.lesion_masks} is not a folder: give a BIDS derivative with masks."
+            )
+        threshold = self.lesion_threshold
+        if threshold is not None and not 0 < threshold < 1:
+            raise InputError(
+                f"--lesion-threshold {threshold} is out of range: it is a fraction of "
+                "normal-appearing white matter between 0 and 1."
+            )
+        if self.lesion_min_volume < 0:
+            raise InputError("--lesion-min-volume is a volume in mm³ and can't be negative.")
+        for name in ("nprocs", "omp_nthreads", "mem_gb"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InputError(f"--{name.replace('_', '-')} must be positive, not {value}.")
+
+    @property
+    def threads(self) -> int:
+        """Threads of one step."""
+        return min(self.omp_nthreads or max(1, min(self.nprocs, 8)), max(self.nprocs, 1))
+
+    def summary(self) -> dict[str, Any]:
+        """The options as text, for reports and logs."""
+        shown = {}
+        for key, value in self.__dict__.items():
+            if value in (None, (), {}, False) or key in ("verbose",):
+                continue
+            shown[key] = (
+                ", ".join(f"{k}={v}" for k, v in value.items())
+                if isinstance(value, dict)
+                else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+            )
+        return shown
+
+
+def check_writable(name: str, path: Path) -> None:
+    """Make a folder and write into it, or raise `InputError`."""
+    probe = path / f".write-test-{os.getpid()}"
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"bids_inpaint" * 1000)
+    except OSError as error:
+        raise InputError(
+            f"{name} folder {path} can't be written ({error.strerror}): "
+            "check its permissions and the space on its disk."
+        ) from None
+    finally:
+        try:
+            probe.unlink(missing_ok=True)
+        except OSError:
+            pass

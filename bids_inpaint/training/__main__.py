@@ -1,0 +1,77 @@
+"""``python -m bids_inpaint.training {prepare,fit,evaluate,export}``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def parser() -> argparse.ArgumentParser:
+    """The argument parser of the training tools."""
+    p = argparse.ArgumentParser(prog="python -m bids_inpaint.training", description=__doc__)
+    commands = p.add_subparsers(dest="command", required=True)
+
+    c = commands.add_parser("prepare", help="preprocess a BIDS dataset with the app's graph and cache it")
+    c.add_argument("bids_dir", type=Path)
+    c.add_argument("cache", type=Path)
+    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
+    c.add_argument("--participant-label", nargs="+", default=[])
+    c.add_argument("--nprocs", type=int, default=2)
+
+    c = commands.add_parser("fit", help="train a network; resumes if it was interrupted")
+    c.add_argument("config", help="TOML file, or name of a shipped configuration")
+    c.add_argument("cache", type=Path)
+    c.add_argument("lesions", type=Path, help="folder with patients/ and shapes.npz")
+    c.add_argument("run", type=Path, help="where checkpoints and logs go")
+    c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    c.add_argument("--threads", type=int, default=2)
+    c.add_argument("--workers", type=int, default=1)
+
+    c = commands.add_parser("evaluate", help="score a network on painted lesions of subjects kept apart")
+    c.add_argument("config")
+    c.add_argument("cache", type=Path)
+    c.add_argument("lesions", type=Path)
+    c.add_argument("model", help="name or ONNX file")
+    c.add_argument("--split", choices=["validation", "test"], default="validation")
+    c.add_argument("--threads", type=int, default=2)
+    c.add_argument("--output", type=Path, help="JSON file for the scores")
+
+    c = commands.add_parser("export", help="write a checkpoint as ONNX with its card")
+    c.add_argument("config")
+    c.add_argument("checkpoint", type=Path)
+    c.add_argument("output", type=Path, help="the ONNX file; the card goes beside it")
+    c.add_argument("--scores", type=Path, help="JSON of evaluate, for the card")
+    c.add_argument("--lesion-threshold", type=float, default=0.1)
+    return p
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand and return its exit code."""
+    args = parser().parse_args(argv)
+    if args.command == "prepare":
+        from bids_inpaint.training.prepare import prepare
+
+        labels = tuple(label.removeprefix("sub-") for label in args.participant_label)
+        print(prepare(args.bids_dir, args.cache, args.work_dir, args.nprocs, labels), "images cached")
+        return 0
+    from bids_inpaint.training.config import Config
+
+    config = Config.load(args.config)
+    if args.command == "fit":
+        from bids_inpaint.training.fit import fit
+
+        print(fit(config, args.cache, args.lesions, args.run, args.device, args.threads, args.workers))
+    elif args.command == "evaluate":
+        from bids_inpaint.training.evaluate import evaluate
+
+        evaluate(config, args.cache, args.lesions, args.model, args.split, args.threads, args.output)
+    else:
+        from bids_inpaint.training.export import export
+
+        export(config, args.checkpoint, args.output, args.scores, args.lesion_threshold)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,106 @@
+"""Preprocessed training images and lesion shapes, cached as arrays on the working grid."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from bids_inpaint import images
+from bids_inpaint.inference import white_matter_level
+from bids_inpaint.space import WORKING_GRID, resample
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A healthy brain in the cache.
+
+    Attributes
+    ----------
+    folder : Path
+        Holds ``image.npy`` (float16, white matter 1, 0 outside the brain) and ``grey.json``.
+    """
+
+    folder: Path
+
+    @property
+    def name(self) -> str:
+        """Dataset and subject, as ``ds002748_sub-01``."""
+        return self.folder.name
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """Memory-mapped float16 volume on the working grid."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @cached_property
+    def grey_level(self) -> float:
+        """Intensity of the cortex relative to white matter."""
+        return float(json.loads((self.folder / "levels.json").read_text())["grey"])
+
+
+def cache_subject(folder: Path, image: np.ndarray, mask: np.ndarray, priors: dict) -> Subject:
+    """Standardise a preprocessed brain to white matter = 1 and store it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to store it; whole or not at all.
+    image, mask : array, shape of the working grid
+    priors : dict of array
+        Template priors; GM and WM are used.
+    """
+    level = white_matter_level(image, mask, priors["WM"])
+    scaled = np.where(mask, image / level, 0)
+    grey = float(np.median(scaled[(priors["GM"] > 0.8) & mask & (scaled > 0.3)]))
+    part = folder.with_name(f".{folder.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    np.save(part / "image.npy", np.clip(scaled, 0, 8).astype(np.float16))
+    (part / "levels.json").write_text(json.dumps({"grey": grey}))
+    part.rename(folder)
+    return Subject(folder)
+
+
+def subjects(cache: Path, names: list[str] | None = None) -> list[Subject]:
+    """The cached subjects, or those of `names` among them, in alphabetical order."""
+    found = [Subject(p.parent) for p in sorted(cache.glob("*/image.npy"))]
+    return [s for s in found if names is None or s.name in names]
+
+
+class Lesions:
+    """Real lesion shapes on the working grid.
+
+    Parameters
+    ----------
+    patients : list of array of int, each (n, 3)
+        Voxels of every lesion of a patient together.
+    singles : list of array of int, each (n, 3)
+        Voxels of single lesions.
+    """
+
+    def __init__(self, patients: list[np.ndarray], singles: list[np.ndarray]):
+        self.patients = patients
+        self.singles = singles
+
+    @classmethod
+    def load(cls, folder: Path, leave_out: list[str] | None = None) -> Lesions:
+        """Read ``patients/*_mask.nii.gz`` and ``shapes.npz``; `leave_out` names patients not to use."""
+        patients = []
+        for path in sorted((folder / "patients").glob("*_mask.nii.gz")):
+            if path.name.removesuffix("_mask.nii.gz") in (leave_out or []):
+                continue
+            mask, grid = images.read(path)
+            if not grid.same_as(WORKING_GRID):
+                mask = resample(mask, grid, WORKING_GRID, order=0)
+            patients.append(np.argwhere(mask > 0).astype(np.int16))
+        with np.load(folder / "shapes.npz") as stored:
+            shape = tuple(stored["shape"])
+            offsets, voxels = stored["offsets"], stored["voxels"]
+        singles = [
+            np.stack(np.unravel_index(voxels[a:b], shape), 1).astype(np.int16)
+            for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+        ]
+        return cls(patients, singles)

@@ -1,0 +1,124 @@
+"""Scores of a network on painted lesions of subjects kept apart, where the truth is known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bids_inpaint import inference, lesions, models, template
+from bids_inpaint.images import read
+from bids_inpaint.metrics import dice, filling_scores, psnr
+from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions, Subject, subjects
+from bids_inpaint.training.synthesis import LesionParameters, paint
+
+THRESHOLDS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+
+
+def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """A subject's whole volume with the lesions of one patient, and the lesion support.
+
+    The same seed gives the same lesions.
+    """
+    rng = np.random.default_rng([seed, int.from_bytes(subject.name.encode(), "little") % 2**32])
+    patient = shapes.patients[rng.integers(len(shapes.patients))].astype(float)
+    singles = [shapes.singles[i].astype(float) for i in rng.integers(len(shapes.singles), size=12)]
+    typical = rng.uniform(0.6, 0.85)
+    drawn = [
+        LesionParameters(
+            voxels, float(np.clip(typical + rng.normal(0, 0.07), 0.4, 0.93)), float(rng.uniform(0.3, 0.9)), 0.8
+        )
+        for voxels in [patient, *singles]
+    ]
+    healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
+    image, support = paint(healthy, subject.grey_level, drawn, (0, 0, 0), seed)
+    return image.numpy(), support.numpy()
+
+
+def evaluate(
+    config: Config,
+    cache: Path,
+    shapes_folder: Path,
+    model_name: str,
+    split: str,
+    threads: int,
+    output: Path | None,
+) -> dict:
+    """Score a network and print a table.
+
+    Every subject is shown once with painted lesions and once as it is. The patients that lend their
+    lesions are those the configuration leaves out of training.
+
+    Parameters
+    ----------
+    config : Config
+    cache, shapes_folder : Path
+    model_name : str
+        Shipped name or ONNX file.
+    split : {'validation', 'test'}
+    threads : int
+    output : Path, optional
+        JSON file for the scores.
+
+    Returns
+    -------
+    dict
+        Mean and standard deviation of each score, the λ sweep, and the subjects.
+    """
+    model = models.find(model_name)
+    runtime = inference.Runtime(threads=threads)
+    every = Lesions.load(shapes_folder)
+    trained = Lesions.load(shapes_folder, config.data.leave_out_patients)
+    known = {p.tobytes() for p in trained.patients}
+    shapes = Lesions([p for p in every.patients if p.tobytes() not in known], every.singles)
+    # the standard space, for the intensity scale
+    prior = read(template.prepare(template.DEFAULT, cache / "template").priors["WM"])[0]
+    rows, sweep = [], {t: [] for t in THRESHOLDS}
+    for subject in subjects(cache, getattr(config.data, split)):
+        healthy = np.asarray(subject.image, np.float32)
+        mask = healthy > 0
+        white = healthy > subject.grey_level + 0.5 * (1 - subject.grey_level)
+        lesioned, support = painted(subject, shapes, config.seed)
+        truth = support > 0.5
+        filled = inference.inpaint(model, lesioned, mask, prior, truth, runtime)
+        clean = inference.inpaint(model, healthy, mask, prior, np.zeros_like(mask), runtime)
+        row = filling_scores(filled, healthy, lesioned, truth).as_dict()
+        row |= {
+            "volume_ml": float(truth.sum() / 1000),
+            "whole_psnr": psnr(filled[mask], healthy[mask], float(healthy.max())),
+            "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
+            "healthy_psnr": psnr(clean[mask], healthy[mask], float(healthy.max())),
+        }
+        for threshold, values in sweep.items():
+            found = _found(lesioned, filled, white, threshold)
+            false = _found(healthy, clean, white, threshold)
+            values.append((dice(found, truth & white), float(false.sum() / 1000)))
+        rows.append(row)
+        print(subject.name, {k: round(v, 3) for k, v in row.items()}, flush=True)
+    scores = {
+        "split": split,
+        "subjects": getattr(config.data, split),
+        **{
+            k: {"mean": float(np.mean([r[k] for r in rows])), "sd": float(np.std([r[k] for r in rows]))}
+            for k in rows[0]
+        },
+        "threshold_sweep": {
+            str(t): {"dice": float(np.mean([v[0] for v in vs])), "false_ml": float(np.mean([v[1] for v in vs]))}
+            for t, vs in sweep.items()
+        },
+    }
+    print(json.dumps(scores, indent=1))
+    if output:
+        output.write_text(json.dumps(scores, indent=1) + "\n")
+    return scores
+
+
+def _found(image: np.ndarray, filled: np.ndarray, white: np.ndarray, threshold: float) -> np.ndarray:
+    dark = lesions.darkening(image, filled, white.astype(np.float32))
+    return lesions.lesion_map(
+        lesions.probability(dark, white, threshold), int(np.ceil(10 / WORKING_GRID.voxel_volume))
+    )

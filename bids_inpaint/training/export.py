@@ -1,0 +1,118 @@
+"""A checkpoint as ONNX with its card."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.optim.swa_utils import AveragedModel
+
+from bids_inpaint import __version__
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.networks import UNet
+
+LICENCES = {
+    "ds002748": "CC0, doi:10.18112/openneuro.ds002748.v1.0.5",
+    "lesions/patients": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7",
+    "lesions/shapes.npz": "Apache-2.0, CSIM Slicer-LesionSimulatorExtension",
+}
+
+
+def load_average(config: Config, checkpoint: Path) -> UNet:
+    """The network of a checkpoint with its averaged weights, ready for inference."""
+    network = UNet(**config.network)
+    average = AveragedModel(network, use_buffers=True)
+    average.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+    return average.module.eval()
+
+
+def export(
+    config: Config, checkpoint: Path, output: Path, scores: Path | None, threshold: float
+) -> Path:
+    """Write ``NAME.onnx`` and ``NAME.json``.
+
+    Weights are stored in half precision and computed with in single precision.
+
+    Parameters
+    ----------
+    config : Config
+    checkpoint : Path
+    output : Path
+        The ONNX file.
+    scores : Path, optional
+        JSON of ``evaluate``, to keep in the card.
+    threshold : float
+        Default λ of lesion maps made with this network.
+    """
+    network = load_average(config, checkpoint)
+    part = output.with_suffix(".part")
+    to_onnx(network, part)
+    halve(part)
+    os.replace(part, output)
+    card = {
+        "software": "bids_inpaint",
+        "software_version": __version__,
+        "name": config.name,
+        "blind": config.blind,
+        "intensity": config.intensity,
+        "multiple": network.multiple,
+        "lesion_threshold": threshold,
+        "architecture": {"type": "UNet (Manjón 2020)", **config.network},
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained": datetime.now(UTC).date().isoformat(),
+        "steps": int(torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]),
+        "command": f"python -m bids_inpaint.training fit {config.name} CACHE LESIONS RUN",
+        "data": {
+            "train": config.data.train,
+            "validation": config.data.validation,
+            "test": config.data.test,
+            "licences": LICENCES,
+        },
+        "scores": json.loads(scores.read_text()) if scores else {},
+        "licence": "Apache-2.0",
+        "intended_use": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
+        "sha256": hashlib.sha256(output.read_bytes()).hexdigest(),
+    }
+    output.with_suffix(".json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
+    return output
+
+
+def to_onnx(network: torch.nn.Module, path: Path) -> None:
+    """Export a network whose input is (1, 8, D, H, W) of any size."""
+    axes = {2: "depth", 3: "height", 4: "width"}
+    torch.onnx.export(
+        network,
+        (torch.zeros(1, 8, 16, 16, 16),),
+        str(path),
+        input_names=["image"],
+        output_names=["inpainted"],
+        dynamic_axes={"image": axes, "inpainted": axes},
+        opset_version=17,
+        dynamo=False,
+    )
+
+
+def halve(path: Path) -> None:
+    """Store the large weights of an ONNX file as float16, cast to float32 when it is loaded."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    model = onnx.load(path)
+    casts = []
+    for tensor in model.graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1000:
+            continue
+        name = tensor.name
+        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_half")
+        tensor.CopyFrom(half)
+        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    onnx.checker.check_model(model)
+    onnx.save(model, path)

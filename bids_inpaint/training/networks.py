@@ -1,0 +1,107 @@
+"""The 3D U-Net of Manjón et al. 2020, section 2.3 and figure 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Block(nn.Sequential):
+    """3x3x3 convolution, ReLU, batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__(
+            nn.Conv3d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm3d(outputs)
+        )
+
+
+class UNet(nn.Module):
+    """U-Net on the eight parity sub-volumes of an image.
+
+    Parameters
+    ----------
+    filters : int
+        Filters of the first level; doubled at each of the following ones.
+    levels : int
+        Number of resolutions.
+    residual : bool
+        Whether the network's output is added to its input. The last layer then starts at zero.
+    full_resolution : bool
+        Whether to add the paper's second, full-resolution output (trilinear upsampling, eight 3x3x3
+        filters, one 1x1x1 filter) to the low-resolution one; both are trained (deep supervision).
+
+    Notes
+    -----
+    Input (N, 8, D, H, W); each of D, H, W a multiple of ``2 ** (levels - 1)``.
+    """
+
+    def __init__(
+        self,
+        filters: int = 40,
+        levels: int = 4,
+        residual: bool = False,
+        full_resolution: bool = True,
+    ):
+        super().__init__()
+        widths = [filters * 2**k for k in range(levels)]
+        self.residual = residual
+        self.encoder = nn.ModuleList(
+            Block(i, o) for i, o in zip([8, *widths[:-1]], widths, strict=True)
+        )
+        self.decoder = nn.ModuleList(
+            Block(deep + skip, skip)
+            for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+        )
+        self.low = nn.Conv3d(filters, 8, 1)
+        if residual:
+            nn.init.normal_(self.low.weight, std=1e-3)
+            nn.init.zeros_(self.low.bias)
+        self.full = (
+            nn.Sequential(
+                nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False),
+                nn.Conv3d(filters, 8, 3, padding=1),
+                nn.ReLU(inplace=True),
+                nn.Conv3d(8, 1, 1),
+            )
+            if full_resolution
+            else None
+        )
+
+    @property
+    def multiple(self) -> int:
+        """The spatial axes of the input must be multiples of this."""
+        return 2 ** len(self.decoder)
+
+    def features(self, x: Tensor) -> Tensor:
+        """Features at the resolution of the input."""
+        skips = []
+        for block in self.encoder:
+            x = block(functional.max_pool3d(skips[-1], 2) if skips else x)
+            skips.append(x)
+        for block, skip in zip(self.decoder, skips[-2::-1], strict=True):
+            x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
+        return x
+
+    def outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """Every supervised output, as 8-channel sub-volumes; the last is the network's answer."""
+        features = self.features(x)
+        low = self.low(features)
+        yield low + x if self.residual else low
+        if self.full is not None:
+            full = space_to_depth(self.full(features))
+            yield full + x if self.residual else full
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The inpainted sub-volumes, (N, 8, D, H, W)."""
+        *_, answer = self.outputs(x)
+        return answer
+
+
+def space_to_depth(x: Tensor) -> Tensor:
+    """(N, 1, 2·D, 2·H, 2·W) to (N, 8, D, H, W), as :func:`bids_inpaint.inference.space_to_depth`."""
+    n, _, d, h, w = x.shape
+    parts = x.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2)
+    return parts.permute(0, 2, 4, 6, 1, 3, 5).reshape(n, 8, d // 2, h // 2, w // 2)

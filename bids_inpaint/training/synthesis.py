@@ -1,0 +1,239 @@
+"""Lesion synthesis: draw parameters, then paint deterministically from them.
+
+`draw` functions take a random generator and return frozen parameters; `paint` and `degrade` are
+deterministic, so a sample can be made again from its parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bids_inpaint.training.data import Lesions
+
+Voxels = np.ndarray
+
+
+@dataclass(frozen=True)
+class LesionParameters:
+    """One lesion.
+
+    Attributes
+    ----------
+    voxels : array of float, shape (n, 3)
+        Its voxels on the working grid.
+    level : float
+        Its intensity as a fraction of white matter.
+    retained : float
+        Part of the tissue's own texture that shows through, 0-1.
+    rim : float
+        Blur of its border in voxels (standard deviation).
+    """
+
+    voxels: Voxels
+    level: float
+    retained: float
+    rim: float
+
+
+@dataclass(frozen=True)
+class ImageParameters:
+    """Appearance that lesion and healthy tissue share.
+
+    Attributes
+    ----------
+    grey : float
+        Grey-matter intensity as a fraction of white matter after the change of contrast.
+    bias : array, shape (4, 4, 4)
+        Log of the residual bias field on a coarse lattice.
+    blur : tuple of float
+        Standard deviation of the point spread along each axis, in voxels.
+    noise : float
+        Standard deviation, as a fraction of white matter.
+    gain : float
+        Error of the white-matter level.
+    seed : int
+        Of the noise and the texture.
+    """
+
+    grey: float
+    bias: np.ndarray = field(repr=False)
+    blur: tuple[float, float, float]
+    noise: float
+    gain: float
+    seed: int
+
+
+def draw_lesions(rng: np.random.Generator, shapes: Lesions) -> list[LesionParameters]:
+    """Draw the lesions of one patient: those of a real one, single ones, both, or none."""
+    kind = rng.choice(["none", "patient", "singles", "both"], p=[0.1, 0.35, 0.3, 0.25])
+    sets: list[Voxels] = []
+    if kind in ("patient", "both"):
+        sets += _components(rng, shapes.patients[rng.integers(len(shapes.patients))])
+    if kind in ("singles", "both"):
+        count = int(np.exp(rng.uniform(0, np.log(40))))
+        sets += [
+            _vary(rng, shapes.singles[i]) for i in rng.integers(len(shapes.singles), size=count)
+        ]
+    # lesions of one patient resemble each other
+    typical = rng.uniform(0.5, 0.92)
+    return [
+        LesionParameters(
+            voxels=v,
+            level=float(np.clip(typical + rng.normal(0, 0.1), 0.3, 0.96)),
+            retained=float(rng.uniform(0.2, 1)),
+            rim=float(rng.uniform(0.5, 1.3)),
+        )
+        for v in sets
+    ]
+
+
+def _components(rng: np.random.Generator, voxels: Voxels) -> list[Voxels]:
+    """Shift a patient's lesions as a whole, and part them so that each gets its own contrast."""
+    shift = rng.normal(0, 2, 3)
+    moved = voxels + shift
+    if rng.random() < 0.5:
+        moved[:, 0] = 180 - moved[:, 0]
+    # cells of a coarse lattice: confluent lesions are not of one intensity either
+    cell = (moved // rng.uniform(20, 60)).astype(int)
+    _, index = np.unique(cell, axis=0, return_inverse=True)
+    index = index.ravel()
+    return [moved[index == i] for i in range(index.max() + 1)]
+
+
+def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
+    centre = voxels.mean(0)
+    # small lesions are the most frequent, and the stored ones have at least 50 voxels
+    scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
+    moved = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
+    if rng.random() < 0.5:
+        moved[:, 0] = 180 - moved[:, 0]
+    return moved
+
+
+def draw_image(rng: np.random.Generator) -> ImageParameters:
+    """Draw contrast, residual bias, resolution, noise and gain."""
+    blur = [0.0, 0.0, 0.0]
+    kind = rng.random()
+    if kind < 0.3:
+        blur = [float(rng.uniform(0.3, 0.9))] * 3
+    elif kind < 0.6:
+        # thick slices
+        blur[int(rng.integers(3))] = float(rng.uniform(0.6, 1.5))
+    return ImageParameters(
+        grey=float(rng.uniform(0.5, 0.92)),
+        bias=rng.normal(0, rng.uniform(0, 0.07), (4, 4, 4)).astype(np.float32),
+        blur=(blur[0], blur[1], blur[2]),
+        noise=float(rng.uniform(0, 0.035) if rng.random() < 0.7 else 0),
+        gain=float(np.exp(rng.normal(0, 0.05))),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def smooth(volume: Tensor, sigma: Sequence[float]) -> Tensor:
+    """Gaussian filter of a (D, H, W) tensor, `sigma` in voxels along each axis."""
+    out = volume[None, None]
+    for axis, s in enumerate(sigma):
+        if s < 0.05:
+            continue
+        radius = int(np.ceil(3 * s))
+        x = torch.arange(-radius, radius + 1, dtype=torch.float32, device=volume.device)
+        kernel = torch.exp(-0.5 * (x / s) ** 2)
+        shape = [1, 1, 1, 1, 1]
+        shape[axis + 2] = -1
+        padding = [0, 0, 0]
+        padding[axis] = radius
+        out = functional.conv3d(out, (kernel / kernel.sum()).view(shape), padding=padding)
+    return out[0, 0]
+
+
+def paint(
+    healthy: Tensor,
+    grey: float,
+    lesions: Sequence[LesionParameters],
+    corner: Sequence[int],
+    seed: int,
+) -> tuple[Tensor, Tensor]:
+    """Paint T1-hypointense lesions into a healthy patch.
+
+    Parameters
+    ----------
+    healthy : Tensor, shape (D, H, W)
+        White matter 1, background 0.
+    grey : float
+        Its grey-matter level; lesions grow in tissue brighter than halfway to white matter.
+    lesions : sequence of LesionParameters
+    corner : sequence of int
+        Voxel of the working grid where the patch begins.
+    seed : int
+        Of the texture inside the lesions.
+
+    Returns
+    -------
+    image : Tensor
+        The patch with lesions.
+    support : Tensor
+        How much of each voxel is lesion, 0-1 (partial volume at the rim).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    shape = healthy.shape
+    image = healthy.clone()
+    support = torch.zeros(shape)
+    if not lesions:
+        return image, support
+    # soft white matter: 0 at half-way to grey, 1 close to white matter
+    tissue = smooth(healthy, (0.7, 0.7, 0.7))
+    low = grey + 0.35 * (1 - grey)
+    white = ((tissue - low) / (0.4 * (1 - grey))).clamp(0, 1)
+    coarse = torch.randn([1, 1, *(max(2, n // 6) for n in shape)], generator=generator)
+    texture = functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
+    for lesion in lesions:
+        local = np.round(lesion.voxels - np.asarray(corner)).astype(int)
+        inside = ((local >= -2) & (local < np.array(shape) + 2)).all(1)
+        if inside.sum() < 5:
+            continue
+        local = local[inside]
+        low_corner = np.maximum(local.min(0) - 5, 0)
+        high_corner = np.minimum(local.max(0) + 6, shape)
+        if (high_corner <= low_corner).any():
+            continue
+        box = tuple(slice(int(a), int(b)) for a, b in zip(low_corner, high_corner, strict=True))
+        spot = torch.zeros(tuple(int(b - a) for a, b in zip(low_corner, high_corner, strict=True)))
+        keep = ((local >= low_corner) & (local < high_corner)).all(1)
+        index = torch.from_numpy(local[keep] - low_corner)
+        spot[index[:, 0], index[:, 1], index[:, 2]] = 1
+        spot = (smooth(spot, (lesion.rim,) * 3) * 1.15).clamp(0, 1) * white[box]
+        target = lesion.level * (1 + 0.08 * texture[box]) + lesion.retained * (healthy[box] - 1)
+        darker = torch.minimum(healthy[box] + spot * (target - healthy[box]), image[box])
+        image[box] = torch.minimum(darker.clamp(min=0), healthy[box])
+        support[box] = torch.maximum(support[box], spot)
+    return image, support
+
+
+def change_contrast(image: Tensor, grey: float, parameters: ImageParameters) -> Tensor:
+    """Map grey matter to another level by a power law that leaves 0 and white matter alone."""
+    exponent = np.log(parameters.grey) / np.log(min(grey, 0.95))
+    return image.clamp(0, 2).pow(float(np.clip(exponent, 0.3, 2.5)))
+
+
+def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tensor]:
+    """Give several versions of a patch the same bias, point spread, gain and noise.
+
+    The noise is the same in all, as the network shall not denoise.
+    """
+    reference = volumes[0]
+    generator = torch.Generator().manual_seed(parameters.seed)
+    noise = parameters.noise * torch.randn(reference.shape, generator=generator)
+    field = functional.interpolate(
+        torch.from_numpy(parameters.bias)[None, None], size=reference.shape, mode="trilinear"
+    )[0, 0].exp()
+    brain = (reference > 0).float()
+    return [
+        ((smooth(v, parameters.blur) * field + noise) * parameters.gain).clamp(min=0) * brain
+        for v in volumes
+    ]

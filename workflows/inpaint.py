@@ -1,0 +1,82 @@
+"""The network on the preprocessed brain."""
+
+from __future__ import annotations
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+
+from bids_inpaint.interfaces.inpaint import Inpaint, LesionMask
+from bids_inpaint.models import Model
+from bids_inpaint.template import TemplateFiles
+
+
+def init_inpaint_wf(
+    *,
+    model: Model,
+    template: TemplateFiles,
+    lesion_mask: str | None = None,
+    lesion_space: str = "T1w",
+    device: str = "auto",
+    omp_nthreads: int = 1,
+    name: str = "inpaint_wf",
+) -> pe.Workflow:
+    """Build the inpainting of one preprocessed brain.
+
+    Parameters
+    ----------
+    model : Model
+        The network.
+    template : TemplateFiles
+        Its white-matter prior sets the intensity scale.
+    lesion_mask : str, optional
+        Given lesions; a non-blind network needs them.
+    lesion_space : {'T1w', 'template'}
+        Where they lie.
+
+    Inputs
+    ------
+    t1w, preproc, working_mask, xfm
+        Of :func:`bids_inpaint.workflows.preprocess.init_preprocess_wf`.
+
+    Outputs
+    -------
+    inpainted
+        On the working grid, in the unit of `preproc`.
+    given_lesions
+        The given mask on the working grid, if there is one.
+    """
+    workflow = pe.Workflow(name=name)
+    workflow.__desc__ = (
+        f"Lesions were removed with the network '{model.name}' "
+        f"({'blind, without lesion masks' if model.blind else 'with the given lesion masks'}), "
+        "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]"
+        f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime.\n\n"
+    )
+    inputnode = pe.Node(
+        IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm"]), name="inputnode"
+    )
+    outputnode = pe.Node(IdentityInterface(fields=["inpainted", "given_lesions"]), name="outputnode")
+    inpaint = pe.Node(
+        Inpaint(
+            model=model.name if model.path.parent.name == "models" else str(model.path),
+            model_sha256=model.sha256,
+            wm_prior=template.priors["WM"],
+            device=device,
+            num_threads=omp_nthreads,
+        ),
+        name="inpaint", n_procs=omp_nthreads, mem_gb=4,
+    )  # fmt: skip
+    workflow.connect([
+        (inputnode, inpaint, [("preproc", "in_file"), ("working_mask", "mask_file")]),
+        (inpaint, outputnode, [("out_file", "inpainted")]),
+    ])  # fmt: skip
+    if lesion_mask:
+        given = pe.Node(
+            LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1
+        )
+        workflow.connect([
+            (inputnode, given, [("t1w", "t1w"), ("xfm", "xfm")]),
+            (given, inpaint, [("out_file", "lesion_mask")]),
+            (given, outputnode, [("out_file", "given_lesions")]),
+        ])  # fmt: skip
+    return workflow

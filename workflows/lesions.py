@@ -1,0 +1,117 @@
+"""The lesion map, and everything back on the voxels of the T1w."""
+
+from __future__ import annotations
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+
+from bids_inpaint.interfaces.images import TissuesToNative
+from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions
+
+_PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"]
+
+
+def init_lesions_wf(
+    *,
+    threshold: float,
+    min_volume: float,
+    fill: str = "lesions",
+    given: bool = False,
+    name: str = "lesions_wf",
+) -> pe.Workflow:
+    """Build the lesion map and the native results.
+
+    Parameters
+    ----------
+    threshold : float
+        λ, as a fraction of normal-appearing white matter.
+    min_volume : float
+        Of a lesion, in mm³.
+    fill : {'lesions', 'full'}
+        Change the T1w at the lesions alone, or take the network's output in the whole brain.
+    given : bool
+        Whether lesion masks are given; they replace the map.
+
+    Inputs
+    ------
+    t1w
+        The raw image.
+    brain_mask, denoised, preproc, bias, scale, inverse_xfm
+        Of the preprocessing.
+    inpainted, given_lesions
+        Of the inpainting.
+    gm, wm, csf
+        Of the segmentation.
+
+    Outputs
+    -------
+    mask, probability, darkening
+        On the working grid.
+    native_inpainted, native_preproc, native_mask, native_probability, native_labels, table
+        On the voxels of the T1w.
+    native_gm, native_wm, native_csf, native_dseg
+        Tissues on the voxels of the T1w.
+    """
+    workflow = pe.Workflow(name=name)
+    workflow.__desc__ = (
+        "Given lesion masks were used as the lesion map. "
+        if given
+        else "Lesions were mapped where, inside the white matter of the inpainted image, the original was "
+        f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
+        f"white matter; components below {min_volume:g} mm³ were dropped. "
+    ) + (
+        "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
+        "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "
+        "unchanged.\n\n"
+        if fill == "lesions"
+        else "The network's output, with the bias field and scale restored, was resampled to the T1w image "
+        "and replaced it inside the brain.\n\n"
+    )
+    inputnode = pe.Node(
+        IdentityInterface(
+            fields=["t1w", *_PREPROCESSED, "inpainted", "given_lesions", "gm", "wm", "csf"]
+        ),
+        name="inputnode",
+    )
+    outputnode = pe.Node(
+        IdentityInterface(
+            fields=[
+                "mask", "probability", "darkening",
+                "native_inpainted", "native_preproc", "native_mask", "native_probability",
+                "native_labels", "table",
+                "native_gm", "native_wm", "native_csf", "native_dseg",
+            ]
+        ),
+        name="outputnode",
+    )  # fmt: skip
+    map_lesions = pe.Node(
+        MapLesions(threshold=threshold, min_volume=min_volume), name="map_lesions", mem_gb=1
+    )
+    native = pe.Node(BackToNative(fill=fill), name="native", mem_gb=3)
+    tissues = pe.Node(TissuesToNative(), name="tissues", mem_gb=2)
+    workflow.connect([
+        (inputnode, map_lesions, [("preproc", "preproc"), ("inpainted", "inpainted"), ("wm", "wm")]),
+        (inputnode, native, [(f, f) for f in ["t1w", *_PREPROCESSED, "inpainted"]]),
+        (map_lesions, native, [
+            ("weight", "weight"), ("probability", "probability"), ("mask", "lesion_mask"),
+            ("darkening", "darkening"),
+        ]),
+        (inputnode, tissues, [
+            ("brain_mask", "brain_mask"), ("inverse_xfm", "inverse_xfm"),
+            ("gm", "gm"), ("wm", "wm"), ("csf", "csf"),
+        ]),
+        (map_lesions, outputnode, [
+            ("mask", "mask"), ("probability", "probability"), ("darkening", "darkening"),
+        ]),
+        (native, outputnode, [
+            ("inpainted", "native_inpainted"), ("preproc", "native_preproc"),
+            ("lesion_mask", "native_mask"), ("probability", "native_probability"),
+            ("labels", "native_labels"), ("table", "table"),
+        ]),
+        (tissues, outputnode, [
+            ("gm", "native_gm"), ("wm", "native_wm"), ("csf", "native_csf"), ("dseg", "native_dseg"),
+        ]),
+    ])  # fmt: skip
+    if given:
+        workflow.connect([(inputnode, map_lesions, [("given_lesions", "given")])])
+    return workflow

@@ -1,0 +1,140 @@
+"""From the raw T1w to a normalised brain on the working grid."""
+
+from __future__ import annotations
+
+from nipype.interfaces.utility import IdentityInterface
+from nipype.pipeline import engine as pe
+
+from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
+from bids_inpaint.interfaces.images import BrainMask, Conform, Normalise, ToWorkingGrid
+from bids_inpaint.template import TemplateFiles
+
+
+def init_preprocess_wf(
+    *,
+    template: TemplateFiles,
+    skull_strip: str = "auto",
+    brain_mask: str | None = None,
+    xfm: tuple[str, str] | None = None,
+    source: str = "the T1w",
+    random_seed: int = 0,
+    omp_nthreads: int = 1,
+    sloppy: bool = False,
+    name: str = "preprocess_wf",
+) -> pe.Workflow:
+    """Build the preprocessing of one T1w.
+
+    Parameters
+    ----------
+    template : TemplateFiles
+        The standard space, on the working grid.
+    skull_strip : {'auto', 'force', 'skip'}
+        Whether to extract the brain.
+    brain_mask : str, optional
+        Precomputed mask; nothing is extracted then.
+    xfm : tuple of two str, optional
+        Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
+
+    Inputs
+    ------
+    t1w
+        The raw image.
+
+    Outputs
+    -------
+    conformed, brain_mask, denoised
+        On the voxels of the T1w.
+    xfm, inverse_xfm
+        ITK text affines, T1w to template and back.
+    working_mask, bias, preproc
+        On the working grid; `preproc` has mean 1 over the mask.
+    scale
+        The mean `preproc` was divided by.
+    mask_method
+        How the brain mask came about.
+    """
+    workflow = pe.Workflow(name=name)
+    workflow.__desc__ = _describe(template.name, skull_strip, brain_mask, xfm)
+    inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
+    outputnode = pe.Node(
+        IdentityInterface(
+            fields=[
+                "conformed", "brain_mask", "denoised", "xfm", "inverse_xfm",
+                "working_mask", "bias", "preproc", "scale", "mask_method",
+            ]
+        ),
+        name="outputnode",
+    )  # fmt: skip
+    conform = pe.Node(Conform(), name="conform", mem_gb=1)
+    mask = pe.Node(BrainMask(skull_strip=skull_strip, source=source), name="mask", mem_gb=2)
+    if brain_mask:
+        mask.inputs.precomputed = brain_mask
+    denoise = pe.Node(
+        Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2
+    )
+    resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
+    correct_bias = pe.Node(
+        CorrectBias(num_threads=omp_nthreads, sloppy=sloppy),
+        name="correct_bias", n_procs=omp_nthreads, mem_gb=2,
+    )  # fmt: skip
+    normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
+    if xfm:
+        register = pe.Node(IdentityInterface(fields=["out_xfm", "out_inverse"]), name="register")
+        register.inputs.out_xfm, register.inputs.out_inverse = xfm
+    else:
+        register = pe.Node(
+            RegisterAffine(template=template.t1w, random_seed=random_seed, sloppy=sloppy),
+            name="register", mem_gb=2,
+        )  # fmt: skip
+        workflow.connect([
+            (denoise, register, [("out_file", "in_file")]),
+            (mask, register, [("out_file", "mask_file")]),
+        ])  # fmt: skip
+    workflow.connect([
+        (inputnode, conform, [("t1w", "in_file")]),
+        (conform, mask, [("out_file", "in_file")]),
+        (conform, denoise, [("out_file", "in_file")]),
+        (mask, denoise, [("out_file", "mask_file")]),
+        (denoise, resample, [("out_file", "in_file")]),
+        (mask, resample, [("out_file", "mask_file")]),
+        (register, resample, [("out_xfm", "xfm")]),
+        (resample, correct_bias, [("out_file", "in_file"), ("out_mask", "mask_file")]),
+        (correct_bias, normalise, [("out_file", "in_file")]),
+        (resample, normalise, [("out_mask", "mask_file")]),
+        (conform, outputnode, [("out_file", "conformed")]),
+        (mask, outputnode, [("out_file", "brain_mask"), ("method", "mask_method")]),
+        (denoise, outputnode, [("out_file", "denoised")]),
+        (register, outputnode, [("out_xfm", "xfm"), ("out_inverse", "inverse_xfm")]),
+        (resample, outputnode, [("out_mask", "working_mask")]),
+        (correct_bias, outputnode, [("bias_file", "bias")]),
+        (normalise, outputnode, [("out_file", "preproc"), ("scale", "scale")]),
+    ])  # fmt: skip
+    return workflow
+
+
+def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> str:
+    if brain_mask:
+        brain = "A precomputed brain mask was used. "
+    elif skull_strip == "skip":
+        brain = "The T1w image was taken as already skull-stripped. "
+    elif skull_strip == "force":
+        brain = "The brain was extracted with a deformable surface model [@bet]. "
+    else:
+        brain = (
+            "Images that were already skull-stripped were recognised by their constant background; "
+            "of all others the brain was extracted with a deformable surface model [@bet]. "
+        )
+    affine = (
+        "A precomputed affine was used"
+        if xfm
+        else f"The brain was registered to {template} with an affine transform (ANTs [@ants])"
+    )
+    return (
+        "Each T1-weighted (T1w) image was preprocessed as in @manjon2020. "
+        + brain
+        + "Rician noise was removed with an adaptive non-local means filter [@nlm]. "
+        + affine
+        + ", and the image was resampled once, with cubic splines, onto the 1 mm MNI grid of "
+        "182×218×182 voxels. Intensity non-uniformity was corrected with N4 inside the brain mask [@n4], "
+        "and the image was divided by its mean over the mask.\n\n"
+    )
