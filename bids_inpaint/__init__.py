@@ -1,6 +1,10 @@
 """Make brain MRI with lesions usable by tools made for healthy brains."""
 
+import os
 from importlib.metadata import PackageNotFoundError, version
+
+# Nipype and its kin ask a server for newer versions at import, unless told not to
+os.environ.setdefault("NO_ET", "1")
 
 try:
     __version__ = version("bids_inpaint")

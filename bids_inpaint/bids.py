@@ -98,9 +98,7 @@ def collect(settings: Any) -> list[Image]:
         raise InputError(f"{root} has no sub-* folder: give the root of a BIDS dataset with images.")
     if absent := [label for label in labels if label not in present]:
         some = ", ".join(present[:8]) + (", …" if len(present) > 8 else "")
-        raise InputError(
-            f"Participant {', '.join(absent)} is not in {root}: it has {some}."
-        )
+        raise InputError(f"Participant {', '.join(absent)} is not in {root}: it has {some}.")
     layout = _layout(root, labels, settings.bids_database_dir)
     query = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]}
     query |= _filters(settings.bids_filter_file)
@@ -141,7 +139,9 @@ def _check_dataset(root: Path) -> None:
     try:
         content = json.loads(description.read_text())
     except FileNotFoundError:
-        raise InputError(f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}") from None
+        raise InputError(
+            f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
+        ) from None
     except (ValueError, OSError) as error:
         raise InputError(f"{description} can't be read ({error}): {remedy}") from None
     if not isinstance(content, dict) or not {"Name", "BIDSVersion"} <= content.keys():
@@ -153,7 +153,9 @@ def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs
 
     ignore = [
         re.compile(r"/(derivatives|code|sourcedata|stimuli|\.[^/]*)(/|$)"),
-        re.compile(r"/sub-[^/]+/(ses-[^/]+/)?(func|dwi|fmap|perf|eeg|meg|ieeg|pet|beh|micr|motion|nirs|mrs)(/|$)"),
+        re.compile(
+            r"/sub-[^/]+/(ses-[^/]+/)?(func|dwi|fmap|perf|eeg|meg|ieeg|pet|beh|micr|motion|nirs|mrs)(/|$)"
+        ),
     ]
     if labels and not database:
         # a database serves other participants too; without one, index those asked for alone
@@ -184,7 +186,12 @@ def _filters(path: Path | None) -> dict[str, Any]:
         raise InputError(f"Filter file {path} has no filter for t1w: {remedy}")
     from bids.layout import Query
 
-    special = {"Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "Query.OPTIONAL": Query.OPTIONAL, None: Query.NONE}
+    special = {
+        "Query.NONE": Query.NONE,
+        "Query.ANY": Query.ANY,
+        "Query.OPTIONAL": Query.OPTIONAL,
+        None: Query.NONE,
+    }
     out = {}
     for key, value in filters.items():
         value = special.get(value, value) if isinstance(value, (str, type(None))) else value
@@ -193,9 +200,7 @@ def _filters(path: Path | None) -> dict[str, Any]:
 
 
 def _image(file, root: Path) -> Image:
-    entities = {
-        short: str(file.entities[name]) for name, short in ENTITIES.items() if name in file.entities
-    }
+    entities = {short: str(file.entities[name]) for name, short in ENTITIES.items() if name in file.entities}
     # PyBIDS turns run-01 into 1, and the name must keep its zeros
     for short, value in re.findall(r"(?:^|_)(run)-([0-9a-zA-Z]+)", Path(file.path).name):
         entities[short] = value
@@ -272,8 +277,7 @@ def _belonging(files, image: Image, *, native: bool | None = None, **wanted) -> 
         if native and entities.get("space", "T1w") not in ("T1w", "orig", "individual"):
             continue
         agrees = all(
-            (entities.get(k) is not None) if v is True else entities.get(k) == v
-            for k, v in wanted.items()
+            (entities.get(k) is not None) if v is True else entities.get(k) == v for k, v in wanted.items()
         )
         shared = sum(k in entities for k in image.entities)
         if agrees and shared > most:

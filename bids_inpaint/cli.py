@@ -27,51 +27,110 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; repeat for debug")
 
     g = p.add_argument_group("Selecting data")
-    g.add_argument("--participant-label", "--participant_label", nargs="+", metavar="LABEL",
-                   type=_label("sub-"), help="participants, with or without 'sub-' (default: all)")
-    g.add_argument("--session-label", "--session_label", nargs="+", metavar="LABEL",
-                   type=_label("ses-"), help="sessions, with or without 'ses-' (default: all)")
-    g.add_argument("--bids-filter-file", type=Path, metavar="FILE",
-                   help='JSON with PyBIDS filters for T1w, as {"t1w": {"acquisition": "mprage"}}')
-    g.add_argument("--bids-database-dir", type=Path, metavar="DIR",
-                   help="folder of a PyBIDS database; made there if missing, reused otherwise")
-    g.add_argument("-d", "--derivatives", nargs="+", metavar="NAME=PATH", default=[], type=_pair,
-                   help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
-                   "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own")
-    g.add_argument("--skip-bids-validation", action="store_true",
-                   help="don't check the dataset with the BIDS validator")
+    g.add_argument(
+        "--participant-label",
+        "--participant_label",
+        nargs="+",
+        metavar="LABEL",
+        type=_label("sub-"),
+        help="participants, with or without 'sub-' (default: all)",
+    )
+    g.add_argument(
+        "--session-label",
+        "--session_label",
+        nargs="+",
+        metavar="LABEL",
+        type=_label("ses-"),
+        help="sessions, with or without 'ses-' (default: all)",
+    )
+    g.add_argument(
+        "--bids-filter-file",
+        type=Path,
+        metavar="FILE",
+        help='JSON with PyBIDS filters for T1w, as {"t1w": {"acquisition": "mprage"}}',
+    )
+    g.add_argument(
+        "--bids-database-dir",
+        type=Path,
+        metavar="DIR",
+        help="folder of a PyBIDS database; made there if missing, reused otherwise",
+    )
+    g.add_argument(
+        "-d",
+        "--derivatives",
+        nargs="+",
+        metavar="NAME=PATH",
+        default=[],
+        type=_pair,
+        help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
+        "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own",
+    )
+    g.add_argument(
+        "--skip-bids-validation", action="store_true", help="don't check the dataset with the BIDS validator"
+    )
 
     g = p.add_argument_group("Inpainting")
     g.add_argument("--model", default=DEFAULT_MODEL, help="network by name, or path of an exported ONNX file")
-    g.add_argument("--fill", choices=["lesions", "full"], default="lesions",
-                   help="change the T1w only at the lesions, or take the network's whole output")
-    g.add_argument("--lesion-threshold", type=float, metavar="LAMBDA",
-                   help="darkening that makes a lesion, as a fraction of normal-appearing white matter "
-                   "(default: the network's own)")
-    g.add_argument("--lesion-min-volume", type=float, default=10.0, metavar="MM3",
-                   help="smallest lesion kept, in mm³")
-    g.add_argument("--lesion-masks", type=Path, metavar="DIR",
-                   help="BIDS derivative with lesion masks (label-*_mask) in T1w or template space: these "
-                   "lesions are filled and tabulated in place of the network's own map")
-    g.add_argument("--template", default=DEFAULT_TEMPLATE,
-                   help="standard space in MNI152 coordinates, by its TemplateFlow identifier")
-    g.add_argument("--skull-strip", choices=["auto", "force", "skip"], default="auto",
-                   help="recognise stripped images, always extract the brain, or never")
+    g.add_argument(
+        "--fill",
+        choices=["lesions", "full"],
+        default="lesions",
+        help="change the T1w only at the lesions, or take the network's whole output",
+    )
+    g.add_argument(
+        "--lesion-threshold",
+        type=float,
+        metavar="LAMBDA",
+        help="darkening that makes a lesion, as a fraction of normal-appearing white matter "
+        "(default: the network's own)",
+    )
+    g.add_argument(
+        "--lesion-min-volume", type=float, default=10.0, metavar="MM3", help="smallest lesion kept, in mm³"
+    )
+    g.add_argument(
+        "--lesion-masks",
+        type=Path,
+        metavar="DIR",
+        help="BIDS derivative with lesion masks (label-*_mask) in T1w or template space: these "
+        "lesions are filled and tabulated in place of the network's own map",
+    )
+    g.add_argument(
+        "--template",
+        default=DEFAULT_TEMPLATE,
+        help="standard space in MNI152 coordinates, by its TemplateFlow identifier",
+    )
+    g.add_argument(
+        "--skull-strip",
+        choices=["auto", "force", "skip"],
+        default="auto",
+        help="recognise stripped images, always extract the brain, or never",
+    )
     g.add_argument("--random-seed", type=int, default=0, help="seed of everything random")
     g.add_argument("--sloppy", action="store_true", help="low quality, for tests only")
 
     g = p.add_argument_group("Running")
-    g.add_argument("-w", "--work-dir", type=Path, default=Path("work"),
-                   help="intermediate results; a rerun continues from them")
+    g.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        default=Path("work"),
+        help="intermediate results; a rerun continues from them",
+    )
     g.add_argument("--clean-workdir", action="store_true", help="empty the work folder first")
     g.add_argument("--nprocs", type=int, metavar="N", help="processors in all (default: those available)")
     g.add_argument("--omp-nthreads", type=int, metavar="N", help="threads of one step")
-    g.add_argument("--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of the machine's)")
-    g.add_argument("--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments")
+    g.add_argument(
+        "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of the machine's)"
+    )
+    g.add_argument(
+        "--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments"
+    )
     g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the network runs")
     g.add_argument("--stop-on-first-crash", action="store_true", help="stop everything at the first failure")
     g.add_argument("--write-graph", action="store_true", help="write the graph of the workflow and go on")
-    g.add_argument("--reports-only", action="store_true", help="only write the reports of finished work again")
+    g.add_argument(
+        "--reports-only", action="store_true", help="only write the reports of finished work again"
+    )
     g.add_argument("--boilerplate-only", action="store_true", help="only write the methods text")
     return p  # fmt: skip
 

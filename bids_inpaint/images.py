@@ -79,9 +79,7 @@ def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
     shape = image.shape
     volume = shape[:3]
     if len(shape) < 3 or min(volume) < 2:
-        raise InputError(
-            f"{path} is two-dimensional (shape {_by(shape)}): a 3D T1w volume is needed."
-        )
+        raise InputError(f"{path} is two-dimensional (shape {_by(shape)}): a 3D T1w volume is needed.")
     if np.prod(shape[3:], dtype=int) != 1:
         raise InputError(
             f"{path} holds {int(np.prod(shape[3:]))} volumes (shape {_by(shape)}): "
@@ -117,9 +115,7 @@ def read_data(image: nib.Nifti1Image, path: str | os.PathLike) -> np.ndarray:
     except MemoryError:
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(
-            f"{path} is truncated or corrupt ({_short(error)}): copy it again."
-        ) from None
+        raise InputError(f"{path} is truncated or corrupt ({_short(error)}): copy it again.") from None
     return data.reshape(data.shape[:3])
 
 

@@ -132,9 +132,7 @@ def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
     options.log_severity_level = 3
     # a fold of the same sums in another order would change the last bits from run to run
     options.use_deterministic_compute = True
-    session = onnxruntime.InferenceSession(
-        os.fspath(model.path), options, providers=runtime.providers()
-    )
+    session = onnxruntime.InferenceSession(os.fspath(model.path), options, providers=runtime.providers())
     name = session.get_inputs()[0].name
     return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
 

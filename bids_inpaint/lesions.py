@@ -167,9 +167,7 @@ def tabulate(mask: Array, dark: Array, grid: Grid) -> tuple[Array, list[Lesion]]
     ]
 
 
-def compose(
-    original: Array, difference: Array, weight: Array, slope: float = 1.0, dtype=None
-) -> Array:
+def compose(original: Array, difference: Array, weight: Array, slope: float = 1.0, dtype=None) -> Array:
     """Original minus the weighted difference, in the on-disk type and unit of the original.
 
     Parameters

@@ -162,9 +162,7 @@ def filling_scores(
     rmse = float(np.sqrt(np.mean((f - t) ** 2)))
     before = float(np.sqrt(np.mean((x - t) ** 2)))
     box = ndimage.find_objects(inside.astype(np.uint8))[0]
-    box = tuple(
-        slice(max(s.start - 8, 0), s.stop + 8) for s in box
-    )
+    box = tuple(slice(max(s.start - 8, 0), s.stop + 8) for s in box)
     _, similarity = structural_similarity(
         np.asarray(filled, np.float32)[box] / white_matter,
         np.asarray(truth, np.float32)[box] / white_matter,

@@ -109,7 +109,9 @@ class Settings:
             shown[key] = (
                 ", ".join(f"{k}={v}" for k, v in value.items())
                 if isinstance(value, dict)
-                else ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+                else ", ".join(map(str, value))
+                if isinstance(value, tuple)
+                else str(value)
             )
         return shown
 

@@ -52,9 +52,7 @@ class Grid:
 
 
 #: FSL's 1 mm MNI grid: it splits into the 8 sub-volumes of 91x109x91 of Manjón et al. 2020, section 2.3.
-WORKING_GRID = Grid.of(
-    (182, 218, 182), [[-1, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]]
-)
+WORKING_GRID = Grid.of((182, 218, 182), [[-1, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
 
 
 def resample(
@@ -105,8 +103,12 @@ def resample_smooth(
     world = np.eye(4) if target_to_source is None else np.asarray(target_to_source)
     voxel = np.linalg.inv(source.matrix) @ world @ target.matrix
     return ndimage.affine_transform(
-        np.asarray(data, np.float32), voxel[:3, :3], voxel[:3, 3], target.shape,
-        order=order, mode="nearest",
+        np.asarray(data, np.float32),
+        voxel[:3, :3],
+        voxel[:3, 3],
+        target.shape,
+        order=order,
+        mode="nearest",
     )
 
 
@@ -122,6 +124,5 @@ def bounding_box(mask: Array, margin: int = 0) -> tuple[slice, ...]:
         raise ValueError("an empty mask has no bounding box")
     box = ndimage.find_objects(np.asarray(mask, dtype=bool).astype(np.uint8))[0]
     return tuple(
-        slice(max(s.start - margin, 0), min(s.stop + margin, n))
-        for s, n in zip(box, mask.shape, strict=True)
+        slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(box, mask.shape, strict=True)
     )

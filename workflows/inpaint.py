@@ -52,9 +52,7 @@ def init_inpaint_wf(
         "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]"
         f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime.\n\n"
     )
-    inputnode = pe.Node(
-        IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm"]), name="inputnode"
-    )
+    inputnode = pe.Node(IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=["inpainted", "given_lesions"]), name="outputnode")
     inpaint = pe.Node(
         Inpaint(
@@ -71,9 +69,7 @@ def init_inpaint_wf(
         (inpaint, outputnode, [("out_file", "inpainted")]),
     ])  # fmt: skip
     if lesion_mask:
-        given = pe.Node(
-            LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1
-        )
+        given = pe.Node(LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1)
         workflow.connect([
             (inputnode, given, [("t1w", "t1w"), ("xfm", "xfm")]),
             (given, inpaint, [("out_file", "lesion_mask")]),

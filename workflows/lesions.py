@@ -68,9 +68,7 @@ def init_lesions_wf(
         "and replaced it inside the brain.\n\n"
     )
     inputnode = pe.Node(
-        IdentityInterface(
-            fields=["t1w", *_PREPROCESSED, "inpainted", "given_lesions", "gm", "wm", "csf"]
-        ),
+        IdentityInterface(fields=["t1w", *_PREPROCESSED, "inpainted", "given_lesions", "gm", "wm", "csf"]),
         name="inputnode",
     )
     outputnode = pe.Node(

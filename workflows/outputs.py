@@ -35,7 +35,9 @@ STANDARD = {
     "csf": ("label-CSF_probseg.nii.gz", {}),
     "dseg": ("dseg.nii.gz", {}),
 }
-TISSUE_LABELS = "index\tname\tabbreviation\n1\tGray Matter\tGM\n2\tWhite Matter\tWM\n3\tCerebrospinal Fluid\tCSF\n"
+TISSUE_LABELS = (
+    "index\tname\tabbreviation\n1\tGray Matter\tGM\n2\tWhite Matter\tWM\n3\tCerebrospinal Fluid\tCSF\n"
+)
 TABLE = "desc-lesions_dseg.tsv"
 _COLUMNS = {
     "index": {"Description": "Value of the lesion in the labelled image"},
@@ -159,9 +161,7 @@ def init_outputs_wf(
     workflow.__desc__ = ""
     names = _names(image, template)
     figure_names = _figure_names(image)
-    inputnode = pe.Node(
-        IdentityInterface(fields=["conformed", "darkening", *names]), name="inputnode"
-    )
+    inputnode = pe.Node(IdentityInterface(fields=["conformed", "darkening", *names]), name="inputnode")
     registration = pe.Node(
         Flicker(before=template_t1w, labels=(template, "T1w")), name="registration", mem_gb=1
     )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
@@ -86,10 +88,7 @@ class RegisterAffineOutputSpec(TraitedSpec):
 
 
 class RegisterAffine(FileInterface):
-    """Affine of the brain onto a template with ANTs.
-
-    One thread: with more, sums are added in another order each time and the result moves.
-    """
+    """Affine of the brain onto a template with ANTs, the same every time."""
 
     input_spec = RegisterAffineInputSpec
     output_spec = RegisterAffineOutputSpec
@@ -97,26 +96,36 @@ class RegisterAffine(FileInterface):
     def process(self, runtime) -> dict:
         from nitransforms.io.itk import ITKLinearTransform
 
-        ants = _import_ants(1, self.inputs.random_seed)
-        data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0] > 0
-        box = bounding_box(mask, margin=2)
-        shift = np.eye(4)
-        shift[:3, 3] = [s.start for s in box]
-        brain = np.where(mask, data, 0)[box]
-        fixed, fixed_grid = images.read(self.inputs.template)
-        result = ants.registration(
-            _to_ants(ants, fixed, fixed_grid),
-            _to_ants(ants, brain, Grid.of(brain.shape, grid.matrix @ shift)),
-            "QuickRigid" if self.inputs.sloppy else "AffineFast",
-            outprefix=within(runtime, "ants_"),
-        )
-        matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+        # ITK can't change its number of threads later, and with more than one it adds up in another
+        # order each time, which moves the result: hence a process of its own
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            matrix = pool.submit(
+                _affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
+                "QuickRigid" if self.inputs.sloppy else "AffineFast",
+                within(runtime, "ants_"), self.inputs.random_seed,
+            ).result()  # fmt: skip
         outputs = {}
         for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):
             outputs[name] = within(runtime, f"{name}.txt")
             ITKLinearTransform.from_ras(xfm).to_filename(outputs[name])
         return outputs
+
+
+def _affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, seed: int) -> np.ndarray:
+    ants = _import_ants(1, seed)
+    data, grid = images.read(in_file)
+    mask = images.read(mask_file)[0] > 0
+    box = bounding_box(mask, margin=2)
+    shift = np.eye(4)
+    shift[:3, 3] = [s.start for s in box]
+    brain = np.where(mask, data, 0)[box]
+    result = ants.registration(
+        _to_ants(ants, *images.read(template)),
+        _to_ants(ants, brain, Grid.of(brain.shape, grid.matrix @ shift)),
+        kind,
+        outprefix=prefix,
+    )
+    return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
 
 def itk_matrix(transform) -> np.ndarray:
@@ -216,7 +225,5 @@ class SegmentAtropos(FileInterface):
         }
         csf, gm, wm = full
         labels = np.where(mask, np.stack([gm, wm, csf]).argmax(0) + 1, 0)
-        outputs["dseg"] = images.save(
-            within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4
-        )
+        outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4)
         return outputs

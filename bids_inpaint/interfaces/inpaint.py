@@ -220,9 +220,7 @@ def write_table(path: str, found: list[lesions.Lesion]) -> None:
         for lesion in found:
             centre = (f"{c:.2f}" for c in lesion.centroid)
             name = f"lesion {lesion.label}"
-            writer.writerow(
-                [lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"]
-            )
+            writer.writerow([lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"])
 
 
 def _like(raw, stored: np.ndarray, path: str) -> str:

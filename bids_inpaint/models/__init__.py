@@ -77,9 +77,7 @@ def find(name: str) -> Model:
     try:
         card = json.loads(card_path.read_text())
     except FileNotFoundError:
-        raise InputError(
-            f"Model {path} has no card {card_path.name} beside it: {remedy}."
-        ) from None
+        raise InputError(f"Model {path} has no card {card_path.name} beside it: {remedy}.") from None
     except (ValueError, OSError):
         raise InputError(f"The model card {card_path} can't be read: {remedy}.") from None
     try:
@@ -112,9 +110,7 @@ def _check_graph(model: Model) -> None:
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     try:
-        session = onnxruntime.InferenceSession(
-            str(model.path), options, providers=["CPUExecutionProvider"]
-        )
+        session = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
         ins, outs = session.get_inputs(), session.get_outputs()
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:120]

@@ -59,9 +59,7 @@ class Config:
         shipped = FOLDER / f"{path}.toml"
         raw = tomllib.loads((shipped if shipped.exists() else Path(path)).read_text())
         try:
-            config = cls(
-                data=Data(**raw.pop("data")), fit=Fit(**raw.pop("fit")), **raw
-            )
+            config = cls(data=Data(**raw.pop("data")), fit=Fit(**raw.pop("fit")), **raw)
         except (TypeError, KeyError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"{path}: {error}; the tables and keys are {known}") from None

@@ -30,7 +30,10 @@ def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, n
     typical = rng.uniform(0.6, 0.85)
     drawn = [
         LesionParameters(
-            voxels, float(np.clip(typical + rng.normal(0, 0.07), 0.4, 0.93)), float(rng.uniform(0.3, 0.9)), 0.8
+            voxels,
+            float(np.clip(typical + rng.normal(0, 0.07), 0.4, 0.93)),
+            float(rng.uniform(0.3, 0.9)),
+            0.8,
         )
         for voxels in [patient, *singles]
     ]
@@ -107,7 +110,10 @@ def evaluate(
             for k in rows[0]
         },
         "threshold_sweep": {
-            str(t): {"dice": float(np.mean([v[0] for v in vs])), "false_ml": float(np.mean([v[1] for v in vs]))}
+            str(t): {
+                "dice": float(np.mean([v[0] for v in vs])),
+                "false_ml": float(np.mean([v[1] for v in vs])),
+            }
             for t, vs in sweep.items()
         },
     }

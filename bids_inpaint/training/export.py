@@ -31,9 +31,7 @@ def load_average(config: Config, checkpoint: Path) -> UNet:
     return average.module.eval()
 
 
-def export(
-    config: Config, checkpoint: Path, output: Path, scores: Path | None, threshold: float
-) -> Path:
+def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, threshold: float) -> Path:
     """Write ``NAME.onnx`` and ``NAME.json``.
 
     Weights are stored in half precision and computed with in single precision.

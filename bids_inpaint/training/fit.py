@@ -100,9 +100,7 @@ def network_input(lesioned: Tensor, support: Tensor, blind: bool) -> Tensor:
     return space_to_depth(lesioned[:, None])
 
 
-def loss_of(
-    outputs: Iterator[Tensor], healthy: Tensor, brain: Tensor, weight: Tensor
-) -> Tensor:
+def loss_of(outputs: Iterator[Tensor], healthy: Tensor, brain: Tensor, weight: Tensor) -> Tensor:
     """Lesion-weighted mean squared error over the brain, summed over the supervised outputs."""
     total = (weight * brain).sum().clamp(min=1)
     return sum(((o.float() - healthy).square() * weight * brain).sum() / total for o in outputs)  # type: ignore[return-value]
@@ -149,9 +147,7 @@ def fit(
     torch.set_num_threads(threads)
     channels_last = torch.channels_last_3d
     network = UNet(**config.network).to(device=device, memory_format=channels_last)
-    average = AveragedModel(
-        network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=True
-    )
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=True)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.fit.learning_rate)
     step = 0
     if checkpoint.exists():
@@ -228,7 +224,7 @@ class _Log:
         before = (lesioned - target).square()
         after = (output - target).square()
         self.sums += [
-            float(loss), float(after[inside].sum()), float(before[inside].sum()), float(inside.sum()),
+            float(loss.detach()), float(after[inside].sum()), float(before[inside].sum()), float(inside.sum()),
             float(after[outside].sum()), float(outside.sum()),
         ]  # fmt: skip
         if step % self.every:

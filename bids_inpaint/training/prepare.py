@@ -31,9 +31,7 @@ def prepare(dataset: Path, cache: Path, work: Path, nprocs: int, labels: tuple[s
     int
         Number of images now in the cache from this dataset.
     """
-    settings = Settings(
-        bids_dir=dataset, output_dir=cache, work_dir=work, participant_label=labels
-    )
+    settings = Settings(bids_dir=dataset, output_dir=cache, work_dir=work, participant_label=labels)
     files = template.prepare(template.DEFAULT, work)
     found = bids.collect(settings)
     todo = [image for image in found if not (cache / cache_name(dataset, image)).exists()]

@@ -77,9 +77,7 @@ def draw_lesions(rng: np.random.Generator, shapes: Lesions) -> list[LesionParame
         sets += _components(rng, shapes.patients[rng.integers(len(shapes.patients))])
     if kind in ("singles", "both"):
         count = int(np.exp(rng.uniform(0, np.log(40))))
-        sets += [
-            _vary(rng, shapes.singles[i]) for i in rng.integers(len(shapes.singles), size=count)
-        ]
+        sets += [_vary(rng, shapes.singles[i]) for i in rng.integers(len(shapes.singles), size=count)]
     # lesions of one patient resemble each other
     typical = rng.uniform(0.5, 0.92)
     return [
@@ -234,6 +232,5 @@ def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tens
     )[0, 0].exp()
     brain = (reference > 0).float()
     return [
-        ((smooth(v, parameters.blur) * field + noise) * parameters.gain).clamp(min=0) * brain
-        for v in volumes
+        ((smooth(v, parameters.blur) * field + noise) * parameters.gain).clamp(min=0) * brain for v in volumes
     ]

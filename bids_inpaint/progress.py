@@ -1,0 +1,73 @@
+"""How far a run is: a line that renews itself on a terminal, plain log lines elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+
+class Progress:
+    """Counts steps and images as Nipype reports them.
+
+    Parameters
+    ----------
+    steps : dict of int
+        Number of steps of each image, by the name of its workflow.
+    stream : file, optional
+        Where to write; standard error by default.
+    """
+
+    def __init__(self, steps: dict[str, int], stream: TextIO | None = None):
+        self.steps = steps
+        self.left = dict(steps)
+        self.stream = stream or sys.stderr
+        self.start = time.monotonic()
+        self.done = self.cached = 0
+        self.failed: set[str] = set()
+        self._begun: dict[str, float] = {}
+
+    def __call__(self, node, status: str) -> None:
+        """Nipype's status callback."""
+        # bids_inpaint_wf.IMAGE.STEP_wf.NODE
+        parts = node.fullname.split(".")
+        image = next((p for p in parts if p in self.left), None)
+        if image is None:
+            return
+        if status == "start":
+            self._begun[node.fullname] = time.monotonic()
+            return
+        took = time.monotonic() - self._begun.get(node.fullname, time.monotonic())
+        if status == "exception":
+            self.failed.add(image)
+            self._line(f"{image}: {parts[-1]} failed")
+        elif status == "end":
+            self.done += 1
+            self.cached += took < 0.5
+            self.left[image] -= 1
+            self._line(f"{image}: {parts[-1]} done in {took:.0f} s" if took >= 0.5 else "")
+            if not self.left[image]:
+                self._line(f"{image}: finished")
+
+    def _line(self, event: str) -> None:
+        total = sum(self.steps.values())
+        finished = sum(not n for n in self.left.values())
+        text = f"[{self.done}/{total} steps, {finished}/{len(self.steps)} images{self._time_left(total)}] {event}"
+        if self.stream.isatty():
+            self.stream.write(f"\r\033[K{text}")
+        elif event:
+            self.stream.write(text + "\n")
+        self.stream.flush()
+
+    def _time_left(self, total: int) -> str:
+        worked = self.done - self.cached
+        if worked < 5:
+            return ""
+        seconds = (time.monotonic() - self.start) / worked * (total - self.done)
+        return f", about {seconds / 60:.0f} min left" if seconds >= 60 else f", about {seconds:.0f} s left"
+
+    def close(self) -> None:
+        """End the renewing line."""
+        if self.stream.isatty():
+            self.stream.write("\n")
+            self.stream.flush()

@@ -1,0 +1,94 @@
+"""The visual report of a participant, from the figures it left in the output folder."""
+
+from __future__ import annotations
+
+import html
+import os
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from bids_inpaint import __version__
+from bids_inpaint.bids import Image
+from bids_inpaint.models import Model
+from bids_inpaint.settings import Settings
+
+_DATA = Path(__file__).parent / "data"
+_PACKAGES = ("antspyx", "nibabel", "nipype", "nireports", "numpy", "onnxruntime", "pybids", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program and of the packages that determine its results."""
+    found = {"bids_inpaint": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def write_report(
+    subject: str,
+    images: list[Image],
+    unfinished: list[Image],
+    settings: Settings,
+    model: Model,
+    run_uuid: str,
+) -> Path:
+    """Write ``sub-LABEL.html``.
+
+    Parameters
+    ----------
+    subject : str
+        Participant label.
+    images, unfinished : list of Image
+        All images of the participant, and those that failed.
+    settings : Settings
+    model : Model
+    run_uuid : str
+        Of the run whose errors are shown.
+    """
+    from nireports.assembler.report import Report
+
+    out_dir = settings.output_dir
+    figures = out_dir / f"sub-{subject}" / "figures"
+    figures.mkdir(parents=True, exist_ok=True)
+    summary = {
+        "Participant": {
+            "Participant": subject,
+            "T1w images": ", ".join(image.prefix for image in images),
+            "Failed": ", ".join(image.prefix for image in unfinished) or "none",
+        },
+        "Options": settings.summary(),
+        "Network": {
+            "Name": model.name,
+            "SHA-256": model.sha256,
+            "Trained": str(model.card.get("trained", "unknown")),
+            "Intended use": str(model.card.get("intended_use", "")),
+        },
+        "Versions": versions(),
+    }
+    escaped = {
+        group: {html.escape(k): html.escape(str(v)) for k, v in values.items()}
+        for group, values in summary.items()
+    }
+    final = out_dir / f"sub-{subject}.html"
+    part = out_dir / f".sub-{subject}.{os.getpid()}.part.html"
+    report = Report(
+        out_dir,
+        run_uuid,
+        bootstrap_file=_DATA / "reports-spec.yml",
+        out_filename=part,
+        # nireports indexes this folder anew for each report: no more than is needed
+        reportlets_dir=figures,
+        plugins=[],
+        metadata={"summary-meta": escaped, "filename": final.stem},
+        subject=subject,
+    )
+    report.template_path = _DATA / "report.html.j2"
+    try:
+        report.generate_report()
+        os.replace(part, final)
+    finally:
+        part.unlink(missing_ok=True)
+    return final

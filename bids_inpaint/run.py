@@ -1,0 +1,236 @@
+"""A run of the participant level: collect, build, run, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+from typing import Any
+
+from bids_inpaint import bids, models, template
+from bids_inpaint.images import InputError
+from bids_inpaint.settings import Settings
+
+log = logging.getLogger("bids_inpaint")
+
+
+def run_participants(settings: Settings) -> int:
+    """Process every T1w the settings ask for.
+
+    Returns
+    -------
+    int
+        0 if every image is done, 1 if some failed (the others are done).
+
+    Raises
+    ------
+    InputError
+        If nothing can be run.
+    """
+    _set_up_logging(settings.verbose)
+    model = models.find(settings.model)
+    plugin, plugin_args = _plugin(settings)
+    _check_device(settings)
+    if not settings.skip_bids_validation:
+        _validate(settings)
+    found = bids.collect(settings)
+    if not model.blind and settings.lesion_masks is None:
+        raise InputError(f"Network {model.name} isn't blind: give it masks with --lesion-masks.")
+    if settings.clean_workdir:
+        _empty(settings.work_dir)
+    files = template.prepare(settings.template, settings.work_dir)
+
+    from bids_inpaint import dataset
+    from bids_inpaint.workflows.base import image_wf_name, init_participants_wf
+
+    run_uuid = str(uuid.uuid4())
+    workflow = init_participants_wf(
+        images=found, settings=settings, model=model, template=files, run_uuid=run_uuid
+    )
+    dataset.describe(settings)
+    first = workflow.get_node(image_wf_name(found[0]))
+    citation = dataset.write_boilerplate(settings.output_dir, first.__desc__)
+    if settings.boilerplate_only:
+        print(citation)
+        return 0
+    if settings.write_graph:
+        _write_graph(first, settings)
+    crashed: list[str] = []
+    if not settings.reports_only:
+        crashed = _execute(workflow, settings, plugin, plugin_args)
+        _report_crashes(found, settings, run_uuid)
+    return _finish(found, crashed, settings, model, run_uuid)
+
+
+def _set_up_logging(verbose: int) -> None:
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    log.setLevel(min(level, logging.INFO))
+    # libraries that announce themselves at import
+    os.environ.setdefault("NO_ET", "1")
+    from nipype import logging as nipype_logging
+
+    for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
+        nipype_logging.getLogger(name).setLevel(level if verbose else logging.CRITICAL)
+
+
+def _check_device(settings: Settings) -> None:
+    from bids_inpaint.inference import Runtime
+
+    try:
+        Runtime(settings.device).providers()
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def _plugin(settings: Settings) -> tuple[Any, dict]:
+    """Nipype plugin and its arguments: ours on this machine, or the user's."""
+    if settings.use_plugin is None:
+        from bids_inpaint.plugin import ImageByImage
+
+        args: dict[str, Any] = {
+            "n_procs": settings.nprocs,
+            "raise_insufficient": False,
+            "mp_context": "forkserver",
+        }
+        if settings.mem_gb:
+            args["memory_gb"] = settings.mem_gb
+        return ImageByImage, args
+    import yaml
+
+    remedy = "it needs 'plugin: NAME' and, if wanted, 'plugin_args: {…}'."
+    try:
+        content = yaml.safe_load(settings.use_plugin.read_text())
+        plugin, args = content["plugin"], dict(content.get("plugin_args") or {})
+    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+        raise InputError(f"Plugin file {settings.use_plugin} can't be used ({error}): {remedy}") from None
+    from nipype.pipeline import plugins
+
+    if not hasattr(plugins, f"{plugin}Plugin"):
+        raise InputError(f"Plugin file {settings.use_plugin} names {plugin!r}, which Nipype hasn't: {remedy}")
+    return plugin, args
+
+
+def _validate(settings: Settings) -> None:
+    """Run the BIDS validator if it is installed; its errors end the run."""
+    beside = Path(sys.executable).with_name("bids-validator-deno")
+    command = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
+    if command is None:
+        log.warning("bids-validator-deno is not installed: the dataset is not validated.")
+        return
+    result = subprocess.run(
+        [command, str(settings.bids_dir), "--format", "json", "--ignoreWarnings", "--ignoreNiftiHeaders"],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    try:
+        issues = json.loads(result.stdout)["issues"]["issues"]
+    except (ValueError, KeyError, TypeError):
+        log.warning("bids-validator-deno gave no answer: the dataset is not validated.")
+        return
+    errors = [i for i in issues if i.get("severity") == "error"]
+    if errors:
+        shown = "; ".join(
+            dict.fromkeys(f"{i.get('code')} {i.get('location', '')}".strip() for i in errors[:5])
+        )
+        raise InputError(
+            f"{settings.bids_dir} is not valid BIDS ({len(errors)} errors: {shown}): "
+            "correct it, or use --skip-bids-validation."
+        )
+
+
+def _empty(folder: Path) -> None:
+    for item in folder.iterdir():
+        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+
+
+def _write_graph(workflow, settings: Settings) -> None:
+    target = settings.output_dir / "logs" / "workflow.dot"
+    workflow.write_graph(graph2use="colored", format="png", simple_form=True, dotfilename=str(target))
+    log.info("The graph is in %s", target.parent)
+
+
+def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[str]:
+    """Run the graph; return what Nipype says went wrong."""
+    from nipype import config
+
+    from bids_inpaint.progress import Progress
+
+    config.update_config(
+        {
+            "execution": {
+                "crashfile_format": "txt",
+                "remove_unnecessary_outputs": "false",
+                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
+                "poll_sleep_duration": "0.25",
+                "check_version": "false",
+            }
+        }
+    )
+    steps: dict[str, int] = {}
+    for node in _flat(workflow):
+        image = node.fullname.split(".")[1]
+        steps[image] = steps.get(image, 0) + 1
+    progress = Progress(steps)
+    plugin_args = {**plugin_args, "status_callback": progress}
+    runner = plugin if isinstance(plugin, str) else plugin(plugin_args=plugin_args)
+    try:
+        workflow.run(plugin=runner, plugin_args=plugin_args)
+    except Exception as error:
+        # every crash has its file by now; what was not hurt has run
+        log.debug("nipype ended with %s", error)
+        return [str(error)]
+    finally:
+        progress.close()
+    return []
+
+
+def _flat(workflow) -> list:
+    """The nodes that will run."""
+    from copy import deepcopy
+
+    from nipype.pipeline.engine.utils import generate_expanded_graph
+
+    return list(generate_expanded_graph(deepcopy(workflow._create_flat_graph())).nodes())
+
+
+def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) -> None:
+    """Print one sentence for each crash of this run."""
+    from bids_inpaint.workflows.base import crash_folder
+
+    for subject in sorted({image.subject for image in found}):
+        for crash in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt")):
+            text = crash.read_text(errors="replace")
+            known = re.findall(r"InputError: (.+)", text)
+            last = [line for line in text.strip().splitlines() if line.strip()][-1].strip()
+            print(f"bids_inpaint: error: {known[-1] if known else last} (details: {crash})", file=sys.stderr)
+
+
+def _finish(
+    found: list[bids.Image], crashed: list[str], settings: Settings, model: models.Model, run_uuid: str
+) -> int:
+    """Write the reports and sum up."""
+    from bids_inpaint.report import write_report
+    from bids_inpaint.workflows.outputs import expected
+
+    unfinished = [
+        image
+        for image in found
+        if not all((settings.output_dir / name).exists() for name in expected(image, settings.template))
+    ]
+    for subject in sorted({image.subject for image in found}):
+        own = [image for image in found if image.subject == subject]
+        report = write_report(
+            subject, own, [i for i in unfinished if i.subject == subject], settings, model, run_uuid
+        )
+        log.info("Report: %s", report)
+    done = len(found) - len(unfinished)
+    print(
+        f"bids_inpaint: {done} of {len(found)} images done; results in {settings.output_dir}", file=sys.stderr
+    )
+    return 1 if unfinished or crashed else 0
