@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
+from contextlib import redirect_stdout
+
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.space import Grid
+from bids_inpaint.space import Grid, resample
 
 #: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
 BRAIN_VOLUME = (0.5e6, 2.3e6)
@@ -79,14 +82,40 @@ def extract(data: np.ndarray, grid: Grid) -> np.ndarray:
     zoom = np.diag([*(np.array(grid.shape) / shape), 1.0])
     zoom[:3, 3] = (np.diag(zoom)[:3] - 1) / 2
     cubes = Grid.of(shape, grid.matrix @ zoom)
-    from bids_inpaint.space import resample
-
     low = resample(data, grid, cubes, order=1)
-    bet = BrainExtractor(img=nib.Nifti1Image(low, np.diag([edge, edge, edge, 1.0])))
-    bet.run()
+    # it prints every one of its thousand iterations
+    with redirect_stdout(io.StringIO()):
+        bet = BrainExtractor(img=nib.Nifti1Image(low, np.diag([edge, edge, edge, 1.0])))
+        bet.run()
     mask = resample(bet.compute_mask(), cubes, grid, order=1) > 0.5
     mask = ndimage.binary_fill_holes(largest_component(mask))
     volume = mask.sum() * grid.voxel_volume
     if not BRAIN_VOLUME[0] < volume < BRAIN_VOLUME[1]:
         raise ValueError(f"the brain extracted measures {volume / 1e6:.2f} l")
     return mask
+
+
+def trim(
+    mask: np.ndarray,
+    grid: Grid,
+    template: np.ndarray,
+    template_grid: Grid,
+    to_template: np.ndarray,
+    margin: float = 4.0,
+) -> np.ndarray:
+    """Cut what lies outside the registered template's brain off an extracted mask, as neck and orbits.
+
+    Parameters
+    ----------
+    mask : array of bool
+        On `grid`.
+    template : array of bool
+        Brain of the template, on `template_grid`.
+    to_template : array, shape (4, 4)
+        Maps world points of the image onto the template (mm).
+    margin : float
+        How far outside the template's brain the mask may reach, in mm.
+    """
+    outside = ndimage.distance_transform_edt(~template, sampling=template_grid.voxel_sizes)
+    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1) > 0.5
+    return ndimage.binary_fill_holes(largest_component(mask & allowed))

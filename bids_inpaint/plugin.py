@@ -1,52 +1,81 @@
-"""Running a graph on this machine: image by image, and no hang when a worker dies."""
+"""Running a graph on this machine: image by image, quietly, and no hang when a worker dies."""
 
 from __future__ import annotations
 
+import logging
+import os
+from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 
-from nipype.pipeline.plugins.multiproc import MultiProcPlugin
+from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
+
+NIPYPE_LOGGERS = ("nipype.workflow", "nipype.interface", "nipype.utils")
+
+
+def set_nipype_level(level: int) -> None:
+    """Let Nipype's loggers of this process say what is at least this urgent."""
+    from nipype import logging as nipype_logging
+
+    for name in NIPYPE_LOGGERS:
+        logger = nipype_logging.getLogger(name)
+        logger.setLevel(level)
+        logger.propagate = False
+
+
+def _begin_worker(cwd: str, level: int) -> None:
+    process_initializer(cwd)
+    set_nipype_level(level)
 
 
 class ImageByImage(MultiProcPlugin):
     """Nipype's MultiProc that finishes one image before it begins the next where it can.
 
     The order Nipype gives runs the first step of all images first, so that nothing would be finished
-    until nearly everything is.
+    until nearly everything is. A worker that is killed fails its steps; Nipype itself would wait for it
+    for ever.
+
+    Parameters
+    ----------
+    plugin_args : dict
+        Of MultiProc, and ``log_level`` for Nipype's loggers in the workers.
     """
 
+    def __init__(self, plugin_args: dict):
+        super().__init__(plugin_args=plugin_args)
+        self.pool.shutdown(wait=False)
+        self.pool = self._new_pool()
+
+    def _new_pool(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(
+            max_workers=self.processors,
+            initializer=_begin_worker,
+            initargs=(os.getcwd(), self.plugin_args.get("log_level", logging.WARNING)),
+            # libraries that have started threads don't survive a plain fork
+            mp_context=get_context("forkserver"),
+        )
+
     def _sort_jobs(self, jobids, scheduler="tsort"):
-        # BIDS names sort images; a fullname is WORKFLOW.IMAGE.STEP.NODE
+        # a fullname is WORKFLOW.IMAGE.STEP.NODE
         return sorted(jobids, key=lambda job: (self.procs[job].fullname.split(".")[1], job))
 
     def _submit_job(self, node, updatehash=False):
         try:
             return super()._submit_job(node, updatehash)
         except BrokenProcessPool:
-            # a worker was killed, most likely for its memory, which breaks the pool for good
-            self._renew_pool()
+            # a worker was killed, which breaks its pool for good
+            self.pool = self._new_pool()
             return super()._submit_job(node, updatehash)
 
     def _async_callback(self, args):
-        if (error := args.exception()) is None:
+        error = args.exception()
+        if error is None:
             super()._async_callback(args)
             return
-        lost = [task for task, future in self._task_obj.items() if future is args]
-        for task in lost:
-            self._taskresult[task] = {
-                "result": None,
-                "traceback": [f"The worker process was killed, probably for want of memory: {error}\n"],
-                "taskid": task,
-            }
-
-    def _renew_pool(self) -> None:
-        from concurrent.futures import ProcessPoolExecutor
-        from multiprocessing import get_context
-
-        from nipype.pipeline.plugins.multiproc import process_initializer
-
-        self.pool = ProcessPoolExecutor(
-            max_workers=self.processors,
-            initializer=process_initializer,
-            initargs=(self._cwd,),
-            mp_context=get_context(self.plugin_args.get("mp_context")),
-        )
+        for task, future in list(self._task_obj.items()):
+            if future is args:
+                self._taskresult[task] = {
+                    "result": None,
+                    "traceback": [f"A worker process was killed, probably for want of memory ({error}).\n"],
+                    "taskid": task,
+                }

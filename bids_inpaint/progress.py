@@ -52,7 +52,8 @@ class Progress:
     def _line(self, event: str) -> None:
         total = sum(self.steps.values())
         finished = sum(not n for n in self.left.values())
-        text = f"[{self.done}/{total} steps, {finished}/{len(self.steps)} images{self._time_left(total)}] {event}"
+        counts = f"{self.done}/{total} steps, {finished}/{len(self.steps)} images"
+        text = f"[{counts}{self._time_left(total)}] {event}"
         if self.stream.isatty():
             self.stream.write(f"\r\033[K{text}")
         elif event:

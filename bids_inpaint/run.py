@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 import shutil
 import subprocess
@@ -49,6 +48,7 @@ def run_participants(settings: Settings) -> int:
     from bids_inpaint import dataset
     from bids_inpaint.workflows.base import image_wf_name, init_participants_wf
 
+    _configure_nipype(settings)
     run_uuid = str(uuid.uuid4())
     workflow = init_participants_wf(
         images=found, settings=settings, model=model, template=files, run_uuid=run_uuid
@@ -69,15 +69,34 @@ def run_participants(settings: Settings) -> int:
 
 
 def _set_up_logging(verbose: int) -> None:
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    level = logging.DEBUG if verbose > 1 else logging.INFO
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    log.setLevel(min(level, logging.INFO))
-    # libraries that announce themselves at import
-    os.environ.setdefault("NO_ET", "1")
-    from nipype import logging as nipype_logging
+    log.setLevel(level)
+    from bids_inpaint.plugin import set_nipype_level
 
-    for name in ("nipype.workflow", "nipype.interface", "nipype.utils"):
-        nipype_logging.getLogger(name).setLevel(level if verbose else logging.CRITICAL)
+    set_nipype_level(_nipype_level(verbose))
+
+
+def _configure_nipype(settings: Settings) -> None:
+    # before the graph is built: a workflow copies the configuration then
+    from nipype import config
+
+    config.update_config(
+        {
+            "execution": {
+                "crashfile_format": "txt",
+                "remove_unnecessary_outputs": "false",
+                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
+                "poll_sleep_duration": "0.2",
+                "check_version": "false",
+            }
+        }
+    )
+
+
+def _nipype_level(verbose: int) -> int:
+    # what goes wrong is said in our own words; the crash files have the rest
+    return {0: logging.CRITICAL, 1: logging.INFO}.get(verbose, logging.DEBUG)
 
 
 def _check_device(settings: Settings) -> None:
@@ -97,7 +116,7 @@ def _plugin(settings: Settings) -> tuple[Any, dict]:
         args: dict[str, Any] = {
             "n_procs": settings.nprocs,
             "raise_insufficient": False,
-            "mp_context": "forkserver",
+            "log_level": _nipype_level(settings.verbose),
         }
         if settings.mem_gb:
             args["memory_gb"] = settings.mem_gb
@@ -157,21 +176,8 @@ def _write_graph(workflow, settings: Settings) -> None:
 
 def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[str]:
     """Run the graph; return what Nipype says went wrong."""
-    from nipype import config
-
     from bids_inpaint.progress import Progress
 
-    config.update_config(
-        {
-            "execution": {
-                "crashfile_format": "txt",
-                "remove_unnecessary_outputs": "false",
-                "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
-                "poll_sleep_duration": "0.25",
-                "check_version": "false",
-            }
-        }
-    )
     steps: dict[str, int] = {}
     for node in _flat(workflow):
         image = node.fullname.split(".")[1]

@@ -6,7 +6,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
-from bids_inpaint.interfaces.images import BrainMask, Conform, Normalise, ToWorkingGrid
+from bids_inpaint.interfaces.images import BrainMask, Conform, Normalise, ToWorkingGrid, TrimMask
 from bids_inpaint.template import TemplateFiles
 
 
@@ -70,6 +70,7 @@ def init_preprocess_wf(
     if brain_mask:
         mask.inputs.precomputed = brain_mask
     denoise = pe.Node(Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2)
+    trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
     resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
     correct_bias = pe.Node(
         CorrectBias(num_threads=omp_nthreads, sloppy=sloppy),
@@ -94,13 +95,16 @@ def init_preprocess_wf(
         (conform, denoise, [("out_file", "in_file")]),
         (mask, denoise, [("out_file", "mask_file")]),
         (denoise, resample, [("out_file", "in_file")]),
-        (mask, resample, [("out_file", "mask_file")]),
+        (mask, trim, [("out_file", "in_file"), ("method", "method")]),
+        (register, trim, [("out_inverse", "inverse_xfm")]),
+        (trim, resample, [("out_file", "mask_file")]),
         (register, resample, [("out_xfm", "xfm")]),
         (resample, correct_bias, [("out_file", "in_file"), ("out_mask", "mask_file")]),
         (correct_bias, normalise, [("out_file", "in_file")]),
         (resample, normalise, [("out_mask", "mask_file")]),
         (conform, outputnode, [("out_file", "conformed")]),
-        (mask, outputnode, [("out_file", "brain_mask"), ("method", "mask_method")]),
+        (trim, outputnode, [("out_file", "brain_mask")]),
+        (mask, outputnode, [("method", "mask_method")]),
         (denoise, outputnode, [("out_file", "denoised")]),
         (register, outputnode, [("out_xfm", "xfm"), ("out_inverse", "inverse_xfm")]),
         (resample, outputnode, [("out_mask", "working_mask")]),
@@ -120,7 +124,8 @@ def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> s
     else:
         brain = (
             "Images that were already skull-stripped were recognised by their constant background; "
-            "of all others the brain was extracted with a deformable surface model [@bet]. "
+            "of all others the brain was extracted with a deformable surface model [@bet], and the mask was cut "
+            "to within 4 mm of the registered template's brain. "
         )
     affine = (
         "A precomputed affine was used"

@@ -78,6 +78,33 @@ class BrainMask(FileInterface):
             ) from error
 
 
+class TrimMaskInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    method = traits.Str(mandatory=True, desc="how the mask came about")
+    template_mask = File(exists=True, mandatory=True)
+    inverse_xfm = File(exists=True, mandatory=True)
+
+
+class TrimMaskOutputSpec(TraitedSpec):
+    out_file = File(exists=True)
+
+
+class TrimMask(FileInterface):
+    """Cut an extracted brain mask to the surroundings of the template's brain; leave others alone."""
+
+    input_spec = TrimMaskInputSpec
+    output_spec = TrimMaskOutputSpec
+
+    def process(self, runtime) -> dict:
+        if self.inputs.method != "extracted":
+            return {"out_file": self.inputs.in_file}
+        mask, grid = images.read(self.inputs.in_file)
+        template, template_grid = images.read(self.inputs.template_mask)
+        world = read_xfm(self.inputs.inverse_xfm)
+        out = brain.trim(mask > 0, grid, template > 0, template_grid, world)
+        return {"out_file": images.save(within(runtime, "mask.nii.gz"), out, grid, np.uint8)}
+
+
 class ToWorkingGridInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)

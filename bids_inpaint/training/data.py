@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -100,7 +101,6 @@ class Lesions:
             shape = tuple(stored["shape"])
             offsets, voxels = stored["offsets"], stored["voxels"]
         singles = [
-            np.stack(np.unravel_index(voxels[a:b], shape), 1).astype(np.int16)
-            for a, b in zip(offsets[:-1], offsets[1:], strict=True)
+            np.stack(np.unravel_index(voxels[a:b], shape), 1).astype(np.int16) for a, b in pairwise(offsets)
         ]
         return cls(patients, singles)

@@ -224,9 +224,12 @@ class _Log:
         before = (lesioned - target).square()
         after = (output - target).square()
         self.sums += [
-            float(loss.detach()), float(after[inside].sum()), float(before[inside].sum()), float(inside.sum()),
-            float(after[outside].sum()), float(outside.sum()),
-        ]  # fmt: skip
+            float(loss.detach()),
+            *(float(error[where].sum()) for error, where in ((after, inside), (before, inside))),
+            float(inside.sum()),
+            float(after[outside].sum()),
+            float(outside.sum()),
+        ]
         if step % self.every:
             return
         loss_sum, after_sum, before_sum, n, healthy_sum, n_healthy = self.sums

@@ -10,11 +10,16 @@ from torch.nn import functional
 
 
 class Block(nn.Sequential):
-    """3x3x3 convolution, ReLU, batch normalisation."""
+    """3x3x3 convolution, ReLU and, if wanted, batch normalisation."""
 
-    def __init__(self, inputs: int, outputs: int):
+    def __init__(self, inputs: int, outputs: int, batch_norm: bool):
+        convolution = nn.Conv3d(inputs, outputs, 3, padding=1)
+        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+        nn.init.zeros_(convolution.bias)
         super().__init__(
-            nn.Conv3d(inputs, outputs, 3, padding=1), nn.ReLU(inplace=True), nn.BatchNorm3d(outputs)
+            convolution,
+            nn.ReLU(inplace=True),
+            *([nn.BatchNorm3d(outputs)] if batch_norm else []),
         )
 
 
@@ -32,6 +37,9 @@ class UNet(nn.Module):
     full_resolution : bool
         Whether to add the paper's second, full-resolution output (trilinear upsampling, eight 3x3x3
         filters, one 1x1x1 filter) to the low-resolution one; both are trained (deep supervision).
+    batch_norm : bool
+        Whether batch normalisation follows each ReLU, as in the paper. With small batches of patches
+        its running statistics differ from those of a patch, which costs accuracy on whole volumes.
 
     Notes
     -----
@@ -44,13 +52,14 @@ class UNet(nn.Module):
         levels: int = 4,
         residual: bool = False,
         full_resolution: bool = True,
+        batch_norm: bool = True,
     ):
         super().__init__()
         widths = [filters * 2**k for k in range(levels)]
         self.residual = residual
-        self.encoder = nn.ModuleList(Block(i, o) for i, o in zip([8, *widths[:-1]], widths, strict=True))
+        self.encoder = nn.ModuleList(Block(i, o, batch_norm) for i, o in zip([8, *widths[:-1]], widths, strict=True))
         self.decoder = nn.ModuleList(
-            Block(deep + skip, skip) for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            Block(deep + skip, skip, batch_norm) for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.low = nn.Conv3d(filters, 8, 1)
         if residual:
