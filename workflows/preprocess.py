@@ -124,8 +124,8 @@ def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> s
     else:
         brain = (
             "Images that were already skull-stripped were recognised by their constant background; "
-            "of all others the brain was extracted with a deformable surface model [@bet], and the mask was cut "
-            "to within 4 mm of the registered template's brain. "
+            "of all others the brain was extracted with a deformable surface model [@bet], and the mask "
+            "was cut to within 4 mm of the registered template's brain. "
         )
     affine = (
         "A precomputed affine was used"

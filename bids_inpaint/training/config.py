@@ -22,7 +22,11 @@ class Data:
 
 @dataclass(frozen=True)
 class Fit:
-    """The schedule. `patch` is the edge of the cubes in voxels, `batch` their number a step."""
+    """The schedule.
+
+    `patch` is the edge of the cubes in voxels, `batch` their number a step; batch normalisation keeps
+    its statistics fixed from step `freeze_normalisation` on.
+    """
 
     patch: int
     batch: int
@@ -31,6 +35,7 @@ class Fit:
     warmup_steps: int
     learning_rate: float
     ema: float
+    freeze_normalisation: int
     lesion_weight: float
     checkpoint_every: int
 

@@ -163,7 +163,11 @@ def fit(
         DataLoader(data, config.fit.batch, num_workers=workers, prefetch_factor=4 if workers else None)
     )
     network.train()
+    frozen = False
     while step < config.fit.steps:
+        if not frozen and step >= config.fit.freeze_normalisation:
+            network.freeze_normalisation()
+            frozen = True
         lesioned, healthy, support = (t.to(device, non_blocking=True) for t in next(loader))
         x = network_input(lesioned, support, config.blind).contiguous(memory_format=channels_last)
         target, lesion = space_to_depth(healthy[:, None]), space_to_depth(support[:, None])

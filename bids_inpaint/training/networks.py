@@ -10,16 +10,14 @@ from torch.nn import functional
 
 
 class Block(nn.Sequential):
-    """3x3x3 convolution, ReLU and, if wanted, batch normalisation."""
+    """3x3x3 convolution, ReLU, batch normalisation."""
 
-    def __init__(self, inputs: int, outputs: int, batch_norm: bool):
-        convolution = nn.Conv3d(inputs, outputs, 3, padding=1)
-        nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-        nn.init.zeros_(convolution.bias)
+    def __init__(self, inputs: int, outputs: int):
         super().__init__(
-            convolution,
+            nn.Conv3d(inputs, outputs, 3, padding=1),
             nn.ReLU(inplace=True),
-            *([nn.BatchNorm3d(outputs)] if batch_norm else []),
+            # statistics of a few patches are noisy: average them over many steps
+            nn.BatchNorm3d(outputs, momentum=0.02),
         )
 
 
@@ -37,9 +35,6 @@ class UNet(nn.Module):
     full_resolution : bool
         Whether to add the paper's second, full-resolution output (trilinear upsampling, eight 3x3x3
         filters, one 1x1x1 filter) to the low-resolution one; both are trained (deep supervision).
-    batch_norm : bool
-        Whether batch normalisation follows each ReLU, as in the paper. With small batches of patches
-        its running statistics differ from those of a patch, which costs accuracy on whole volumes.
 
     Notes
     -----
@@ -52,14 +47,16 @@ class UNet(nn.Module):
         levels: int = 4,
         residual: bool = False,
         full_resolution: bool = True,
-        batch_norm: bool = True,
     ):
         super().__init__()
         widths = [filters * 2**k for k in range(levels)]
         self.residual = residual
-        self.encoder = nn.ModuleList(Block(i, o, batch_norm) for i, o in zip([8, *widths[:-1]], widths, strict=True))
+        self.encoder = nn.ModuleList(
+            Block(i, o) for i, o in zip([8, *widths[:-1]], widths, strict=True)
+        )
         self.decoder = nn.ModuleList(
-            Block(deep + skip, skip, batch_norm) for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            Block(deep + skip, skip)
+            for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.low = nn.Conv3d(filters, 8, 1)
         if residual:
@@ -80,6 +77,12 @@ class UNet(nn.Module):
     def multiple(self) -> int:
         """The spatial axes of the input must be multiples of this."""
         return 2 ** len(self.decoder)
+
+    def freeze_normalisation(self) -> None:
+        """Normalise with the statistics gathered so far from now on, as at inference."""
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm3d):
+                module.eval()
 
     def features(self, x: Tensor) -> Tensor:
         """Features at the resolution of the input."""

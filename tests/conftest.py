@@ -1,0 +1,47 @@
+"""Small images and a toy network, made on the fly; real data where ``BIDS_INPAINT_TEST_DATA`` names it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from helpers import write_card
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder of the real datasets, or skip."""
+    folder = os.environ.get("BIDS_INPAINT_TEST_DATA")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("BIDS_INPAINT_TEST_DATA names no folder with real data")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def toy_model(tmp_path_factory) -> Path:
+    """A valid network that lifts everything above 0.5 to at least 0.9."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    shape = [1, 8, "d", "h", "w"]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Greater", ["image", "half"], ["bright"]),
+            helper.make_node("Cast", ["bright"], ["mask"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["mask", "level"], ["floor"]),
+            helper.make_node("Max", ["image", "floor"], ["inpainted"]),
+        ],
+        "toy",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("inpainted", TensorProto.FLOAT, shape)],
+        [
+            helper.make_tensor("half", TensorProto.FLOAT, [1], [0.5]),
+            helper.make_tensor("level", TensorProto.FLOAT, [1], [0.9]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = tmp_path_factory.mktemp("models") / "toy.onnx"
+    onnx.save(model, path)
+    write_card(path)
+    return path

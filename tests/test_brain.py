@@ -1,0 +1,64 @@
+import numpy as np
+import pytest
+
+from bids_inpaint import brain, images
+from bids_inpaint.demo import acquire, tilted
+
+
+def ellipsoid(shape, axes):
+    index = np.indices(shape) - (np.array(shape) / 2)[:, None, None, None]
+    return ((index / np.array(axes)[:, None, None, None]) ** 2).sum(0) < 1
+
+
+@pytest.fixture(scope="module")
+def stripped():
+    grid = tilted((96, 116, 100), (1.9, 1.9, 1.9), 12)
+    return acquire(grid)[0].astype(np.float32), grid
+
+
+def test_stripped_images_are_recognised(stripped):
+    data, grid = stripped
+    mask = brain.stripped_mask(data, grid)
+    assert mask is not None
+    assert 1.3e6 < mask.sum() * grid.voxel_volume < 2.1e6
+    # ventricles and sulci are inside
+    assert mask[data > 0].mean() > 0.995
+    middle = tuple(n // 2 for n in data.shape)
+    assert mask[middle]
+
+
+def test_negative_ringing_around_the_brain_is_background(stripped):
+    data, grid = stripped
+    rng = np.random.default_rng(0)
+    ring = np.where(data == 0, rng.normal(0, 5, data.shape) * (rng.random(data.shape) < 0.02), data)
+    mask = brain.stripped_mask(ring.astype(np.float32), grid)
+    assert mask is not None
+
+
+def test_heads_are_not_taken_for_stripped(stripped):
+    data, grid = stripped
+    noise = np.random.default_rng(1).rayleigh(8, data.shape).astype(np.float32)
+    assert brain.stripped_mask(data + noise, grid) is None
+    # air set to zero, but scalp around the brain
+    head = ellipsoid(data.shape, (46, 56, 48))
+    assert brain.stripped_mask(np.where(data > 0, data, 300 * head), grid) is None
+
+
+def test_empty_foreground():
+    grid = tilted((20, 20, 20), (8, 8, 8))
+    assert brain.stripped_mask(np.zeros((20, 20, 20), np.float32), grid) is None
+
+
+def test_real_images(real_data):
+    """All stripped datasets are recognised as such, and no full head is."""
+    for name, expected in (
+        ("ds002748/sub-31", True),
+        ("oasis_trt/sub-1119", True),
+        ("ms/sub-openms26", True),
+        ("ms/sub-mslesseg14", True),
+        ("ds000011/sub-01", False),
+        ("ms/sub-thick01", False),
+    ):
+        path = next((real_data / name).rglob("*T1w.nii.gz"))
+        data, grid = images.load_t1w(path)
+        assert (brain.stripped_mask(data, grid) is not None) is expected, name

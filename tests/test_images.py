@@ -1,0 +1,111 @@
+"""Bad input gets one sentence that names the file, the reason and the remedy."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers import write_nifti
+
+from bids_inpaint import images
+from bids_inpaint.space import Grid
+
+GOOD = np.random.default_rng(0).integers(0, 900, (32, 40, 32)).astype(np.int16)
+
+
+def changed(**values):
+    data = GOOD.astype(np.float32)
+    for where, value in values.items():
+        data[tuple(int(i) for i in where[1:])] = value
+    return data
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (np.stack([GOOD] * 3, -1), "holds 3 volumes"),
+        (GOOD[:, :, 0], "two-dimensional"),
+        (GOOD[:, :, :1], "two-dimensional"),
+        (np.zeros_like(GOOD), "is 0 everywhere"),
+        (np.full_like(GOOD, 7), "is 7 everywhere"),
+        (changed(v111=np.nan, v123=np.inf), "2 voxels that are NaN or infinite"),
+        (GOOD[:10, :10, :10], "sees only 40×40×40 mm"),
+    ],
+)
+def test_unusable_images_are_refused(tmp_path, data, reason):
+    path = write_nifti(tmp_path / "bad_T1w.nii.gz", data)
+    with pytest.raises(images.InputError) as caught:
+        images.load_t1w(path)
+    message = str(caught.value)
+    assert str(path) in message
+    assert reason in message
+    assert ": " in message.removeprefix(str(path))
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("size", [0.0, np.nan])
+def test_missing_voxel_size(tmp_path, size):
+    path = write_nifti(tmp_path / "bad_T1w.nii.gz", GOOD)
+    image = nib.load(path)
+    affine = image.affine.copy()
+    affine[:, 2] = 0
+    image.header["pixdim"][3] = size
+    image.header["sform_code"] = 1
+    image.header["srow_z"] = affine[2]
+    image.header["srow_x"], image.header["srow_y"] = affine[0], affine[1]
+    broken = tmp_path / "broken.nii"
+    with open(broken, "wb") as file:
+        file.write(image.header.binaryblock + b"\0" * 4 + GOOD.tobytes())
+    with pytest.raises(images.InputError, match="no usable voxel size"):
+        images.load_t1w(broken)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 348, 4000])
+def test_truncated_files(tmp_path, keep):
+    path = write_nifti(tmp_path / "cut_T1w.nii", GOOD)
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(images.InputError, match=r"cut_T1w\.nii"):
+        images.load_t1w(path)
+
+
+def test_truncated_gzip(tmp_path):
+    path = write_nifti(tmp_path / "cut_T1w.nii.gz", GOOD)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(images.InputError, match="truncated or corrupt"):
+        images.load_t1w(path)
+
+
+def test_not_nifti(tmp_path):
+    path = tmp_path / "text_T1w.nii.gz"
+    path.write_text("hello")
+    with pytest.raises(images.InputError, match="cannot be read as NIfTI"):
+        images.load_t1w(path)
+
+
+def test_one_volume_in_four_dimensions_is_fine(tmp_path):
+    data, grid = images.load_t1w(write_nifti(tmp_path / "a.nii.gz", GOOD[..., None]))
+    assert data.shape == grid.shape == GOOD.shape
+    assert (data == GOOD).all()
+
+
+def test_saving_is_atomic(tmp_path, monkeypatch):
+    target = tmp_path / "a.nii.gz"
+    grid = Grid.of(GOOD.shape, np.eye(4))
+    images.save(target, GOOD, grid)
+    before = target.read_bytes()
+
+    def full(self, path):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(nib.Nifti1Image, "to_filename", full)
+    with pytest.raises(OSError, match="No space"):
+        images.save(target, GOOD * 2, grid)
+    assert target.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.nii.gz"]
+
+
+def test_same_image_same_bytes(tmp_path):
+    grid = Grid.of(GOOD.shape, np.eye(4))
+    one, two = (Path(images.save(tmp_path / f"{n}.nii.gz", GOOD, grid)) for n in "ab")
+    assert one.read_bytes() == two.read_bytes()

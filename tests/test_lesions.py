@@ -1,0 +1,104 @@
+import numpy as np
+import pytest
+
+from bids_inpaint import lesions
+from bids_inpaint.space import Grid
+
+GRID = Grid.of((40, 40, 40), np.diag([1.0, 1, 2, 1]))
+
+
+@pytest.fixture
+def scene():
+    healthy = np.full(GRID.shape, 2.0, np.float32)
+    white = np.ones(GRID.shape, np.float32)
+    white[:, :, :10] = 0
+    image = healthy.copy()
+    image[10:16, 10:16, 20:26] = 1.4  # a lesion, 30% darker
+    image[30:34, 30:34, 30:34] = 2.8  # brighter than healthy
+    image[10:16, 10:16, 2:8] = 1.0  # dark, outside white matter
+    return image, healthy, white
+
+
+def test_only_dark_white_matter_is_lesion(scene):
+    image, healthy, white = scene
+    dark = lesions.darkening(image, healthy, white)
+    found = lesions.lesion_map(lesions.probability(dark, white, 0.1), 5)
+    expected = np.zeros(GRID.shape, bool)
+    expected[10:16, 10:16, 20:26] = True
+    assert (found & ~expected).sum() <= 0
+    assert (found & expected).sum() > 0.9 * expected.sum()
+
+
+def test_threshold_is_relative_to_white_matter(scene):
+    image, healthy, white = scene
+    for unit in (1.0, 350.0):
+        dark = lesions.darkening(image * unit, healthy * unit, white)
+        assert dark[12, 12, 22] == pytest.approx(0.3, abs=0.01)
+        assert not lesions.lesion_map(lesions.probability(dark, white, 0.35)).any()
+
+
+def test_equal_images_have_no_lesions(scene):
+    _, healthy, white = scene
+    dark = lesions.darkening(healthy, healthy, white)
+    assert not lesions.lesion_map(lesions.probability(dark, white, 0.05)).any()
+
+
+def test_small_components_are_dropped_by_corner_connectivity():
+    mask = np.zeros((6, 6, 6), bool)
+    mask[1, 1, 1] = mask[2, 2, 1] = True  # share an edge: one lesion
+    mask[4, 4, 4] = mask[5, 5, 5] = True  # share a corner: two
+    kept = lesions.remove_small(mask, 2)
+    assert kept[1, 1, 1]
+    assert not kept[4, 4, 4]
+
+
+def test_feather_is_exactly_zero_far_away():
+    mask = np.zeros(GRID.shape, bool)
+    mask[20, 20, 20] = True
+    weight = lesions.feather(mask, GRID)
+    assert weight[20, 20, 20] == weight[21, 20, 20] == 1
+    assert 0 < weight[22, 20, 20] < 1
+    assert weight[23, 20, 20] == 0
+    # two millimetres along z are one voxel
+    assert 0 < weight[20, 20, 21] < 1
+    assert weight[20, 20, 22] == 0
+    assert not lesions.feather(np.zeros(GRID.shape), GRID).any()
+
+
+def test_table_is_in_world_units_and_sorted():
+    mask = np.zeros(GRID.shape, bool)
+    mask[2, 3, 4] = True
+    mask[10:13, 20:22, 30] = True
+    labels, found = lesions.tabulate(mask, np.where(mask, 0.25, 0), GRID)
+    assert [row.volume for row in found] == [12.0, 2.0]
+    assert found[0].centroid == (11.0, 20.5, 60.0)
+    assert found[1].centroid == (2.0, 3.0, 8.0)
+    assert found[0].contrast == pytest.approx(0.25)
+    assert labels[2, 3, 4] == 2
+    assert labels[11, 20, 30] == 1
+    empty, none = lesions.tabulate(np.zeros(GRID.shape, bool), np.zeros(GRID.shape), GRID)
+    assert none == []
+    assert not empty.any()
+
+
+@pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, np.uint16])
+def test_composition_leaves_the_rest_bit_identical(dtype):
+    rng = np.random.default_rng(3)
+    original = (rng.random((8, 8, 8)) * 200).astype(dtype)
+    weight = np.zeros((8, 8, 8), np.float32)
+    weight[2:4, 2:4, 2:4] = 1
+    difference = np.full((8, 8, 8), -500.0)
+    out = lesions.compose(original, difference, weight)
+    outside = weight == 0
+    assert out.dtype == dtype
+    assert (out[outside] == original[outside]).all()
+    expected = original[~outside].astype(float) + 500
+    if dtype == np.uint8:
+        expected = np.minimum(expected, 255)
+    np.testing.assert_allclose(out[~outside], expected, rtol=1e-5)
+
+
+def test_composition_knows_the_scale_factor():
+    original = np.full((2, 2, 2), 100, np.int16)
+    out = lesions.compose(original, np.full((2, 2, 2), -5.0), np.ones((2, 2, 2)), slope=0.5)
+    assert (out == 110).all()

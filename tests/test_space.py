@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+
+from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
+
+
+def blob(grid: Grid, centre, sigma=6.0) -> np.ndarray:
+    index = np.indices(grid.shape).reshape(3, -1)
+    world = grid.matrix[:3, :3] @ index + grid.matrix[:3, 3:]
+    away = ((world - np.array(centre)[:, None]) ** 2).sum(0)
+    return np.exp(-away / (2 * sigma**2)).reshape(grid.shape)
+
+
+def centre_of(data: np.ndarray, grid: Grid) -> np.ndarray:
+    weights = data.ravel() / data.sum()
+    return grid.matrix[:3, :3] @ (np.indices(grid.shape).reshape(3, -1) @ weights) + grid.matrix[:3, 3]
+
+
+@pytest.mark.parametrize("order", ["LAS", "RPI", "ASR", "PIR"])
+def test_resampling_keeps_world_positions(order):
+    """A spot stays at its millimetres whatever the order and direction of the axes."""
+    import nibabel as nib
+
+    codes = nib.orientations.axcodes2ornt(order)
+    base = Grid.of((60, 70, 50), np.array([[2, 0, 0, -60], [0, 2, 0, -70], [0, 0, 2.5, -60], [0, 0, 0, 1]]))
+    image = nib.Nifti1Image(blob(base, (13, -21, 9)), base.matrix)
+    turned = image.as_reoriented(nib.orientations.ornt_transform(nib.orientations.axcodes2ornt("RAS"), codes))
+    source = Grid.of(turned.shape, turned.affine)
+    out = resample(turned.get_fdata(), source, WORKING_GRID, order=1)
+    np.testing.assert_allclose(centre_of(out, WORKING_GRID), (13, -21, 9), atol=0.05)
+
+
+def test_resampling_there_and_back_through_an_affine():
+    world = np.array([[1.1, 0.05, 0, 3], [-0.04, 0.95, 0.1, -2], [0, -0.08, 1.02, 4], [0, 0, 0, 1]])
+    native = Grid.of((80, 90, 40), np.array([[-2, 0, 0, 80], [0, 2, 0, -90], [0, 0, 4, -70], [0, 0, 0, 1]]))
+    data = blob(native, (10, 5, -8), sigma=12)
+    there = resample(data, native, WORKING_GRID, world)
+    back = resample(there, WORKING_GRID, native, np.linalg.inv(world))
+    assert np.abs(back - data).max() < 0.02
+    expected = np.linalg.solve(world, [10, 5, -8, 1])[:3]
+    np.testing.assert_allclose(centre_of(there, WORKING_GRID), expected, atol=0.1)
+
+
+def test_cubic_resampling_does_not_overshoot():
+    box = np.zeros((20, 20, 20), np.float32)
+    box[5:15, 5:15, 5:15] = 100
+    fine = Grid.of((40, 40, 40), np.diag([0.5, 0.5, 0.5, 1]))
+    out = resample(box, Grid.of(box.shape, np.eye(4)), fine)
+    assert out.min() >= 0
+    assert out.max() <= 100
+
+
+def test_same_grid_is_a_copy():
+    data = np.random.default_rng(0).random((16, 16, 16)).astype(np.float32)
+    grid = Grid.of(data.shape, np.eye(4))
+    out = resample(data, grid, grid)
+    assert (out == data).all()
+    assert out is not data
+
+
+def test_bounding_box_stays_inside():
+    mask = np.zeros((5, 6, 7), bool)
+    mask[0, 2:4, 6] = True
+    assert bounding_box(mask, 2) == (slice(0, 3), slice(0, 6), slice(4, 7))
+    with pytest.raises(ValueError, match="empty"):
+        bounding_box(np.zeros((3, 3, 3), bool))
