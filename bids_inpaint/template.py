@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint import images
-from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.space import WORKING_GRID, resample
 
 DEFAULT = "MNI152NLin2009aSym"
 TISSUES = ("CSF", "GM", "WM")
@@ -97,7 +98,10 @@ def _bundled() -> dict[str, str]:
 
 
 def _templateflow(name: str) -> dict[str, str]:
-    from templateflow import api
+    with warnings.catch_warnings():
+        # it announces a new, empty TEMPLATEFLOW_HOME
+        warnings.simplefilter("ignore", ResourceWarning)
+        from templateflow import api
 
     found: dict[str, str] = {}
     wanted = {
@@ -120,9 +124,3 @@ def _templateflow(name: str) -> dict[str, str]:
             f"check its name, or fetch it there where there is network with 'templateflow get {name}'."
         ) from None
     return found
-
-
-def grid_of(path: str) -> Grid:
-    """Grid of an image file, from its header alone."""
-    image = images.load(path)
-    return Grid.of(image.shape[:3], image.affine)

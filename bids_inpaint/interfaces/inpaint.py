@@ -74,13 +74,13 @@ class LesionMask(FileInterface):
         path = self.inputs.in_file
         data, grid = images.read(path)
         values = np.unique(data)
-        if len(values) > 2 or values[0] != 0:
+        if np.count_nonzero(values) > 1:
             raise images.InputError(
                 f"{path} is not a binary mask ({len(values)} values from {values[0]:g} to "
                 f"{values[-1]:g}): threshold it to 0 and 1."
             )
         world = read_xfm(self.inputs.xfm) if self.inputs.space == "T1w" else None
-        out = resample(data / max(values[-1], 1), grid, WORKING_GRID, world, order=1) > 0.5
+        out = resample(data > 0, grid, WORKING_GRID, world, order=1) > 0.5
         if data.any() and not out.any():
             raise images.InputError(
                 f"{path} does not overlap the brain of {self.inputs.t1w}: "

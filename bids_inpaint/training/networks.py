@@ -51,12 +51,9 @@ class UNet(nn.Module):
         super().__init__()
         widths = [filters * 2**k for k in range(levels)]
         self.residual = residual
-        self.encoder = nn.ModuleList(
-            Block(i, o) for i, o in zip([8, *widths[:-1]], widths, strict=True)
-        )
+        self.encoder = nn.ModuleList(Block(i, o) for i, o in zip([8, *widths[:-1]], widths, strict=True))
         self.decoder = nn.ModuleList(
-            Block(deep + skip, skip)
-            for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            Block(deep + skip, skip) for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.low = nn.Conv3d(filters, 8, 1)
         if residual:

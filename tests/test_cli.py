@@ -1,0 +1,112 @@
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from helpers import write_dataset
+
+from bids_inpaint import __version__, cli
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    return write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz", "sub-02/anat/sub-02_T1w.nii.gz")
+
+
+def run(dataset, *options):
+    out = dataset.parent / "out"
+    return cli.main(
+        [
+            str(dataset),
+            str(out),
+            "participant",
+            "-w",
+            str(dataset.parent / "w"),
+            "--skip-bids-validation",
+            *options,
+        ]
+    )
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"bids_inpaint {__version__}\n"
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from bids_inpaint import cli; cli.parser();"
+        "heavy = {'numpy', 'nipype', 'ants', 'bids', 'torch', 'onnxruntime', 'nibabel'} & set(sys.modules);"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"NO_ET": "1"})
+
+
+def test_torch_is_for_training_alone():
+    code = (
+        "import sys; import bids_inpaint.run, bids_inpaint.workflows.base, bids_inpaint.inference;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"NO_ET": "1"})
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--participant-label", "sub-09"], "Participant 09 is not in"),
+        (["--model", "nothing"], "Model nothing is neither shipped nor a file"),
+        (["--use-plugin", "/nonexistent.yml"], "Plugin file /nonexistent.yml can't be used"),
+        (["--lesion-threshold", "3"], "--lesion-threshold 3.0 is out of range"),
+        (["--lesion-masks", "/nonexistent"], "--lesion-masks /nonexistent is not a folder"),
+        (["-d", "x=/nonexistent"], "Derivatives x=/nonexistent: not a folder"),
+        (["--template", "NoSuchTemplate"], "Template NoSuchTemplate was not found"),
+    ],
+)
+def test_wrong_options_are_one_sentence_and_exit_2(dataset, capsys, monkeypatch, options, reason):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(dataset.parent / "tf"))
+    assert run(dataset, *options) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.count("\n") == 0
+    assert error.startswith("bids_inpaint: error: ")
+    assert reason in error
+
+
+def test_cuda_without_cuda(dataset, capsys):
+    import onnxruntime
+
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        pytest.skip("this machine has CUDA")
+    assert run(dataset, "--device", "cuda") == 2
+    assert "install onnxruntime-gpu" in capsys.readouterr().err
+
+
+def test_unknown_plugin(dataset, capsys):
+    file = dataset.parent / "plugin.yml"
+    file.write_text("plugin: Nope\n")
+    assert run(dataset, "--use-plugin", str(file)) == 2
+    assert "'Nope', which Nipype hasn't" in capsys.readouterr().err
+
+
+def test_invalid_datasets_are_refused_unless_told(dataset, capsys):
+    (dataset / "sub-01" / "anat" / "sub-01_T1.nii.gz").write_bytes(b"")
+    out = dataset.parent / "out"
+    argv = [str(dataset), str(out), "participant", "-w", str(dataset.parent / "w"), "--boilerplate-only"]
+    assert cli.main(argv) == 2
+    assert "is not valid BIDS" in capsys.readouterr().err
+    assert cli.main([*argv, "--skip-bids-validation"]) == 0
+
+
+def test_boilerplate_only(dataset, capsys):
+    assert run(dataset, "--boilerplate-only", "--participant-label", "sub-01", "02") == 0
+    out = dataset.parent / "out"
+    text = (out / "logs" / "CITATION.md").read_text()
+    assert "@manjon2020" in text
+    assert "MNI152NLin2009aSym" in text
+    cited = {word for word in text.replace("[", " ").replace("]", " ").split() if word.startswith("@")}
+    bibliography = (out / "logs" / "CITATION.bib").read_text()
+    assert all(f"{{{key.strip('@.,;')}," in bibliography for key in cited)
+    assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
+    assert not list(out.glob("sub-*"))

@@ -1,0 +1,137 @@
+import numpy as np
+import pytest
+from helpers import write_card
+
+from bids_inpaint import inference, models
+from bids_inpaint.images import InputError
+
+
+@pytest.fixture(scope="module")
+def volume():
+    rng = np.random.default_rng(0)
+    image = np.zeros((182, 218, 182), np.float32)
+    image[40:140, 40:180, 40:140] = rng.uniform(0.2, 1.2, (100, 140, 100))
+    mask = image > 0
+    prior = np.zeros_like(image)
+    prior[60:120, 60:160, 60:120] = 1
+    return image, mask, prior
+
+
+def test_paper_sub_volumes_are_parities():
+    image = np.random.default_rng(1).random((182, 218, 182)).astype(np.float32)
+    channels = inference.space_to_depth(image)
+    assert channels.shape == (8, 91, 109, 91)
+    assert (channels[6] == image[1::2, 1::2, 0::2]).all()
+    assert (inference.depth_to_space(channels) == image).all()
+
+
+def test_padding_moves_nothing():
+    channels = np.random.default_rng(2).random((8, 91, 109, 91)).astype(np.float32)
+    padded, crop = inference.pad_to_multiple(channels, 8)
+    assert padded.shape == (8, 96, 112, 96)
+    assert (padded[crop] == channels).all()
+
+
+def test_network_sees_white_matter_as_one(toy_model, volume):
+    """The toy lifts to 0.9 what is above half of the white-matter level, in any unit."""
+    image, mask, prior = volume
+    model = models.find(str(toy_model))
+    for unit in (1.0, 500.0):
+        out = inference.inpaint(model, image * unit, mask, prior)
+        level = np.median(image[prior > 0.95]) * unit
+        expected = np.where(image * unit > 0.5 * level, np.maximum(image * unit, 0.9 * level), image * unit)
+        np.testing.assert_allclose(out[mask], expected[mask], rtol=1e-5)
+        assert not out[~mask].any()
+
+
+def test_threads_give_the_same_bytes(toy_model, volume):
+    image, mask, prior = volume
+    model = models.find(str(toy_model))
+    one, two = (
+        inference.inpaint(model, image, mask, prior, runtime=inference.Runtime("cpu", n)) for n in (1, 2)
+    )
+    assert one.tobytes() == two.tobytes()
+
+
+def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypatch):
+    image, mask, prior = volume
+    path = tmp_path / "masked.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path, blind=False)
+    model = models.find(str(path))
+    with pytest.raises(ValueError, match="needs a lesion mask"):
+        inference.inpaint(model, image, mask, prior)
+    lesions = np.zeros_like(mask)
+    lesions[80:90, 80:90, 80:90] = True
+    seen = {}
+
+    def capture(model, channels, runtime):
+        seen["volume"] = inference.depth_to_space(channels[:, :91, :109, :91])
+        return channels
+
+    monkeypatch.setattr(inference, "run_network", capture)
+    inference.inpaint(model, image, mask, prior, lesions)
+    assert (seen["volume"] == -1).sum() == 1000
+    assert (seen["volume"][lesions] == -1).all()
+
+
+def test_level_needs_a_brain(volume):
+    image, mask, prior = volume
+    with pytest.raises(ValueError, match="does not overlap"):
+        inference.white_matter_level(image, np.zeros_like(mask), prior)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"software": "other"}, "not a bids_inpaint network by its card"),
+        ({"intensity": "z"}, "not a bids_inpaint network by its card"),
+        ({"sha256": "0"}, "another SHA-256"),
+    ],
+)
+def test_foreign_networks(toy_model, tmp_path, change, reason):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path, **change)
+    with pytest.raises(InputError, match=reason):
+        models.find(str(path))
+
+
+def test_missing_models_and_cards(toy_model, tmp_path):
+    with pytest.raises(InputError, match=r"neither shipped nor a file: use one of .*blind-unet"):
+        models.find("best-unet")
+    path = tmp_path / "net.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    with pytest.raises(InputError, match="has no card"):
+        models.find(str(path))
+    path.with_suffix(".json").write_text("{")
+    with pytest.raises(InputError, match="can't be read"):
+        models.find(str(path))
+
+
+def test_damaged_network(tmp_path):
+    path = tmp_path / "net.onnx"
+    path.write_bytes(b"not a network")
+    write_card(path)
+    with pytest.raises(InputError, match="can't be loaded"):
+        models.find(str(path))
+
+
+def test_network_of_another_shape(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    tensors = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, 3, 224, 224]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", tensors[:1], tensors[1:])
+    path = tmp_path / "net.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    write_card(path)
+    with pytest.raises(InputError, match="must take and give one tensor"):
+        models.find(str(path))
+
+
+def test_shipped_networks_load():
+    for name in models.available():
+        model = models.find(name)
+        assert model.card["scores"]
+        assert model.card["data"]["train"]

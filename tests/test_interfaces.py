@@ -1,0 +1,238 @@
+import json
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_inpaint import images
+from bids_inpaint.interfaces.ants import itk_matrix
+from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
+from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid, read_xfm
+from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask
+from bids_inpaint.progress import Progress
+from bids_inpaint.space import WORKING_GRID, Grid, resample
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write_xfm(path, matrix):
+    from nitransforms.io.itk import ITKLinearTransform
+
+    ITKLinearTransform.from_ras(matrix).to_filename(path)
+    return str(path)
+
+
+XFM = np.array([[1.05, 0.02, 0, 4], [-0.03, 0.97, 0.05, -3], [0, -0.04, 1.1, 6], [0, 0, 0, 1]])
+
+
+def test_transforms_survive_their_file(here):
+    np.testing.assert_allclose(read_xfm(write_xfm(here / "x.txt", XFM)), XFM, atol=1e-6)
+
+
+def test_ants_and_our_matrices_agree(here):
+    """A point moved by ANTs' own transform lands where our matrix puts it (LPS against RAS, centre)."""
+    ants = pytest.importorskip("ants")
+    transform = ants.create_ants_transform(
+        transform_type="AffineTransform", dimension=3,
+        matrix=XFM[:3, :3], translation=(5, -2, 7), center=(10, 20, -30),
+    )  # fmt: skip
+    point = np.array([12.0, -34.0, 56.0])
+    lps = np.array(transform.apply_to_point((point * [-1, -1, 1]).tolist()))
+    np.testing.assert_allclose(itk_matrix(transform)[:3] @ [*point, 1], lps * [-1, -1, 1], atol=1e-6)
+
+
+def native_case(here, dtype=np.int16, slope=None):
+    """A tilted anisotropic T1w whose world relates to the template's by XFM."""
+    affine = np.array([[-0.9, 0, 0, 85], [0, 0.86, -0.9, -80], [0, 0.26, 2.9, -100], [0, 0, 0, 1]])
+    grid = Grid.of((190, 200, 64), affine)
+    rng = np.random.default_rng(0)
+    raw = (rng.random(grid.shape) * 200).astype(dtype)
+    image = nib.Nifti1Image(raw, affine)
+    if slope:
+        image.header.set_slope_inter(slope, 0)
+    image.to_filename(here / "t1w.nii.gz")
+    return raw, grid
+
+
+def back_to_native(here, lesion: np.ndarray, fill="lesions", **case):
+    raw, grid = native_case(here, **case)
+    one = np.ones(WORKING_GRID.shape, np.float32)
+    files = {
+        "brain_mask": (np.ones(grid.shape, np.uint8), grid),
+        "denoised": (raw.astype(np.float32), grid),
+        "preproc": (one, WORKING_GRID),
+        "inpainted": (one + 0.5 * lesion, WORKING_GRID),
+        "bias": (one * 2, WORKING_GRID),
+        "weight": (lesion.astype(np.float32), WORKING_GRID),
+        "probability": (lesion.astype(np.float32), WORKING_GRID),
+        "lesion_mask": (lesion.astype(np.uint8), WORKING_GRID),
+        "darkening": (0.5 * lesion.astype(np.float32), WORKING_GRID),
+    }
+    paths = {k: images.save(here / f"{k}.nii.gz", d, g) for k, (d, g) in files.items()}
+    interface = BackToNative(
+        t1w=str(here / "t1w.nii.gz"), scale=10.0, fill=fill,
+        inverse_xfm=write_xfm(here / "inverse.txt", np.linalg.inv(XFM)), **paths,
+    )  # fmt: skip
+    return raw, grid, interface.run(cwd=str(here)).outputs
+
+
+@pytest.mark.parametrize(
+    ("dtype", "slope"), [(np.int16, None), (np.uint8, None), (np.float32, None), (np.int16, 0.5)]
+)
+def test_native_result_changes_the_lesion_alone_and_at_its_place(here, dtype, slope):
+    lesion = np.zeros(WORKING_GRID.shape, bool)
+    lesion[60:72, 120:132, 90:102] = True
+    raw, grid, outputs = back_to_native(here, lesion, dtype=dtype, slope=slope)
+    out = nib.load(outputs.inpainted)
+    assert out.get_data_dtype() == dtype
+    np.testing.assert_allclose(out.affine, grid.matrix, atol=1e-4)
+    stored = np.asanyarray(out.dataobj.get_unscaled())
+    changed = stored != raw
+    # 0.5 brighter, times bias 2, times scale 10, in the unit of the stored values
+    rise = 10 / (slope or 1)
+    inside = resample(lesion, WORKING_GRID, grid, np.linalg.inv(XFM), order=1)
+    assert not changed[inside == 0].any()
+    np.testing.assert_allclose(
+        stored[inside == 1].astype(float) - raw[inside == 1], rise, atol=0.51 if dtype != np.float32 else 1e-3
+    )
+    centre = np.array([65.5, 125.5, 95.5, 1]) @ WORKING_GRID.matrix.T
+    with open(outputs.table) as file:
+        header, row, *more = file.read().splitlines()
+    assert not more
+    values = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    np.testing.assert_allclose(
+        [float(values[k]) for k in "xyz"], (XFM @ centre)[:3], atol=grid.voxel_sizes.max() / 2
+    )
+    assert float(values["volume"]) == pytest.approx(12**3 * np.linalg.det(XFM), rel=0.05)
+
+
+def test_without_lesions_the_native_result_is_the_input(here):
+    raw, _, outputs = back_to_native(here, np.zeros(WORKING_GRID.shape, bool))
+    assert (np.asanyarray(nib.load(outputs.inpainted).dataobj) == raw).all()
+    assert not images.read(outputs.lesion_mask)[0].any()
+
+
+def test_full_fill_takes_the_network_output(here):
+    raw, grid, outputs = back_to_native(
+        here, np.zeros(WORKING_GRID.shape, bool), fill="full", dtype=np.float32
+    )
+    covered = resample(np.ones(WORKING_GRID.shape), WORKING_GRID, grid, np.linalg.inv(XFM), order=1) == 1
+    out = images.read(outputs.inpainted)[0]
+    np.testing.assert_allclose(out[covered], 20.0, rtol=1e-3)
+    assert raw.std() > 10
+
+
+def test_header_text_stays_behind(here):
+    raw, _ = native_case(here)
+    image = nib.load(here / "t1w.nii.gz")
+    header = image.header.copy()
+    header["descrip"] = b"Jane Doe 1970"
+    nib.Nifti1Image(raw, image.affine, header).to_filename(here / "named.nii.gz")
+    from bids_inpaint.interfaces.inpaint import _like
+
+    out = nib.load(_like(nib.load(here / "named.nii.gz"), raw, str(here / "o.nii.gz")))
+    assert not out.header["descrip"].tobytes().strip(b"\0")
+
+
+def test_lesion_masks_that_do_not_fit(here):
+    _, grid = native_case(here)
+    xfm = write_xfm(here / "x.txt", np.eye(4))
+
+    def bring(data, where):
+        path = images.save(here / "mask.nii.gz", data, where)
+        node = LesionMask(in_file=path, t1w=str(here / "t1w.nii.gz"), xfm=xfm)
+        return images.read(node.run(cwd=str(here)).outputs.out_file)[0]
+
+    graded = np.random.default_rng(0).random(grid.shape).astype(np.float32)
+    with pytest.raises(images.InputError, match=r"mask\.nii\.gz is not a binary mask"):
+        bring(graded, grid)
+    far = Grid.of((20, 20, 20), np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * 900)
+    with pytest.raises(images.InputError, match="does not overlap the brain"):
+        bring(np.ones((20, 20, 20), np.uint8), far)
+    assert not bring(np.zeros(grid.shape, np.uint8), grid).any()
+    # on another grid it is found by its header
+    spot = np.zeros(WORKING_GRID.shape, np.uint8)
+    spot[50:60, 60:70, 70:80] = 255
+    assert (bring(spot, WORKING_GRID) == (spot > 0)).all()
+
+
+def test_brains_outside_the_template_are_refused(here):
+    _, grid = native_case(here)
+    data = images.save(here / "d.nii.gz", np.ones(grid.shape, np.float32), grid)
+    away = np.eye(4)
+    away[0, 3] = 500
+    node = ToWorkingGrid(in_file=data, mask_file=data, xfm=write_xfm(here / "x.txt", away))
+    with pytest.raises(images.InputError, match="lies outside the template"):
+        node.run(cwd=str(here))
+
+
+def test_precomputed_mask_on_another_grid(here):
+    _, grid = native_case(here)
+    t1w = images.save(here / "d.nii.gz", np.ones(grid.shape, np.float32), grid)
+    coarse = Grid.of((60, 60, 60), np.diag([4.0, 4, 4, 1]) + np.array([[0, 0, 0, -120]] * 3 + [[0] * 4]))
+    mask = np.zeros((60, 60, 60), np.uint8)
+    mask[20:40, 20:40, 20:40] = 1
+    given = images.save(here / "m.nii.gz", mask, coarse)
+    out = BrainMask(in_file=t1w, precomputed=given).run(cwd=str(here)).outputs
+    found, found_grid = images.read(out.out_file)
+    assert found_grid.same_as(grid)
+    assert found.sum() * grid.voxel_volume == pytest.approx(mask.sum() * 64, rel=0.15)
+    assert out.method == "precomputed"
+
+
+def test_saving_leaves_equal_files_alone_and_no_parts(here):
+    (here / "in.txt").write_text("one")
+    node = SaveDerivatives(
+        keys=["a"], out_dir=str(here), names={"a": "sub-1/anat/a.nii.gz"}, metadata={"a": {"Type": "Brain"}}
+    )
+    node.inputs.a = str(here / "in.txt")
+    target = here / "sub-1/anat/a.nii.gz"
+    node.run()
+    stamp = target.stat().st_mtime_ns
+    node.run()
+    assert target.stat().st_mtime_ns == stamp
+    (here / "in.txt").write_text("two")
+    node.run()
+    assert target.read_text() == "two"
+    assert json.loads((here / "sub-1/anat/a.json").read_text()) == {"Type": "Brain"}
+    assert sorted(p.name for p in target.parent.iterdir()) == ["a.json", "a.nii.gz"]
+
+
+def test_publishing_on_a_full_disk_keeps_the_old_file(here, monkeypatch):
+    (here / "new").write_text("new")
+    (here / "old").write_text("old")
+
+    def full(source, target):
+        open(target, "w").close()
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("shutil.copyfile", full)
+    with pytest.raises(OSError, match="No space"):
+        publish(here / "new", here / "old")
+    assert (here / "old").read_text() == "old"
+    assert sorted(p.name for p in here.iterdir()) == ["new", "old"]
+
+
+class _Node:
+    def __init__(self, name):
+        self.fullname = f"bids_inpaint_wf.{name}"
+
+
+def test_progress_is_plain_lines_without_a_terminal(here):
+    import io
+
+    out = io.StringIO()
+    progress = Progress({"sub_01_wf": 2, "sub_02_wf": 1}, out)
+    for name, status in (
+        ("sub_01_wf.a.x", "start"), ("sub_01_wf.a.x", "end"), ("sub_01_wf.a.y", "end"),
+        ("sub_02_wf.a.x", "exception"),
+    ):  # fmt: skip
+        progress(_Node(name), status)
+    text = out.getvalue()
+    assert "\r" not in text
+    assert "[2/3 steps, 1/2 images] sub_01_wf: finished" in text
+    assert "sub_02_wf: x failed" in text

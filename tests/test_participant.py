@@ -1,0 +1,242 @@
+"""The participant level as a user runs it, on images made from the template."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers import write_nifti
+
+from bids_inpaint import images
+from bids_inpaint.bids import Image
+from bids_inpaint.demo import LESIONS, acquire, tilted
+from bids_inpaint.metrics import dice
+from bids_inpaint.space import WORKING_GRID, Grid
+from bids_inpaint.template import DEFAULT
+from bids_inpaint.workflows.outputs import expected
+
+LESIONED = Image("", "", {"sub": "01", "ses": "pre"})
+THICK = Image("", "", {"sub": "02", "run": "1"})
+
+
+def command(root: Path, out="out", work="work", *options: str) -> list[str]:
+    return [
+        sys.executable, "-m", "bids_inpaint", str(root / "bids"), str(root / out), "participant",
+        "-w", str(root / work), "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
+    ]  # fmt: skip
+
+
+def run(root: Path, *args: str) -> subprocess.CompletedProcess:
+    return subprocess.run(command(root, *args), capture_output=True, text=True, timeout=1200, check=False)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every derivative and figure, by name."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and "log" not in p.parts and p.suffix != ".html"
+    }
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """Three participants: tilted with lesions; in MNI, thick and lesion-free; and a broken file."""
+    root = tmp_path_factory.mktemp("participant")
+    bids = root / "bids"
+    bids.mkdir()
+    (bids / "dataset_description.json").write_text(
+        json.dumps({"Name": "x", "BIDSVersion": "1.10.0", "DatasetType": "raw"})
+    )
+    tilt = tilted((170, 200, 176), (1.1, 1.1, 1.1), degrees=14)
+    data, mask = acquire(tilt, LESIONS)
+    write_nifti(bids / "sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz", data, tilt.matrix)
+    np.save(root / "painted.npy", mask)
+    # as RPI, 3 mm slices, floating point
+    affine = np.array([[-1, 0, 0, 90], [0, -1, 0, 90], [0, 0, 3, -72], [0, 0, 0, 1.0]])
+    thick = Grid.of((182, 218, 60), affine)
+    data, _ = acquire(thick, seed=1)
+    write_nifti(bids / "sub-02/anat/sub-02_run-1_T1w.nii.gz", data.astype(np.float32) / 7, affine)
+    broken = write_nifti(bids / "sub-03/anat/sub-03_T1w.nii.gz", data, affine)
+    broken.write_bytes(broken.read_bytes()[:50_000])
+    return root
+
+
+@pytest.fixture(scope="module")
+def finished(root) -> subprocess.CompletedProcess:
+    return run(root)
+
+
+def test_one_bad_image_does_not_stop_the_others(root, finished):
+    assert finished.returncode == 1
+    sentences = [line for line in finished.stderr.splitlines() if "error" in line]
+    assert len(sentences) == 1
+    assert re.search(r"sub-03_T1w\.nii\.gz is truncated or corrupt .*: copy it again\.", sentences[0])
+    assert "2 of 3 images done" in finished.stderr
+    assert "Traceback" not in finished.stderr
+    assert list((root / "out/sub-03/log").glob("*/crash*.txt"))
+    assert not (root / "out/sub-03/anat").exists()
+    assert "truncated or corrupt" in (root / "out/sub-03.html").read_text()
+
+
+def test_outputs_are_those_promised(root, finished):
+    out = root / "out"
+    found = {n for n in contents(out) if n.startswith("sub-")} | {
+        str(p.relative_to(out)) for p in out.glob("sub-*/figures/*.html")
+    }
+    assert found == {*expected(LESIONED, DEFAULT), *expected(THICK, DEFAULT)}
+    assert (out / "sub-01.html").exists()
+    assert not list(out.rglob("*.part*"))
+
+
+def test_outputs_are_valid_bids(root, finished):
+    validator = Path(sys.executable).with_name("bids-validator-deno")
+    if not validator.exists():
+        pytest.skip("bids-validator-deno is not installed")
+    shutil.rmtree(root / "valid", ignore_errors=True)
+    # a failed participant leaves a folder with its crash file alone
+    shutil.copytree(root / "out", root / "valid", ignore=shutil.ignore_patterns("sub-03*"))
+    result = subprocess.run(
+        [validator, root / "valid", "--format", "json", "--ignoreWarnings"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    issues = json.loads(result.stdout)["issues"]["issues"]
+    assert [i for i in issues if i["severity"] == "error"] == []
+
+
+def native(root: Path, image: Image, suffix: str) -> nib.Nifti1Image:
+    return nib.load(root / "out" / image.folder / f"{image.prefix}_{suffix}.nii.gz")
+
+
+def test_lesions_are_found_and_filled_where_they_are(root, finished):
+    painted = np.load(root / "painted.npy")
+    raw = nib.load(root / "bids/sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz")
+    filled = native(root, LESIONED, "desc-inpainted_T1w")
+    mask = np.asanyarray(native(root, LESIONED, "label-L_desc-inpaint_mask").dataobj) > 0
+    np.testing.assert_allclose(filled.affine, raw.affine, atol=1e-5)
+    assert filled.get_data_dtype() == raw.get_data_dtype()
+    assert dice(mask, painted) > 0.5
+    before, after = (np.asanyarray(i.dataobj).astype(float) for i in (raw, filled))
+    # white matter is 700
+    assert (after - before)[painted].mean() > 80
+    # left is not right: the mirrored place is unchanged
+    world = np.array(LESIONS[0][0]) * [-1, 1, 1]
+    voxel = tuple(np.round(np.linalg.solve(raw.affine, [*world, 1])[:3]).astype(int))
+    assert before[voxel] == after[voxel]
+
+
+def test_outside_the_feathered_support_the_input_is_untouched(root, finished):
+    from scipy import ndimage
+
+    for image, name in (
+        (LESIONED, "sub-01/ses-pre/anat/sub-01_ses-pre_T1w"),
+        (THICK, "sub-02/anat/sub-02_run-1_T1w"),
+    ):
+        raw = nib.load(root / "bids" / f"{name}.nii.gz")
+        mask = np.asanyarray(native(root, image, "label-L_desc-inpaint_mask").dataobj) > 0
+        zooms = raw.header.get_zooms()
+        away = (
+            ndimage.distance_transform_edt(~mask, sampling=zooms)
+            if mask.any()
+            else np.full(mask.shape, np.inf)
+        )
+        # the feather ends 3 mm from the lesion; its resampling and that of the mask reach a voxel further
+        far = away > 3 + 1.8 + max(zooms)
+        before, after = (np.asanyarray(i.dataobj) for i in (raw, native(root, image, "desc-inpainted_T1w")))
+        assert (before[far] == after[far]).all()
+
+
+def test_lesion_free_images_stay_as_they_are(root, finished):
+    mask = native(root, THICK, "label-L_desc-inpaint_mask")
+    volume = np.asanyarray(mask.dataobj).sum() * np.prod(mask.header.get_zooms()) / 1000
+    assert volume < 0.5
+
+
+def test_sidecars(root, finished):
+    stem = root / "out" / LESIONED.folder / LESIONED.prefix
+    mask = json.loads(Path(f"{stem}_label-L_desc-inpaint_mask.json").read_text())
+    assert mask["Type"] == "Lesion"
+    assert mask["Sources"] == ["bids:raw:sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz"]
+    assert len(mask["ModelSHA256"]) == 64
+    standard = json.loads(Path(f"{stem}_space-{DEFAULT}_res-1_desc-inpainted_T1w.json").read_text())
+    assert standard["SkullStripped"] is True
+    assert DEFAULT in standard["SpatialReference"]
+    data, grid = images.read(f"{stem}_space-{DEFAULT}_res-1_desc-inpainted_T1w.nii.gz")
+    assert grid.same_as(WORKING_GRID)
+    assert np.isfinite(data).all()
+
+
+def test_tissues_add_up(root, finished):
+    maps = [native(root, LESIONED, f"label-{t}_probseg").get_fdata() for t in ("GM", "WM", "CSF")]
+    mask = native(root, LESIONED, "desc-brain_mask").get_fdata() > 0
+    total = np.sum(maps, 0)
+    assert np.median(total[mask]) == pytest.approx(1, abs=0.01)
+    assert total[~mask].max() == 0
+    dseg = native(root, LESIONED, "dseg").get_fdata()
+    assert set(np.unique(dseg)) == {0, 1, 2, 3}
+    # most of a brain is grey matter, then white matter, then fluid
+    volumes = [
+        (dseg == i).sum() * np.prod(native(root, LESIONED, "dseg").header.get_zooms()) / 1e6
+        for i in (1, 2, 3)
+    ]
+    assert 0.4 < volumes[1] < 0.9
+    assert 0.5 < volumes[0] < 1.2
+
+
+def test_rerun_redoes_nothing(root, finished):
+    before = contents(root / "out")
+    results = list((root / "work").rglob("result_*.pklz"))
+    stamps = {
+        p: p.stat().st_mtime_ns for p in results if "save" not in p.name and "conform" not in p.parts[-2]
+    }
+    assert len(stamps) > 30
+    again = run(root)
+    assert again.returncode == 1
+    assert {p: p.stat().st_mtime_ns for p in stamps} == stamps
+    assert contents(root / "out") == before
+
+
+def test_killed_and_resumed_run_gives_the_same_bytes(root, finished):
+    """Also: two independent runs of the same command give the same bytes."""
+    options = ("out2", "work2", "--participant-label", "sub-01")
+    process = subprocess.Popen(
+        command(root, *options), stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if "inpaint done" in line:
+            break
+    time.sleep(1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert not (root / "out2/sub-01.html").exists()
+    assert not list((root / "out2").rglob("*T1w.nii.gz"))
+    assert run(root, *options).returncode == 0
+    first = {n: b for n, b in contents(root / "out").items() if n.startswith("sub-01/")}
+    second = {n: b for n, b in contents(root / "out2").items() if n.startswith("sub-01/")}
+    assert first.keys() == second.keys()
+    assert [n for n in first if first[n] != second[n]] == []
+
+
+def test_reports_only(root, finished):
+    report = root / "out" / "sub-01.html"
+    report.unlink()
+    result = run(root, "out", "work", "--participant-label", "01", "--reports-only")
+    assert result.returncode == 0
+    text = report.read_text()
+    for part in ("Original and inpainted image", "Tissue segmentation", "SHA-256", "No errors to report"):
+        assert part in text
+    # it opens without network
+    assert not re.search(r"(src|href)=\"https?://", text)
