@@ -22,7 +22,7 @@ ENTITIES = {
     "reconstruction": "rec",
     "run": "run",
 }
-_SHORT = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
+_SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
 
 
 @dataclass(frozen=True)
@@ -181,20 +181,18 @@ def _filters(path: Path | None) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"Filter file {path} can't be read ({error}): {remedy}") from None
-    filters = content.get("t1w") if isinstance(content, dict) else None
+    filters: dict[str, Any] = content.get("t1w") if isinstance(content, dict) else {}
     if not isinstance(filters, dict) or not filters:
         raise InputError(f"Filter file {path} has no filter for t1w: {remedy}")
     from bids.layout import Query
 
-    special = {
-        "Query.NONE": Query.NONE,
-        "Query.ANY": Query.ANY,
-        "Query.OPTIONAL": Query.OPTIONAL,
-        None: Query.NONE,
-    }
-    out = {}
+    special = {"Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "Query.OPTIONAL": Query.OPTIONAL}
+    out: dict[str, Any] = {}
     for key, value in filters.items():
-        value = special.get(value, value) if isinstance(value, (str, type(None))) else value
+        if value is None:
+            value = Query.NONE
+        elif isinstance(value, str):
+            value = special.get(value, value)
         out[_SHORT.get(key, key)] = value
     return out
 

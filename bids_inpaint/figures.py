@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from bids_inpaint import images
 from bids_inpaint.space import Grid
 
 Array = np.ndarray
-AXES = ("z", "x", "y")
+AXES: tuple[Literal["z"], Literal["x"], Literal["y"]] = ("z", "x", "y")
 _SLICES = 7
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 

@@ -43,8 +43,8 @@ class ImageByImage(MultiProcPlugin):
 
     def __init__(self, plugin_args: dict):
         super().__init__(plugin_args=plugin_args)
-        self.pool.shutdown(wait=False)
-        self.pool = self._new_pool()
+        self.pool.shutdown(wait=False)  # type: ignore[has-type]
+        self.pool: ProcessPoolExecutor = self._new_pool()
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(

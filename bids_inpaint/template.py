@@ -104,7 +104,7 @@ def _templateflow(name: str) -> dict[str, str]:
         from templateflow import api
 
     found: dict[str, str] = {}
-    wanted = {
+    wanted: dict[str, dict] = {
         "T1w": {"suffix": "T1w", "desc": None},
         "mask": {"suffix": "mask", "desc": "brain"},
         **{t: {"suffix": "probseg", "label": t} for t in TISSUES},

@@ -12,7 +12,7 @@ from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, Lesio
 from bids_inpaint.models import Model
 
 #: Result -> (BIDS suffix with the entities that derivatives add, sidecar)
-NATIVE = {
+NATIVE: dict[str, tuple[str, dict]] = {
     "native_preproc": ("desc-preproc_T1w.nii.gz", {"SkullStripped": True}),
     "native_inpainted": ("desc-inpainted_T1w.nii.gz", {}),
     "brain_mask": ("desc-brain_mask.nii.gz", {"Type": "Brain"}),
@@ -24,7 +24,7 @@ NATIVE = {
     "native_csf": ("label-CSF_probseg.nii.gz", {}),
     "native_dseg": ("dseg.nii.gz", {}),
 }
-STANDARD = {
+STANDARD: dict[str, tuple[str, dict]] = {
     "preproc": ("desc-preproc_T1w.nii.gz", {"SkullStripped": True}),
     "inpainted": ("desc-inpainted_T1w.nii.gz", {"SkullStripped": True}),
     "working_mask": ("desc-brain_mask.nii.gz", {"Type": "Brain"}),
@@ -35,9 +35,6 @@ STANDARD = {
     "csf": ("label-CSF_probseg.nii.gz", {}),
     "dseg": ("dseg.nii.gz", {}),
 }
-TISSUE_LABELS = (
-    "index\tname\tabbreviation\n1\tGray Matter\tGM\n2\tWhite Matter\tWM\n3\tCerebrospinal Fluid\tCSF\n"
-)
 TABLE = "desc-lesions_dseg.tsv"
 _COLUMNS = {
     "index": {"Description": "Value of the lesion in the labelled image"},

@@ -66,9 +66,9 @@ class BrainMask(FileInterface):
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
         if self.inputs.skull_strip == "auto":
-            mask = brain.stripped_mask(data, grid)
-            if mask is not None:
-                return mask, "stripped"
+            stripped = brain.stripped_mask(data, grid)
+            if stripped is not None:
+                return stripped, "stripped"
         try:
             return brain.extract(data, grid), "extracted"
         except Exception as error:

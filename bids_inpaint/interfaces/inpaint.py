@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -124,7 +125,7 @@ class MapLesions(FileInterface):
             graded = lesions.probability(dark, wm, self.inputs.threshold)
             smallest = int(np.ceil(self.inputs.min_volume / grid.voxel_volume))
             mask = lesions.lesion_map(graded, smallest)
-        volumes = {
+        volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
             "darkening": dark,
@@ -168,7 +169,7 @@ class BackToNative(FileInterface):
     output_spec = BackToNativeOutputSpec
 
     def process(self, runtime) -> dict:
-        raw = images.load(self.inputs.t1w)
+        raw: Any = images.load(self.inputs.t1w)
         stored = np.asanyarray(raw.dataobj.get_unscaled()).reshape(raw.shape[:3])
         slope = float(raw.dataobj.slope or 1.0)
         grid = Grid.of(raw.shape[:3], raw.affine)

@@ -9,9 +9,11 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from bids_inpaint import images
 from bids_inpaint.inference import white_matter_level
+from bids_inpaint.lesions import CONNECTIVITY
 from bids_inpaint.space import WORKING_GRID, resample
 
 
@@ -76,27 +78,38 @@ class Lesions:
 
     Parameters
     ----------
-    patients : list of array of int, each (n, 3)
-        Voxels of every lesion of a patient together.
+    patients : list of list of array of int, each (n, 3)
+        Voxels of the lesions of each patient.
     singles : list of array of int, each (n, 3)
         Voxels of single lesions.
     """
 
-    def __init__(self, patients: list[np.ndarray], singles: list[np.ndarray]):
+    def __init__(self, patients: list[list[np.ndarray]], singles: list[np.ndarray]):
         self.patients = patients
         self.singles = singles
 
     @classmethod
-    def load(cls, folder: Path, leave_out: list[str] | None = None) -> Lesions:
-        """Read ``patients/*_mask.nii.gz`` and ``shapes.npz``; `leave_out` names patients not to use."""
+    def load(cls, folder: Path, leave_out: list[str] | None = None, only: list[str] | None = None) -> Lesions:
+        """Read ``patients/*_mask.nii.gz`` and ``shapes.npz``.
+
+        Parameters
+        ----------
+        folder : Path
+        leave_out, only : list of str, optional
+            Patients not to use, or the only ones to use.
+        """
         patients = []
         for path in sorted((folder / "patients").glob("*_mask.nii.gz")):
-            if path.name.removesuffix("_mask.nii.gz") in (leave_out or []):
+            name = path.name.removesuffix("_mask.nii.gz")
+            if name in (leave_out or []) or (only is not None and name not in only):
                 continue
             mask, grid = images.read(path)
             if not grid.same_as(WORKING_GRID):
                 mask = resample(mask, grid, WORKING_GRID, order=0)
-            patients.append(np.argwhere(mask > 0).astype(np.int16))
+            labels, count = ndimage.label(mask > 0, CONNECTIVITY)
+            voxels = np.argwhere(labels)
+            owner = labels[tuple(voxels.T)]
+            patients.append([voxels[owner == i].astype(np.int16) for i in range(1, count + 1)])
         with np.load(folder / "shapes.npz") as stored:
             shape = tuple(stored["shape"])
             offsets, voxels = stored["offsets"], stored["voxels"]

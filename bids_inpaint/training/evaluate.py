@@ -25,7 +25,7 @@ def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, n
     The same seed gives the same lesions.
     """
     rng = np.random.default_rng([seed, int.from_bytes(subject.name.encode(), "little") % 2**32])
-    patient = shapes.patients[rng.integers(len(shapes.patients))].astype(float)
+    patient = shapes.patients[rng.integers(len(shapes.patients))]
     singles = [shapes.singles[i].astype(float) for i in rng.integers(len(shapes.singles), size=12)]
     typical = rng.uniform(0.6, 0.85)
     drawn = [
@@ -35,7 +35,7 @@ def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, n
             float(rng.uniform(0.3, 0.9)),
             0.8,
         )
-        for voxels in [patient, *singles]
+        for voxels in [*patient, *singles]
     ]
     healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
     image, support = paint(healthy, subject.grey_level, drawn, (0, 0, 0), seed)
@@ -74,13 +74,11 @@ def evaluate(
     """
     model = models.find(model_name)
     runtime = inference.Runtime(threads=threads)
-    every = Lesions.load(shapes_folder)
-    trained = Lesions.load(shapes_folder, config.data.leave_out_patients)
-    known = {p.tobytes() for p in trained.patients}
-    shapes = Lesions([p for p in every.patients if p.tobytes() not in known], every.singles)
+    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
     # the standard space, for the intensity scale
     prior = read(template.prepare(template.DEFAULT, cache / "template").priors["WM"])[0]
-    rows, sweep = [], {t: [] for t in THRESHOLDS}
+    rows: list[dict[str, float]] = []
+    sweep: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
     for subject in subjects(cache, getattr(config.data, split)):
         healthy = np.asarray(subject.image, np.float32)
         mask = healthy > 0

@@ -28,7 +28,7 @@ def load_average(config: Config, checkpoint: Path) -> UNet:
     network = UNet(**config.network)
     average = AveragedModel(network, use_buffers=True)
     average.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
-    return average.module.eval()
+    return average.module.eval()  # type: ignore[return-value]
 
 
 def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, threshold: float) -> Path:

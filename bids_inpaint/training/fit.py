@@ -23,6 +23,7 @@ from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
     change_contrast,
     degrade,
+    draw_centre,
     draw_image,
     draw_lesions,
     paint,
@@ -66,21 +67,16 @@ def make_patch(
     rng: np.random.Generator, subject: Subject, shapes: Lesions, size: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """One lesioned patch, its healthy truth and the lesion support."""
-    lesions = draw_lesions(rng, shapes)
+    centre = draw_centre(rng, shapes)
+    lesions = draw_lesions(rng, shapes, centre, size)
     appearance = draw_image(rng)
     flip = rng.random() < 0.5
-    if lesions and rng.random() < 0.7:
-        # look at a lesion
-        chosen = lesions[rng.integers(len(lesions))].voxels
-        centre = chosen[rng.integers(len(chosen))] + rng.normal(0, size / 6, 3)
-    else:
-        centre = rng.uniform((30, 30, 15), (150, 190, 150))
     limit = np.array(WORKING_GRID.shape) - size
     corner = np.clip(np.round(centre - size / 2), 0, limit).astype(int)
     box = tuple(slice(c, c + size) for c in corner)
     raw = _crop(subject.image, box, flip)
     healthy = change_contrast(torch.from_numpy(raw), subject.grey_level, appearance)
-    lesioned, support = paint(healthy, appearance.grey, lesions, corner, appearance.seed)
+    lesioned, support = paint(healthy, appearance.grey, lesions, corner.tolist(), appearance.seed)
     lesioned, healthy = degrade([lesioned, healthy], appearance)
     return lesioned, healthy, support
 
@@ -146,7 +142,8 @@ def fit(
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
     channels_last = torch.channels_last_3d
-    network = UNet(**config.network).to(device=device, memory_format=channels_last)
+    network = UNet(**config.network).to(device)
+    network.to(memory_format=channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=True)
     optimiser = torch.optim.Adam(network.parameters(), lr=config.fit.learning_rate)
     step = 0
@@ -211,8 +208,10 @@ class _Log:
 
     def __init__(self, run: Path, step: int):
         path = run / "log.csv"
-        rows = list(csv.reader(path.open())) if path.exists() else []
-        kept = [r for r in rows[1:] if int(r[0]) <= step]
+        kept = []
+        if path.exists():
+            with path.open() as file:
+                kept = [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
         self.file = path.open("w", newline="")
         self.writer = csv.writer(self.file)
         self.writer.writerow(["step", "loss", "lesion_rmse", "lesioned_rmse", "healthy_rmse", "seconds"])

@@ -10,15 +10,18 @@ from torch.nn import functional
 
 
 class Block(nn.Sequential):
-    """3x3x3 convolution, ReLU, batch normalisation."""
+    """3x3x3 convolution, ReLU and batch normalisation, once or several times."""
 
-    def __init__(self, inputs: int, outputs: int):
-        super().__init__(
-            nn.Conv3d(inputs, outputs, 3, padding=1),
-            nn.ReLU(inplace=True),
-            # statistics of a few patches are noisy: average them over many steps
-            nn.BatchNorm3d(outputs, momentum=0.02),
-        )
+    def __init__(self, inputs: int, outputs: int, convolutions: int):
+        layers: list[nn.Module] = []
+        for i in range(convolutions):
+            layers += [
+                nn.Conv3d(outputs if i else inputs, outputs, 3, padding=1),
+                nn.ReLU(inplace=True),
+                # statistics of a few patches are noisy: average them over many steps
+                nn.BatchNorm3d(outputs, momentum=0.02),
+            ]
+        super().__init__(*layers)
 
 
 class UNet(nn.Module):
@@ -35,6 +38,11 @@ class UNet(nn.Module):
     full_resolution : bool
         Whether to add the paper's second, full-resolution output (trilinear upsampling, eight 3x3x3
         filters, one 1x1x1 filter) to the low-resolution one; both are trained (deep supervision).
+    convolutions : int
+        Convolutions at each level; the paper has one.
+    centre : bool
+        Whether the input is centred between grey and white matter and stretched, so that the contrast
+        of lesions is not small beside that of the brain with the background.
 
     Notes
     -----
@@ -47,18 +55,24 @@ class UNet(nn.Module):
         levels: int = 4,
         residual: bool = False,
         full_resolution: bool = True,
+        convolutions: int = 1,
+        centre: bool = False,
     ):
         super().__init__()
         widths = [filters * 2**k for k in range(levels)]
         self.residual = residual
-        self.encoder = nn.ModuleList(Block(i, o) for i, o in zip([8, *widths[:-1]], widths, strict=True))
+        self.centre = centre
+        self.encoder = nn.ModuleList(
+            Block(i, o, convolutions) for i, o in zip([8, *widths[:-1]], widths, strict=True)
+        )
         self.decoder = nn.ModuleList(
-            Block(deep + skip, skip) for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
+            Block(deep + skip, skip, convolutions)
+            for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.low = nn.Conv3d(filters, 8, 1)
         if residual:
             nn.init.normal_(self.low.weight, std=1e-3)
-            nn.init.zeros_(self.low.bias)
+            nn.init.zeros_(self.low.bias)  # type: ignore[arg-type]
         self.full = (
             nn.Sequential(
                 nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False),
@@ -83,7 +97,9 @@ class UNet(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """Features at the resolution of the input."""
-        skips = []
+        skips: list[Tensor] = []
+        if self.centre:
+            x = 4 * x - 3
         for block in self.encoder:
             x = block(functional.max_pool3d(skips[-1], 2) if skips else x)
             skips.append(x)

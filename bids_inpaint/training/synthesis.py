@@ -33,12 +33,15 @@ class LesionParameters:
         Part of the tissue's own texture that shows through, 0-1.
     rim : float
         Blur of its border in voxels (standard deviation).
+    unevenness : float
+        Relative standard deviation of its intensity over some 6 voxels.
     """
 
     voxels: Voxels
     level: float
     retained: float
     rim: float
+    unevenness: float = 0.08
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,33 @@ class ImageParameters:
     seed: int
 
 
-def draw_lesions(rng: np.random.Generator, shapes: Lesions) -> list[LesionParameters]:
-    """Draw the lesions of one patient: those of a real one, single ones, both, or none."""
-    kind = rng.choice(["none", "patient", "singles", "both"], p=[0.1, 0.35, 0.3, 0.25])
+def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:
+    """Draw where a patch lies, in voxels of the working grid: mostly where lesions occur."""
+    if rng.random() < 0.2:
+        return rng.uniform((30, 30, 15), (150, 190, 150))
+    patient = shapes.patients[rng.integers(len(shapes.patients))]
+    voxels = patient[rng.integers(len(patient))]
+    return voxels[rng.integers(len(voxels))] + rng.normal(0, 12, 3)
+
+
+def draw_lesions(
+    rng: np.random.Generator, shapes: Lesions, centre: np.ndarray, size: int
+) -> list[LesionParameters]:
+    """Draw the lesions in and around a patch: those of a real patient, single ones, both, or none.
+
+    Single lesions are mostly moved into the patch, as else too few voxels of a patch would teach
+    anything.
+    """
+    kind = rng.choice(["none", "patient", "singles", "both"], p=[0.12, 0.2, 0.34, 0.34])
     sets: list[Voxels] = []
     if kind in ("patient", "both"):
-        sets += _components(rng, shapes.patients[rng.integers(len(shapes.patients))])
+        sets += _moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
     if kind in ("singles", "both"):
-        count = int(np.exp(rng.uniform(0, np.log(40))))
-        sets += [_vary(rng, shapes.singles[i]) for i in rng.integers(len(shapes.singles), size=count)]
+        for i in rng.integers(len(shapes.singles), size=rng.integers(2, 25)):
+            voxels = _vary(rng, shapes.singles[i])
+            if rng.random() < 0.8 and len(voxels) < 10_000:
+                voxels = voxels - voxels.mean(0) + centre + rng.uniform(-0.5, 0.5, 3) * size
+            sets.append(voxels)
     # lesions of one patient resemble each other
     typical = rng.uniform(0.5, 0.92)
     return [
@@ -86,22 +107,22 @@ def draw_lesions(rng: np.random.Generator, shapes: Lesions) -> list[LesionParame
             level=float(np.clip(typical + rng.normal(0, 0.1), 0.3, 0.96)),
             retained=float(rng.uniform(0.2, 1)),
             rim=float(rng.uniform(0.5, 1.3)),
+            unevenness=float(rng.uniform(0, 0.2)),
         )
         for v in sets
     ]
 
 
-def _components(rng: np.random.Generator, voxels: Voxels) -> list[Voxels]:
-    """Shift a patient's lesions as a whole, and part them so that each gets its own contrast."""
+def _moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
+    """A patient's lesions, shifted and perhaps mirrored as a whole."""
     shift = rng.normal(0, 2, 3)
-    moved = voxels + shift
-    if rng.random() < 0.5:
-        moved[:, 0] = 180 - moved[:, 0]
-    # cells of a coarse lattice: confluent lesions are not of one intensity either
-    cell = (moved // rng.uniform(20, 60)).astype(int)
-    _, index = np.unique(cell, axis=0, return_inverse=True)
-    index = index.ravel()
-    return [moved[index == i] for i in range(index.max() + 1)]
+    mirror = rng.random() < 0.5
+    return [_mirror(voxels + shift) if mirror else voxels + shift for voxels in patient]
+
+
+def _mirror(voxels: Voxels) -> Voxels:
+    # the working grid has its x = 0 mm at voxel 90
+    return np.column_stack([180 - voxels[:, 0], voxels[:, 1:]])
 
 
 def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
@@ -109,9 +130,7 @@ def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
     # small lesions are the most frequent, and the stored ones have at least 50 voxels
     scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
     moved = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
-    if rng.random() < 0.5:
-        moved[:, 0] = 180 - moved[:, 0]
-    return moved
+    return _mirror(moved) if rng.random() < 0.5 else moved
 
 
 def draw_image(rng: np.random.Generator) -> ImageParameters:
@@ -206,7 +225,7 @@ def paint(
         index = torch.from_numpy(local[keep] - low_corner)
         spot[index[:, 0], index[:, 1], index[:, 2]] = 1
         spot = (smooth(spot, (lesion.rim,) * 3) * 1.15).clamp(0, 1) * white[box]
-        target = lesion.level * (1 + 0.08 * texture[box]) + lesion.retained * (healthy[box] - 1)
+        target = lesion.level * (1 + lesion.unevenness * texture[box]) + lesion.retained * (healthy[box] - 1)
         darker = torch.minimum(healthy[box] + spot * (target - healthy[box]), image[box])
         image[box] = torch.minimum(darker.clamp(min=0), healthy[box])
         support[box] = torch.maximum(support[box], spot)

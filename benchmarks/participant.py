@@ -1,0 +1,96 @@
+"""Time of one participant by step, and its ratio to a plain chain of antspyx defaults on the same image.
+
+    python benchmarks/participant.py sub-01_T1w.nii.gz
+
+The chain is what one would write first: denoise the whole field of view, 'Affine' onto the template,
+N4 and Atropos on the result with antspyx's defaults, without network, figures or files. Both use the same
+threads. A full head is given to both.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+CHAIN = """
+import sys, time, resource
+import ants
+from bids_inpaint.template import DEFAULT, TISSUES, prepare
+files = prepare(DEFAULT, sys.argv[2])
+start = time.perf_counter()
+def step(name):
+    global start
+    print(name, round(time.perf_counter() - start, 1), flush=True)
+    start = time.perf_counter()
+image = ants.image_read(sys.argv[1]); step("read")
+denoised = ants.denoise_image(image, noise_model="Rician"); step("denoise")
+template = ants.image_read(files.t1w)
+xfm = ants.registration(template, denoised, "Affine")["fwdtransforms"]; step("affine")
+moved = ants.apply_transforms(template, denoised, xfm); step("resample")
+corrected = ants.n4_bias_field_correction(moved); step("n4")
+mask = ants.get_mask(corrected)
+priors = [ants.image_read(files.priors[t]) for t in TISSUES]
+ants.atropos(a=corrected, x=mask, i=priors, priorweight=0.25); step("atropos")
+"""
+
+
+def main() -> None:
+    """Run both and print the table."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("t1w", type=Path)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--no-chain", action="store_true", help="time bids_inpaint alone")
+    args = p.parse_args()
+    with tempfile.TemporaryDirectory() as scratch:
+        ours, steps, peak = time_app(args.t1w, Path(scratch), args.threads)
+        for name, seconds in steps:
+            print(f"  {name:<14}{seconds:>7.0f} s")
+        print(f"bids_inpaint    {ours:>7.0f} s, peak memory of one process {peak:.1f} GB")
+        if not args.no_chain:
+            theirs = time_chain(args.t1w, Path(scratch), args.threads)
+            print(f"antspyx chain   {theirs:>7.0f} s")
+            print(f"ratio           {theirs / ours:>7.2f}")
+
+
+def time_app(t1w: Path, scratch: Path, threads: int) -> tuple[float, list[tuple[str, float]], float]:
+    """Seconds, steps and peak memory (GB, largest process) of the participant level."""
+    anat = scratch / "bids" / "sub-x" / "anat"
+    anat.mkdir(parents=True)
+    suffix = ".nii.gz" if t1w.name.endswith(".gz") else ".nii"
+    shutil.copy(t1w, anat / f"sub-x_T1w{suffix}")
+    (scratch / "bids" / "dataset_description.json").write_text(
+        json.dumps({"Name": "benchmark", "BIDSVersion": "1.10.0", "DatasetType": "raw"})
+    )
+    command = [
+        sys.executable, "-m", "bids_inpaint", str(scratch / "bids"), str(scratch / "out"), "participant",
+        "-w", str(scratch / "work"), "--nprocs", str(threads), "--skip-bids-validation",
+    ]  # fmt: skip
+    start = time.perf_counter()
+    result = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=True)
+    seconds = time.perf_counter() - start
+    steps = re.findall(r"_wf: (\w+) done in (\d+) s", result.stderr)
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024**2
+    return seconds, [(name, float(s)) for name, s in steps], peak
+
+
+def time_chain(t1w: Path, scratch: Path, threads: int) -> float:
+    """Seconds of the plain chain."""
+    environment = os.environ | {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
+    start = time.perf_counter()
+    subprocess.run(
+        [sys.executable, "-c", CHAIN, str(t1w), str(scratch / "template")], check=True, env=environment
+    )
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

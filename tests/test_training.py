@@ -1,0 +1,216 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from bids_inpaint import inference, models  # noqa: E402
+from bids_inpaint.space import WORKING_GRID  # noqa: E402
+from bids_inpaint.training import networks, synthesis  # noqa: E402
+from bids_inpaint.training.config import Config  # noqa: E402
+from bids_inpaint.training.data import Lesions, cache_subject, subjects  # noqa: E402
+from bids_inpaint.training.export import load_average, to_onnx  # noqa: E402
+from bids_inpaint.training.fit import Patches, fit, network_input  # noqa: E402
+
+TOY = """
+name = "toy"
+seed = 3
+blind = {blind}
+intensity = "wm"
+[network]
+filters = 4
+levels = 3
+residual = true
+full_resolution = false
+[data]
+train = ["toy_sub-01", "toy_sub-02"]
+validation = []
+test = []
+leave_out_patients = []
+[fit]
+patch = 16
+batch = 2
+steps = {steps}
+decay_steps = 2
+warmup_steps = 1
+learning_rate = 1e-3
+ema = 0.5
+freeze_normalisation = 3
+lesion_weight = 5.0
+checkpoint_every = 2
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    rng = np.random.default_rng(0)
+    image = np.zeros(WORKING_GRID.shape, np.float32)
+    image[30:150, 30:190, 30:150] = 700 + 10 * rng.standard_normal((120, 160, 120))
+    image[30:40, 30:190, 30:150] = 450
+    prior = {"WM": (image > 600).astype(np.float32), "GM": ((image > 100) & (image < 600)).astype(np.float32)}
+    for name in ("toy_sub-01", "toy_sub-02"):
+        cache_subject(folder / name, image, image > 0, prior)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    import nibabel as nib
+
+    folder = tmp_path_factory.mktemp("lesions")
+    (folder / "patients").mkdir()
+    for i, name in enumerate(("a", "b")):
+        mask = np.zeros(WORKING_GRID.shape, np.uint8)
+        mask[60 + 9 * i : 70, 80:90, 80:90] = 1
+        mask[100:104, 80:90, 80:90] = 1
+        nib.Nifti1Image(mask, WORKING_GRID.matrix).to_filename(folder / "patients" / f"{name}_mask.nii.gz")
+    voxels = np.ravel_multi_index(np.nonzero(mask), mask.shape).astype(np.int32)
+    np.savez(
+        folder / "shapes.npz", voxels=voxels, offsets=[0, len(voxels)], shape=mask.shape,
+        affine=WORKING_GRID.matrix,
+    )  # fmt: skip
+    return folder
+
+
+def config(folder: Path, steps=4, blind="true") -> Config:
+    path = folder / "toy.toml"
+    path.write_text(TOY.format(steps=steps, blind=blind))
+    return Config.load(path)
+
+
+def test_paper_architecture():
+    network = networks.UNet()
+    outputs = list(network.outputs(torch.zeros(1, 8, 16, 24, 16)))
+    assert [tuple(o.shape) for o in outputs] == [(1, 8, 16, 24, 16)] * 2
+    assert network.multiple == 8
+    convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d)]
+    assert [c.out_channels for c in convolutions] == [40, 80, 160, 320, 160, 80, 40, 8, 8, 1]
+
+
+def test_both_space_to_depths_agree():
+    volume = np.random.default_rng(0).random((8, 6, 4)).astype(np.float32)
+    ours = inference.space_to_depth(volume)
+    assert (networks.space_to_depth(torch.from_numpy(volume)[None, None])[0].numpy() == ours).all()
+
+
+def test_training_resumes_to_the_same_weights(cache, shapes, tmp_path):
+    """Stopped after its checkpoint and started again, a run ends with the weights of one in a piece."""
+    whole = fit(config(tmp_path, 4), cache, shapes, tmp_path / "whole", threads=1, workers=0)
+    half = config(tmp_path, 4)
+    object.__setattr__(half.fit, "steps", 2)
+    object.__setattr__(half.fit, "decay_steps", 0.001)
+    fit(half, cache, shapes, tmp_path / "parts", threads=1, workers=0)
+    again = config(tmp_path, 4)
+    resumed = fit(again, cache, shapes, tmp_path / "parts", threads=1, workers=0)
+    one, two = (load_average(again, p).state_dict() for p in (whole, resumed))
+    assert all(torch.allclose(one[k].float(), two[k].float(), atol=2e-3) for k in one)
+    rows = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert rows[0].startswith("step,loss")
+
+
+def test_a_patch_depends_on_seed_and_index_alone(cache, shapes, tmp_path):
+    data = Patches(config(tmp_path), cache, Lesions.load(shapes))
+    one, two = data.patch(11), data.patch(11)
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    assert not torch.equal(one[0], data.patch(12)[0])
+
+
+def test_lesions_are_dark_inside_their_support_alone(cache, shapes):
+    subject = subjects(cache)[0]
+    healthy = torch.from_numpy(np.asarray(subject.image[50:82, 70:102, 70:102], np.float32))
+    lesion = synthesis.LesionParameters(Lesions.load(shapes).patients[0][0].astype(float), 0.6, 0.3, 0.7)
+    image, support = synthesis.paint(healthy, subject.grey_level, [lesion], (50, 70, 70), seed=1)
+    assert torch.equal(image[support == 0], healthy[support == 0])
+    assert (image <= healthy).all()
+    assert image[support > 0.9].mean() == pytest.approx(0.6, abs=0.06)
+    again, _ = synthesis.paint(healthy, subject.grey_level, [lesion], (50, 70, 70), seed=1)
+    assert torch.equal(image, again)
+
+
+def test_lesions_left_out_are_left_out(shapes):
+    assert len(Lesions.load(shapes).patients) == 2
+    assert len(Lesions.load(shapes, leave_out=["a"]).patients) == 1
+    assert len(Lesions.load(shapes, only=["a"]).patients[0]) == 2
+
+
+def test_contrast_leaves_white_matter_alone():
+    parameters = synthesis.draw_image(np.random.default_rng(0))
+    image = torch.tensor([0.0, 0.7, 1.0])
+    out = synthesis.change_contrast(image, 0.7, parameters)
+    assert out.tolist() == pytest.approx([0, parameters.grey, 1], abs=1e-5)
+
+
+def test_degradation_is_shared_by_both_versions():
+    parameters = synthesis.draw_image(np.random.default_rng(5))
+    healthy = torch.rand(16, 16, 16) + 0.5
+    lesioned = healthy.clone()
+    lesioned[4:8] *= 0.7
+    one, two = synthesis.degrade([lesioned, healthy], parameters)
+    assert torch.equal(one[14:], two[14:])
+
+
+def test_non_blind_input_is_masked():
+    support = torch.zeros(1, 4, 4, 4)
+    support[0, 1, 1, 1] = 0.9
+    x = network_input(torch.ones(1, 4, 4, 4), support, blind=False)
+    assert (x == -1).sum() == 1
+    assert (network_input(torch.ones(1, 4, 4, 4), support, blind=True) == 1).all()
+
+
+def test_export_computes_what_was_trained(cache, shapes, tmp_path):
+    settings = config(tmp_path, 4)
+    checkpoint = fit(settings, cache, shapes, tmp_path / "run", threads=1, workers=0)
+    from bids_inpaint.training.export import export
+
+    scores = tmp_path / "scores.json"
+    scores.write_text(json.dumps({"split": "validation"}))
+    path = export(settings, checkpoint, tmp_path / "toy.onnx", scores, 0.12)
+    model = models.find(str(path))
+    assert model.card["lesion_threshold"] == 0.12
+    assert model.card["scores"] == {"split": "validation"}
+    assert model.multiple == 4
+    x = np.random.default_rng(0).random((8, 24, 16, 20)).astype(np.float32)
+    ours = inference.run_network(model, x, inference.Runtime("cpu"))
+    with torch.no_grad():
+        theirs = load_average(settings, checkpoint)(torch.from_numpy(x)[None])[0].numpy()
+    # weights are stored in half precision
+    assert np.abs(ours - theirs).max() < 1e-3
+
+
+def test_onnx_takes_any_size(tmp_path):
+    import onnxruntime
+
+    to_onnx(networks.UNet(filters=2).eval(), tmp_path / "n.onnx")
+    session = onnxruntime.InferenceSession(str(tmp_path / "n.onnx"))
+    for shape in ((16, 16, 16), (24, 8, 32)):
+        x = np.zeros((1, 8, *shape), np.float32)
+        assert session.run(None, {"image": x})[0].shape == x.shape
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (TOY.replace("seed = 3", "sed = 3"), "sed"),
+        (TOY.replace("validation = []", 'validation = ["toy_sub-01"]'), "toy_sub-01 is in two sets"),
+        (TOY.replace("patch = 16", ""), "patch"),
+    ],
+)
+def test_wrong_configurations(tmp_path, text, reason):
+    path = tmp_path / "c.toml"
+    path.write_text(text.format(steps=1, blind="true"))
+    with pytest.raises(ValueError, match=reason):
+        Config.load(path)
+
+
+def test_shipped_configurations_keep_subjects_apart():
+    from bids_inpaint.training.config import FOLDER
+
+    for path in FOLDER.glob("*.toml"):
+        loaded = Config.load(path.stem)
+        assert loaded.name == path.stem
+        assert not set(loaded.data.train) & {*loaded.data.validation, *loaded.data.test}
+        # the tested patient lends no lesions
+        assert "openms26" in loaded.data.leave_out_patients
