@@ -181,7 +181,7 @@ def _filters(path: Path | None) -> dict[str, Any]:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise InputError(f"Filter file {path} can't be read ({error}): {remedy}") from None
-    filters: dict[str, Any] = content.get("t1w") if isinstance(content, dict) else {}
+    filters: Any = content.get("t1w") if isinstance(content, dict) else {}
     if not isinstance(filters, dict) or not filters:
         raise InputError(f"Filter file {path} has no filter for t1w: {remedy}")
     from bids.layout import Query
@@ -193,7 +193,7 @@ def _filters(path: Path | None) -> dict[str, Any]:
             value = Query.NONE
         elif isinstance(value, str):
             value = special.get(value, value)
-        out[_SHORT.get(key, key)] = value
+        out[_SHORT.get(str(key), str(key))] = value
     return out
 
 

@@ -42,7 +42,7 @@ def run_participants(settings: Settings) -> int:
     if not model.blind and settings.lesion_masks is None:
         raise InputError(f"Network {model.name} isn't blind: give it masks with --lesion-masks.")
     if settings.clean_workdir:
-        _empty(settings.work_dir)
+        _clean(settings.work_dir)
     files = template.prepare(settings.template, settings.work_dir)
 
     from bids_inpaint import dataset
@@ -163,15 +163,22 @@ def _validate(settings: Settings) -> None:
         )
 
 
-def _empty(folder: Path) -> None:
-    for item in folder.iterdir():
-        shutil.rmtree(item) if item.is_dir() and not item.is_symlink() else item.unlink()
+def _clean(work_dir: Path) -> None:
+    """Remove what earlier runs left in the work folder, and nothing of the user's."""
+    for pattern in ("bids_inpaint_wf", "tpl-*"):
+        for folder in work_dir.glob(pattern):
+            shutil.rmtree(folder)
 
 
 def _write_graph(workflow, settings: Settings) -> None:
-    target = settings.output_dir / "logs" / "workflow.dot"
-    workflow.write_graph(graph2use="colored", format="png", simple_form=True, dotfilename=str(target))
-    log.info("The graph is in %s", target.parent)
+    """Write the graph of one image in Graphviz's language, and as a picture where Graphviz is installed."""
+    file = settings.output_dir / "logs" / "workflow.dot"
+    names = [tuple(node.fullname.split(".", 1)[-1] for node in edge) for edge in expanded(workflow).edges()]
+    lines = [f'  "{source}" -> "{target}";' for source, target in names]
+    file.write_text("digraph workflow {\n  rankdir=LR;\n" + "\n".join(lines) + "\n}\n")
+    if dot := shutil.which("dot"):
+        subprocess.run([dot, "-Tsvg", "-O", str(file)], check=False)
+    log.info("The graph is in %s", file)
 
 
 def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[str]:
@@ -179,7 +186,7 @@ def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[st
     from bids_inpaint.progress import Progress
 
     steps: dict[str, int] = {}
-    for node in _flat(workflow):
+    for node in expanded(workflow).nodes():
         image = node.fullname.split(".")[1]
         steps[image] = steps.get(image, 0) + 1
     progress = Progress(steps)
@@ -196,13 +203,13 @@ def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[st
     return []
 
 
-def _flat(workflow) -> list:
-    """The nodes that will run."""
+def expanded(workflow):
+    """The graph of the nodes that will run (networkx), without those that only pass values on."""
     from copy import deepcopy
 
     from nipype.pipeline.engine.utils import generate_expanded_graph
 
-    return list(generate_expanded_graph(deepcopy(workflow._create_flat_graph())).nodes())
+    return generate_expanded_graph(deepcopy(workflow._create_flat_graph()))
 
 
 def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) -> None:

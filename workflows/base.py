@@ -120,7 +120,9 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
     link(inpaint, lesions, same("inpainted", *(["given_lesions"] if image.lesion_mask else [])))
     link(segment, lesions, same("gm", "wm", "csf"))
     link(
-        preprocess, outputs, same("conformed", "brain_mask", "working_mask", "preproc", "xfm", "inverse_xfm")
+        preprocess,
+        outputs,
+        same("conformed", "brain_mask", "mask_method", "working_mask", "preproc", "xfm", "inverse_xfm"),
     )
     link(inpaint, outputs, same("inpainted"))
     link(segment, outputs, same("gm", "wm", "csf", "dseg"))

@@ -102,8 +102,6 @@ def _metadata(image: Image, template: str, model: Model, options: dict) -> dict[
             f"/tpl-{template}_res-01_T1w.nii.gz",
             "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
         }
-    # a T1w in its own space is stripped or not like the raw one
-    out["native_inpainted"]["SkullStripped"] = False
     network = {"Model": model.name, "ModelSHA256": model.sha256}
     for key in ("native_inpainted", "inpainted"):
         out[key] |= network
@@ -147,6 +145,8 @@ def init_outputs_wf(
     ------
     conformed
         Background of the brain mask's figure.
+    mask_method
+        How the brain mask came about.
     darkening
         Shown in the figure of the difference.
     xfm, inverse_xfm, table and all keys of `NATIVE` and `STANDARD`
@@ -158,7 +158,8 @@ def init_outputs_wf(
     workflow.__desc__ = ""
     names = _names(image, template)
     figure_names = _figure_names(image)
-    inputnode = pe.Node(IdentityInterface(fields=["conformed", "darkening", *names]), name="inputnode")
+    fields = ["conformed", "darkening", "mask_method", *names]
+    inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
         Flicker(before=template_t1w, labels=(template, "T1w")), name="registration", mem_gb=1
     )
@@ -192,6 +193,7 @@ def init_outputs_wf(
         (inputnode, tissues, [("inpainted", "background"), (("wm", _pair, "gm"), "masks")]),
         (inputnode, lesions, [("table", "table")]),
         (inputnode, save, [(key, key) for key in names]),
+        (inputnode, save, [(("mask_method", _stripped), "found")]),
         *((node, save, [("out_file", node.name)]) for node in
           (registration, brain, inpainting, difference, tissues, lesions)),
     ])  # fmt: skip
@@ -203,3 +205,8 @@ def _pair(path, other):
     import os
 
     return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
+
+
+def _stripped(method):
+    """The T1w on its own voxels is skull-stripped if the raw one was."""
+    return {"native_inpainted": {"SkullStripped": method in ("stripped", "skipped")}}

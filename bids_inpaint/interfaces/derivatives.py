@@ -25,6 +25,7 @@ class SaveDerivativesInputSpec(DynamicTraitedSpec):
     out_dir = traits.Directory(exists=True, mandatory=True)
     names = traits.Dict(mandatory=True, desc="input to path below out_dir")
     metadata = traits.Dict(desc="input to content of its sidecar")
+    found = traits.Dict(desc="input to what its sidecar says besides, known only after the run")
 
 
 class SaveDerivativesOutputSpec(TraitedSpec):
@@ -49,7 +50,9 @@ class SaveDerivatives(FileInterface):
 
     def process(self, runtime) -> dict:
         root = Path(self.inputs.out_dir)
-        metadata = self.inputs.metadata if isdefined(self.inputs.metadata) else {}
+        metadata, found = (
+            value if isdefined(value) else {} for value in (self.inputs.metadata, self.inputs.found)
+        )
         written = []
         for key in self._keys:
             source = getattr(self.inputs, key)
@@ -61,7 +64,7 @@ class SaveDerivatives(FileInterface):
             written.append(str(target))
             if key in metadata:
                 sidecar = target.with_name(target.name.split(".")[0] + ".json")
-                write_json(sidecar, metadata[key])
+                write_json(sidecar, metadata[key] | found.get(key, {}))
         return {"out_files": written}
 
 
