@@ -39,6 +39,7 @@ learning_rate = 1e-3
 ema = 0.5
 freeze_normalisation = 3
 lesion_weight = 5.0
+gate_weight = 0.02
 checkpoint_every = 2
 """
 

@@ -37,6 +37,7 @@ class Fit:
     ema: float
     freeze_normalisation: int
     lesion_weight: float
+    gate_weight: float
     checkpoint_every: int
 
 

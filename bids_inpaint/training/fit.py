@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
@@ -96,10 +97,16 @@ def network_input(lesioned: Tensor, support: Tensor, blind: bool) -> Tensor:
     return space_to_depth(lesioned[:, None])
 
 
-def loss_of(outputs: Iterator[Tensor], healthy: Tensor, brain: Tensor, weight: Tensor) -> Tensor:
-    """Lesion-weighted mean squared error over the brain, summed over the supervised outputs."""
-    total = (weight * brain).sum().clamp(min=1)
-    return sum(((o.float() - healthy).square() * weight * brain).sum() / total for o in outputs)  # type: ignore[return-value]
+def loss_of(outputs: Iterator[Tensor], healthy: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean squared error, summed over the supervised outputs."""
+    total = weight.sum().clamp(min=1)
+    return sum(((o.float() - healthy).square() * weight).sum() / total for o in outputs)  # type: ignore[return-value]
+
+
+def gate_loss(logits: Tensor, lesion: Tensor, weight: Tensor) -> Tensor:
+    """Weighted cross-entropy of the lesion probability with the lesion support."""
+    entropy = functional.binary_cross_entropy_with_logits(logits.float(), lesion, reduction="none")
+    return (entropy * weight).sum() / weight.sum().clamp(min=1)
 
 
 def rate(step: int, fit: Any) -> float:
@@ -171,9 +178,16 @@ def fit(
         brain = (target > 0).float()
         for group in optimiser.param_groups:
             group["lr"] = config.fit.learning_rate * rate(step, config.fit)
+        weight = brain * (1 + config.fit.lesion_weight * lesion)
         with torch.autocast(device, torch.bfloat16):
-            outputs = list(network.outputs(x))
-        loss = loss_of(iter(outputs), target, brain, 1 + config.fit.lesion_weight * lesion)
+            if network.gate is None:
+                outputs, logits = list(network.outputs(x)), None
+            else:
+                answer, logits = network.gated_output(x)
+                outputs = [answer]
+        loss = loss_of(iter(outputs), target, weight)
+        if logits is not None:
+            loss = loss + config.fit.gate_weight * gate_loss(logits, lesion, weight)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -34,7 +34,10 @@ class UNet(nn.Module):
     levels : int
         Number of resolutions.
     residual : bool
-        Whether the network's output is added to its input. The last layer then starts at zero.
+        Whether the network's output is added to its input. The last layer then starts near zero.
+    gated : bool
+        Whether what is added is multiplied by a lesion probability that the network also learns. Healthy
+        tissue then stays as it is, and lesions are told from grey matter by their own loss.
     full_resolution : bool
         Whether to add the paper's second, full-resolution output (trilinear upsampling, eight 3x3x3
         filters, one 1x1x1 filter) to the low-resolution one; both are trained (deep supervision).
@@ -54,6 +57,7 @@ class UNet(nn.Module):
         filters: int = 40,
         levels: int = 4,
         residual: bool = False,
+        gated: bool = False,
         full_resolution: bool = True,
         convolutions: int = 1,
         centre: bool = False,
@@ -70,7 +74,13 @@ class UNet(nn.Module):
             for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.low = nn.Conv3d(filters, 8, 1)
-        if residual:
+        if gated and not (residual and not full_resolution):
+            raise ValueError("a gated network is residual and has the low-resolution output alone")
+        self.gate = nn.Conv3d(filters, 8, 1) if gated else None
+        if self.gate is not None:
+            # lesions are rare
+            nn.init.constant_(self.gate.bias, -2.0)  # type: ignore[arg-type]
+        elif residual:
             nn.init.normal_(self.low.weight, std=1e-3)
             nn.init.zeros_(self.low.bias)  # type: ignore[arg-type]
         self.full = (
@@ -107,8 +117,18 @@ class UNet(nn.Module):
             x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
         return x
 
+    def gated_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The answer of a gated network, and the logits of its lesion probability."""
+        assert self.gate is not None
+        features = self.features(x)
+        logits = self.gate(features)
+        return x + torch.sigmoid(logits) * self.low(features), logits
+
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Every supervised output, as 8-channel sub-volumes; the last is the network's answer."""
+        if self.gate is not None:
+            yield self.gated_output(x)[0]
+            return
         features = self.features(x)
         low = self.low(features)
         yield low + x if self.residual else low
