@@ -51,8 +51,8 @@ def write_report(
     from nireports.assembler.report import Report
 
     out_dir = settings.output_dir
-    figures = out_dir / f"sub-{subject}" / "figures"
-    figures.mkdir(parents=True, exist_ok=True)
+    folder = out_dir / f"sub-{subject}"
+    folder.mkdir(parents=True, exist_ok=True)
     summary = {
         "Participant": {
             "Participant": subject,
@@ -80,7 +80,7 @@ def write_report(
         bootstrap_file=_DATA / "reports-spec.yml",
         out_filename=part,
         # nireports indexes this folder anew for each report: no more than is needed
-        reportlets_dir=figures,
+        reportlets_dir=folder,
         plugins=[],
         metadata={"summary-meta": escaped, "filename": final.stem},
         subject=subject,

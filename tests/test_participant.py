@@ -79,7 +79,7 @@ def finished(root) -> subprocess.CompletedProcess:
 
 def test_one_bad_image_does_not_stop_the_others(root, finished):
     assert finished.returncode == 1
-    sentences = [line for line in finished.stderr.splitlines() if "error" in line]
+    sentences = [line for line in finished.stderr.splitlines() if "error:" in line]
     assert len(sentences) == 1
     assert re.search(r"sub-03_T1w\.nii\.gz is truncated or corrupt .*: copy it again\.", sentences[0])
     assert "2 of 3 images done" in finished.stderr
@@ -214,13 +214,13 @@ def test_killed_and_resumed_run_gives_the_same_bytes(root, finished):
     process = subprocess.Popen(
         command(root, *options), stderr=subprocess.PIPE, text=True, start_new_session=True
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if "inpaint done" in line:
-            break
-    time.sleep(1)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if "inpaint done" in line:
+                break
+        time.sleep(1)
+        os.killpg(process.pid, signal.SIGKILL)
     assert not (root / "out2/sub-01.html").exists()
     assert not list((root / "out2").rglob("*T1w.nii.gz"))
     assert run(root, *options).returncode == 0

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from multiprocessing import get_context
 
 import numpy as np
@@ -21,6 +24,17 @@ def _import_ants(threads: int, seed: int = 0):
 
     ants.config._random_seed = seed + 1  # 0 would mean the clock
     return ants
+
+
+@contextmanager
+def _scratch(folder: str) -> Iterator[None]:
+    """Let antspyx write its temporary files, which it doesn't remove, here instead of in /tmp."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=folder) as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
 
 
 def _to_ants(ants, data: np.ndarray, grid: Grid):
@@ -206,14 +220,17 @@ class SegmentAtropos(FileInterface):
         priors = [images.read(p)[0] for p in self.inputs.priors]
         box = bounding_box(mask, margin=1)
         crop = Grid.of(data[box].shape, np.eye(4))
-        result = ants.atropos(
-            a=_to_ants(ants, data[box], crop),
-            x=_to_ants(ants, mask[box], crop),
-            i=[_to_ants(ants, np.clip(p[box], 1e-3, 1), crop) for p in priors],
-            priorweight=0.25,
-            m="[0.1,1x1x1]",
-            c="[1,0]" if self.inputs.sloppy else "[3,0]",
-        )
+        with _scratch(runtime.cwd):
+            result = ants.atropos(
+                a=_to_ants(ants, data[box], crop),
+                x=_to_ants(ants, mask[box], crop),
+                i=[_to_ants(ants, np.clip(p[box], 1e-3, 1), crop) for p in priors],
+                priorweight=0.25,
+                m="[0.1,1x1x1]",
+                c="[1,0]" if self.inputs.sloppy else "[3,0]",
+                # a constant seed
+                r=0,
+            )
         full = []
         for posterior in result["probabilityimages"]:
             volume = np.zeros(data.shape, np.float32)
