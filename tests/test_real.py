@@ -1,0 +1,74 @@
+"""The participant level on real patients and controls never trained on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from bids_inpaint import images
+from bids_inpaint.metrics import dice, lesion_scores
+
+
+def run(dataset: Path, root: Path, *labels: str) -> Path:
+    out = root / "out"
+    command = [
+        sys.executable, "-m", "bids_inpaint", str(dataset), str(out), "participant",
+        "--participant-label", *labels, "-w", str(root / "work"), "--nprocs", "2",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, timeout=1500)
+    return out
+
+
+def test_patient_with_expert_mask(real_data, tmp_path):
+    """Lesions of a patient already in MNI space are found and become white."""
+    out = run(real_data / "ms", tmp_path, "openms26")
+    stem = "sub-openms26/anat/sub-openms26"
+    expert = images.read(real_data / f"ms/derivatives/experts/{stem}_label-lesion_mask.nii.gz")[0] > 0
+    found = images.read(out / f"{stem}_label-L_desc-inpaint_mask.nii.gz")[0] > 0
+    scores = lesion_scores(found, expert, 1.0)
+    assert scores.dice >= 0.35
+    before = images.read(real_data / f"ms/{stem}_T1w.nii.gz")[0]
+    after = images.read(out / f"{stem}_desc-inpainted_T1w.nii.gz")[0]
+    white = images.read(out / f"{stem}_label-WM_probseg.nii.gz")[0] > 0.95
+    level = np.median(after[white & ~found])
+    assert before[found].mean() < 0.85 * level
+    assert after[found].mean() > 0.9 * level
+
+
+def test_control_of_the_training_scanner(real_data, tmp_path):
+    """A lesion-free subject kept out of training has nearly nothing filled."""
+    out = run(real_data / "ds002748", tmp_path, "sub-35")
+    stem = "sub-35/anat/sub-35"
+    mask = nib.load(out / f"{stem}_label-L_desc-inpaint_mask.nii.gz")
+    volume = np.asanyarray(mask.dataobj).sum() * np.prod(mask.header.get_zooms()) / 1000
+    assert volume < 0.5
+    before = nib.load(real_data / f"ds002748/{stem}_T1w.nii.gz")
+    after = nib.load(out / f"{stem}_desc-inpainted_T1w.nii.gz")
+    same = np.asanyarray(before.dataobj) == np.asanyarray(after.dataobj)
+    assert same.mean() > 0.9999
+    sidecar = json.loads((out / f"{stem}_desc-inpainted_T1w.json").read_text())
+    assert sidecar["SkullStripped"] is True
+
+
+@pytest.fixture(scope="module")
+def head(real_data, tmp_path_factory) -> Path:
+    return run(real_data / "ms", tmp_path_factory.mktemp("head"), "thick01")
+
+
+def test_full_head_with_thick_slices(head):
+    """The brain of a raw head is extracted and lands on the template's."""
+    stem = head / "sub-thick01/ses-1/anat/sub-thick01_ses-1"
+    brain = images.read(f"{stem}_desc-brain_mask.nii.gz")
+    assert 1.0e6 < brain[0].sum() * brain[1].voxel_volume < 1.7e6
+    moved = images.read(f"{stem}_space-MNI152NLin2009aSym_res-1_desc-brain_mask.nii.gz")[0] > 0
+    template = images.read(head.parent / "work/tpl-MNI152NLin2009aSym/mask.nii.gz")[0] > 0
+    # its cerebellum is cut off by the field of view
+    assert dice(moved, template) > 0.85
+    sidecar = json.loads(Path(f"{stem}_desc-inpainted_T1w.json").read_text())
+    assert sidecar["SkullStripped"] is False
