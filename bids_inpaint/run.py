@@ -218,10 +218,25 @@ def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) 
 
     for subject in sorted({image.subject for image in found}):
         for crash in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt")):
-            text = crash.read_text(errors="replace")
-            known = re.findall(r"InputError: (.+)", text)
-            last = [line for line in text.strip().splitlines() if line.strip()][-1].strip()
-            print(f"bids_inpaint: error: {known[-1] if known else last} (details: {crash})", file=sys.stderr)
+            sentence = explain(crash.read_text(errors="replace"), settings)
+            print(f"bids_inpaint: error: {sentence} (details: {crash})", file=sys.stderr)
+
+
+def explain(crash: str, settings: Settings) -> str:
+    """One sentence on a crash for the user, from the text of its file."""
+    if known := re.findall(r"InputError: (.+)", crash):
+        return known[-1].strip()
+    step = re.search(r"^Node: (\S+)", crash)
+    where = f"Step {step.group(1).split('.', 1)[-1]}" if step else "A step"
+    if "No space left on device" in crash or "Disk quota exceeded" in crash:
+        return (
+            f"{where} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
+            "free some and run the same command again."
+        )
+    if "worker process was killed" in crash or "MemoryError" in crash:
+        return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
+    last = [line for line in crash.strip().splitlines() if line.strip()][-1].strip()
+    return f"{where} failed ({last}): please report it with its crash file."
 
 
 def _finish(

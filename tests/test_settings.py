@@ -1,4 +1,5 @@
 import os
+import subprocess
 
 import pytest
 from helpers import write_dataset
@@ -50,16 +51,53 @@ def test_read_only_folder(dataset):
         make(dataset, output_dir=locked)
 
 
-def test_full_disk(dataset):
-    """/dev/full is a disk without space."""
-    import bids_inpaint.settings as module
+@pytest.fixture
+def small_disk(tmp_path):
+    """A disk of 64 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs needs root")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
 
-    class Full(type(dataset)):
-        def write_bytes(self, data):
-            raise OSError(28, "No space left on device")
 
+def test_full_disk(dataset, small_disk):
+    (small_disk / "fill").write_bytes(b"x" * 60 * 1024)
     with pytest.raises(InputError, match=r"can't be written \(No space left on device\)"):
-        module.check_writable("Output", Full(dataset.parent / "o"))
+        make(dataset, output_dir=small_disk / "out")
+    assert not list(small_disk.rglob(".write-test*"))
+
+
+def test_disk_that_fills_up_during_the_run_keeps_no_part(small_disk, tmp_path):
+    from bids_inpaint.interfaces.derivatives import publish
+
+    source = tmp_path / "image.nii.gz"
+    source.write_bytes(b"x" * 200_000)
+    with pytest.raises(OSError, match="No space left"):
+        publish(source, small_disk / "image.nii.gz")
+    assert list(small_disk.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("crash", "sentence"),
+    [
+        ("Node: a.b.c\nx\nInputError: /x.nii is bad: mend it.\n\n", "/x.nii is bad: mend it."),
+        (
+            "Node: wf.sub_01_wf.save\nOSError: [Errno 28] No space left on device: '/x'",
+            "Step sub_01_wf.save found",
+        ),
+        ("Node: wf.sub_01_wf.n4\nA worker process was killed, probably", "smaller --nprocs"),
+        ("Node: wf.sub_01_wf.n4\nRuntimeError: boom", "Step sub_01_wf.n4 failed (RuntimeError: boom)"),
+    ],
+)
+def test_crashes_are_explained(dataset, crash, sentence):
+    from bids_inpaint.run import explain
+
+    assert sentence in explain(crash, make(dataset))
 
 
 @pytest.mark.parametrize(
