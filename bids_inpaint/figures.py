@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import uuid
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -125,10 +126,13 @@ def overlay(background: str, values: str, out_file: str, cuts: dict, limit: floa
     _settle_matplotlib()
     panels = []
     for axis in AXES:
-        display = plot_stat_map(
-            _image(values), bg_img=_image(background), display_mode=axis, cut_coords=cuts[axis],
-            threshold=limit / 10, vmax=limit, colorbar=axis == AXES[0], black_bg=True, annotate=True,
-        )  # fmt: skip
+        with warnings.catch_warnings():
+            # no difference at all is a result, too
+            warnings.filterwarnings("ignore", message="empty mask")
+            display = plot_stat_map(
+                _image(values), bg_img=_image(background), display_mode=axis, cut_coords=cuts[axis],
+                threshold=limit / 10, vmax=limit, colorbar=axis == AXES[0], black_bg=True, annotate=True,
+            )  # fmt: skip
         panels.append(fromstring(extract_svg(display, compress=False)))
         display.close()
     compose_view(panels, [], out_file=out_file)
