@@ -54,10 +54,20 @@ def _nearest_rotation(direction: np.ndarray) -> np.ndarray:
     return u @ vt
 
 
+def _alone(function, *args):
+    """Call a function in a process of its own, with one thread.
+
+    ITK can't change its number of threads later in a process. Some of its filters give another result
+    each time with more than one: registration adds up in another order, and the threads of the
+    denoising filter write into each other's borders.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(function, *args).result()
+
+
 class DenoiseInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 
 class DenoiseOutputSpec(TraitedSpec):
@@ -65,27 +75,30 @@ class DenoiseOutputSpec(TraitedSpec):
 
 
 class Denoise(FileInterface):
-    """Adaptive non-local means with Rician noise inside a mask (Manjón 2010)."""
+    """Adaptive non-local means with Rician noise inside a mask (Manjón 2010), the same every time."""
 
     input_spec = DenoiseInputSpec
     output_spec = DenoiseOutputSpec
 
     def process(self, runtime) -> dict:
-        ants = _import_ants(self.inputs.num_threads)
-        data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0] > 0
-        box = bounding_box(mask, margin=4)
-        crop = Grid.of(data[box].shape, np.eye(4))
-        out = ants.denoise_image(
-            _to_ants(ants, data[box], crop),
-            mask=_to_ants(ants, mask[box], crop),
-            noise_model="Rician",
-            r=1,
-        ).numpy()
-        result = data.copy()
-        result[box] = np.where(mask[box], out, data[box])
         out_file = within(runtime, "denoised.nii.gz")
-        return {"out_file": images.save(out_file, result, grid)}
+        return {"out_file": _alone(_denoise, self.inputs.in_file, self.inputs.mask_file, out_file)}
+
+
+def _denoise(in_file: str, mask_file: str, out_file: str) -> str:
+    ants = _import_ants(1)
+    data, grid = images.read(in_file)
+    mask = images.read(mask_file)[0] > 0
+    box = bounding_box(mask, margin=4)
+    crop = Grid.of(data[box].shape, np.eye(4))
+    out = ants.denoise_image(
+        _to_ants(ants, data[box], crop),
+        mask=_to_ants(ants, mask[box], crop),
+        noise_model="Rician",
+        r=1,
+    ).numpy()
+    data[box] = np.where(mask[box], out, data[box])
+    return images.save(out_file, data, grid)
 
 
 class RegisterAffineInputSpec(InputSpec):
@@ -110,14 +123,11 @@ class RegisterAffine(FileInterface):
     def process(self, runtime) -> dict:
         from nitransforms.io.itk import ITKLinearTransform
 
-        # ITK can't change its number of threads later, and with more than one it adds up in another
-        # order each time, which moves the result: hence a process of its own
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            matrix = pool.submit(
-                _affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
-                "QuickRigid" if self.inputs.sloppy else "AffineFast",
-                within(runtime, "ants_"), self.inputs.random_seed,
-            ).result()  # fmt: skip
+        matrix = _alone(
+            _affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
+            "QuickRigid" if self.inputs.sloppy else "AffineFast",
+            within(runtime, "ants_"), self.inputs.random_seed,
+        )  # fmt: skip
         outputs = {}
         for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):
             outputs[name] = within(runtime, f"{name}.txt")
