@@ -51,15 +51,41 @@ def darkening(image: Array, inpainted: Array, white_matter: Array) -> Array:
     return ndimage.gaussian_filter(difference, 0.5)
 
 
-def probability(dark: Array, white_matter: Array, threshold: float) -> Array:
-    """Graded lesion map: 0.5 at the threshold, 1 from twice the threshold, weighted by white matter.
+#: How far the white matter of a person may lie from the template's after an affine (mm).
+PRIOR_BLUR_MM = 2.0
+
+
+def search_region(white_matter: Array, prior: Array, grid: Grid) -> Array:
+    """Where lesions are looked for: white matter of the inpainted image and, roughly, of the template.
+
+    A network that fills a piece of cortex as if it were a lesion makes white matter of it; the template
+    knows better.
+
+    Parameters
+    ----------
+    white_matter : array
+        Probability of white matter in the inpainted image, 0-1.
+    prior : array
+        White-matter probability of the template, 0-1.
+    grid : Grid
+
+    Returns
+    -------
+    array of bool
+    """
+    near = ndimage.gaussian_filter(np.asarray(prior, np.float32), PRIOR_BLUR_MM / grid.voxel_sizes)
+    return (white_matter >= 0.5) & (near >= 0.5)
+
+
+def probability(dark: Array, region: Array, threshold: float) -> Array:
+    """Graded lesion map: 0.5 at the threshold, 1 from twice the threshold, 0 outside the region.
 
     Parameters
     ----------
     dark : array
         Of :func:`darkening`.
-    white_matter : array
-        Probability of white matter in the inpainted image, 0-1.
+    region : array
+        Where lesions are looked for; not 0 inside.
     threshold : float
         λ, as a fraction of normal-appearing white matter.
 
@@ -68,7 +94,7 @@ def probability(dark: Array, white_matter: Array, threshold: float) -> Array:
     >>> probability(np.array([-0.2, 0.1, 0.2, 0.3]), np.ones(4), 0.1).tolist()
     [0.0, 0.5, 1.0, 1.0]
     """
-    return np.clip(dark / (2 * threshold), 0, 1) * (white_matter >= 0.5)
+    return np.clip(dark / (2 * threshold), 0, 1) * (np.asarray(region) > 0)
 
 
 def lesion_map(graded: Array, min_voxels: int = 1) -> Array:

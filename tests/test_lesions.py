@@ -37,6 +37,19 @@ def test_threshold_is_relative_to_white_matter(scene):
         assert not lesions.lesion_map(lesions.probability(dark, white, 0.35)).any()
 
 
+def test_cortex_of_the_template_is_not_searched():
+    """A piece of cortex that the network made white matter of is no lesion."""
+    white = np.ones(GRID.shape, np.float32)
+    prior = np.zeros(GRID.shape, np.float32)
+    prior[20:] = 1
+    region = lesions.search_region(white, prior, GRID)
+    # an affine leaves some millimetres of play, not centimetres
+    assert region[20:, 20, 20].all()
+    assert not region[:15, 20, 20].any()
+    white[30:] = 0
+    assert not lesions.search_region(white, prior, GRID)[30:].any()
+
+
 def test_equal_images_have_no_lesions(scene):
     _, healthy, white = scene
     dark = lesions.darkening(healthy, healthy, white)

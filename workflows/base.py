@@ -84,6 +84,7 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
     inpaint.inputs.inputnode.t1w = image.path
     segment = init_segment_wf(template=template, omp_nthreads=threads, sloppy=settings.sloppy)
     lesions = init_lesions_wf(
+        template=template,
         threshold=threshold,
         min_volume=settings.lesion_min_volume,
         fill=settings.fill,

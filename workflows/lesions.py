@@ -7,12 +7,14 @@ from nipype.pipeline import engine as pe
 
 from bids_inpaint.interfaces.images import TissuesToNative
 from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions
+from bids_inpaint.template import TemplateFiles
 
 _PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"]
 
 
 def init_lesions_wf(
     *,
+    template: TemplateFiles,
     threshold: float,
     min_volume: float,
     fill: str = "lesions",
@@ -23,6 +25,8 @@ def init_lesions_wf(
 
     Parameters
     ----------
+    template : TemplateFiles
+        Lesions are looked for near its white matter.
     threshold : float
         λ, as a fraction of normal-appearing white matter.
     min_volume : float
@@ -56,7 +60,7 @@ def init_lesions_wf(
     workflow.__desc__ = (
         "Given lesion masks were used as the lesion map. "
         if given
-        else "Lesions were mapped where, inside the white matter of the inpainted image, the original was "
+        else "Lesions were mapped where, inside the white matter of the inpainted image and near that of the template, the original was "
         f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
         f"white matter; components below {min_volume:g} mm³ were dropped. "
     ) + (
@@ -83,7 +87,9 @@ def init_lesions_wf(
         name="outputnode",
     )  # fmt: skip
     map_lesions = pe.Node(
-        MapLesions(threshold=threshold, min_volume=min_volume), name="map_lesions", mem_gb=1
+        MapLesions(threshold=threshold, min_volume=min_volume, wm_prior=template.priors["WM"]),
+        name="map_lesions",
+        mem_gb=1,
     )
     native = pe.Node(BackToNative(fill=fill), name="native", mem_gb=3)
     tissues = pe.Node(TissuesToNative(), name="tissues", mem_gb=2)

@@ -95,6 +95,7 @@ class MapLesionsInputSpec(InputSpec):
     preproc = File(exists=True, mandatory=True)
     inpainted = File(exists=True, mandatory=True)
     wm = File(exists=True, mandatory=True)
+    wm_prior = File(exists=True, mandatory=True)
     threshold = traits.Float(mandatory=True, desc="fraction of normal-appearing white matter")
     min_volume = traits.Float(mandatory=True, desc="mm³")
     given = File(exists=True, desc="lesion mask (working grid) to use in place of the map")
@@ -122,7 +123,8 @@ class MapLesions(FileInterface):
             graded = images.read(self.inputs.given)[0]
             mask = graded > 0
         else:
-            graded = lesions.probability(dark, wm, self.inputs.threshold)
+            region = lesions.search_region(wm, images.read(self.inputs.wm_prior)[0], grid)
+            graded = lesions.probability(dark, region, self.inputs.threshold)
             smallest = int(np.ceil(self.inputs.min_volume / grid.voxel_volume))
             mask = lesions.lesion_map(graded, smallest)
         volumes: dict[str, np.ndarray] = {

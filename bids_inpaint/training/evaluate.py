@@ -16,7 +16,7 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, subjects
 from bids_inpaint.training.synthesis import LesionParameters, paint
 
-THRESHOLDS = (0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+THRESHOLDS = (0.05, 0.07, 0.1, 0.12, 0.15, 0.2)
 
 
 def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -95,8 +95,8 @@ def evaluate(
             "healthy_psnr": psnr(clean[mask], healthy[mask], float(healthy.max())),
         }
         for threshold, values in sweep.items():
-            found = _found(lesioned, filled, white, threshold)
-            false = _found(healthy, clean, white, threshold)
+            found = _found(lesioned, filled, white, prior, threshold)
+            false = _found(healthy, clean, white, prior, threshold)
             values.append((dice(found, truth & white), float(false.sum() / 1000)))
         rows.append(row)
         print(subject.name, {k: round(v, 3) for k, v in row.items()}, flush=True)
@@ -121,8 +121,10 @@ def evaluate(
     return scores
 
 
-def _found(image: np.ndarray, filled: np.ndarray, white: np.ndarray, threshold: float) -> np.ndarray:
+def _found(
+    image: np.ndarray, filled: np.ndarray, white: np.ndarray, prior: np.ndarray, threshold: float
+) -> np.ndarray:
     dark = lesions.darkening(image, filled, white.astype(np.float32))
-    return lesions.lesion_map(
-        lesions.probability(dark, white, threshold), int(np.ceil(10 / WORKING_GRID.voxel_volume))
-    )
+    region = lesions.search_region(white, prior, WORKING_GRID)
+    smallest = int(np.ceil(10 / WORKING_GRID.voxel_volume))
+    return lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
