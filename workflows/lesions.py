@@ -60,7 +60,8 @@ def init_lesions_wf(
     workflow.__desc__ = (
         "Given lesion masks were used as the lesion map. "
         if given
-        else "Lesions were mapped where, inside the white matter of the inpainted image and near that of the template, the original was "
+        else "Lesions were mapped where, inside the white matter of the inpainted image "
+        "and near that of the template, the original was "
         f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
         f"white matter; components below {min_volume:g} mm³ were dropped. "
     ) + (
