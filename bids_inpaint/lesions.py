@@ -136,6 +136,13 @@ def feather(mask: Array, grid: Grid, distances: tuple[float, float] = FEATHER_MM
     return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
+def near(mask: Array, grid: Grid, distance: float) -> Array:
+    """Voxels within a distance (mm) of a mask; none for an empty mask."""
+    if not np.any(mask):
+        return np.zeros(np.shape(mask), bool)
+    return ndimage.distance_transform_edt(~np.asarray(mask, bool), sampling=grid.voxel_sizes) <= distance
+
+
 @dataclass(frozen=True)
 class Lesion:
     """One lesion of the table.

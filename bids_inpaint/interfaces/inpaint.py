@@ -190,7 +190,9 @@ class BackToNative(FileInterface):
         unit = bias * self.inputs.scale
         if self.inputs.fill == "lesions":
             change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit)
-            weight = native(self.inputs.weight) * brain
+            # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
+            reach = lesions.FEATHER_MM[1] + grid.voxel_sizes.max()
+            weight = native(self.inputs.weight) * (brain & lesions.near(mask, grid, reach))
         else:
             change = images.read_data(raw, self.inputs.t1w) - native(inpainted * unit, order=3)
             weight = brain.astype(np.float32)
