@@ -3,7 +3,7 @@
     python benchmarks/participant.py sub-01_T1w.nii.gz
 
 The chain is what one would write first: denoise the whole field of view, 'Affine' onto the template,
-N4 and Atropos on the result with antspyx's defaults, without network, figures or files. Both use the same
+N4 and Atropos (in the template mask) on the result with antspyx's defaults, without network, figures or files. Both use the same
 threads. A full head is given to both.
 """
 
@@ -24,7 +24,7 @@ from pathlib import Path
 import psutil
 
 CHAIN = """
-import sys, time, resource
+import sys, time
 import ants
 from bids_inpaint.template import DEFAULT, TISSUES, prepare
 files = prepare(DEFAULT, sys.argv[2])
@@ -39,7 +39,7 @@ template = ants.image_read(files.t1w)
 xfm = ants.registration(template, denoised, "Affine")["fwdtransforms"]; step("affine")
 moved = ants.apply_transforms(template, denoised, xfm); step("resample")
 corrected = ants.n4_bias_field_correction(moved); step("n4")
-mask = ants.get_mask(corrected)
+mask = ants.image_read(files.mask)
 priors = [ants.image_read(files.priors[t]) for t in TISSUES]
 ants.atropos(a=corrected, x=mask, i=priors, priorweight=0.25); step("atropos")
 """
