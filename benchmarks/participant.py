@@ -3,8 +3,8 @@
     python benchmarks/participant.py sub-01_T1w.nii.gz
 
 The chain is what one would write first: denoise the whole field of view, 'Affine' onto the template,
-N4 and Atropos (in the template mask) on the result with antspyx's defaults, without network, figures or files. Both use the same
-threads. A full head is given to both.
+N4 and Atropos (in the template's mask) on the result with antspyx's defaults, without network, figures or
+files. Both use the same threads. A full head is given to both.
 """
 
 from __future__ import annotations
