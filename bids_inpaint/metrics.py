@@ -8,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.lesions import CONNECTIVITY
+from bids_inpaint.space import bounding_box
 
 Array = np.ndarray
 
@@ -161,8 +162,7 @@ def filling_scores(
     f, t, x = (np.asarray(v, float)[inside] / white_matter for v in (filled, truth, lesioned))
     rmse = float(np.sqrt(np.mean((f - t) ** 2)))
     before = float(np.sqrt(np.mean((x - t) ** 2)))
-    box = ndimage.find_objects(inside.astype(np.uint8))[0]
-    box = tuple(slice(max(s.start - 8, 0), s.stop + 8) for s in box)
+    box = bounding_box(inside, margin=8)
     _, similarity = structural_similarity(
         np.asarray(filled, np.float32)[box] / white_matter,
         np.asarray(truth, np.float32)[box] / white_matter,

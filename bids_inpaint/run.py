@@ -61,7 +61,7 @@ def run_participants(settings: Settings) -> int:
         return 0
     if settings.write_graph:
         _write_graph(first, settings)
-    crashed: list[str] = []
+    crashed = False
     if not settings.reports_only:
         crashed = _execute(workflow, settings, plugin, plugin_args)
         _report_crashes(found, settings, run_uuid)
@@ -181,8 +181,8 @@ def _write_graph(workflow, settings: Settings) -> None:
     log.info("The graph is in %s", file)
 
 
-def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[str]:
-    """Run the graph; return what Nipype says went wrong."""
+def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> bool:
+    """Run the graph; return whether anything went wrong."""
     from bids_inpaint.progress import Progress
 
     steps: dict[str, int] = {}
@@ -197,10 +197,10 @@ def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> list[st
     except Exception as error:
         # every crash has its file by now; what was not hurt has run
         log.debug("nipype ended with %s", error)
-        return [str(error)]
+        return True
     finally:
         progress.close()
-    return []
+    return False
 
 
 def expanded(workflow):
@@ -240,7 +240,7 @@ def explain(crash: str, settings: Settings) -> str:
 
 
 def _finish(
-    found: list[bids.Image], crashed: list[str], settings: Settings, model: models.Model, run_uuid: str
+    found: list[bids.Image], crashed: bool, settings: Settings, model: models.Model, run_uuid: str
 ) -> int:
     """Write the reports and sum up."""
     from bids_inpaint.report import write_report

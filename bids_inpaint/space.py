@@ -91,27 +91,6 @@ def resample(
     return np.clip(out, data.min(), data.max()) if order > 1 else out
 
 
-def resample_smooth(
-    data: Array,
-    source: Grid,
-    target: Grid,
-    target_to_source: Array | None = None,
-    coarser: float = 3.0,
-    order: int = 1,
-) -> Array:
-    """Resample a slowly varying field whose border value continues outside its field of view."""
-    world = np.eye(4) if target_to_source is None else np.asarray(target_to_source)
-    voxel = np.linalg.inv(source.matrix) @ world @ target.matrix
-    return ndimage.affine_transform(
-        np.asarray(data, np.float32),
-        voxel[:3, :3],
-        voxel[:3, 3],
-        target.shape,
-        order=order,
-        mode="nearest",
-    )
-
-
 def bounding_box(mask: Array, margin: int = 0) -> tuple[slice, ...]:
     """Smallest box that holds every true voxel, widened by `margin` voxels within the array.
 
