@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import zlib
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_inpaint.files import replacing
 from bids_inpaint.space import Grid
 
 if TYPE_CHECKING:
@@ -150,15 +150,9 @@ def save(
 
 def write(image: nib.Nifti1Image, path: str | os.PathLike) -> str:
     """Write an image under a temporary name, then rename it: no partial file ever bears the name."""
-    target = Path(path)
-    suffix = ".nii.gz" if target.name.endswith(".gz") else ".nii"
-    part = target.with_name(f".{target.name}.{os.getpid()}.part{suffix}")
-    try:
+    with replacing(path) as part:
         image.to_filename(part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
-    return str(target)
+    return str(path)
 
 
 def read(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import html
-import os
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from bids_inpaint import __version__
 from bids_inpaint.bids import Image
+from bids_inpaint.files import replacing
 from bids_inpaint.models import Model
 from bids_inpaint.settings import Settings
 
@@ -73,22 +73,18 @@ def write_report(
         for group, values in summary.items()
     }
     final = out_dir / f"sub-{subject}.html"
-    part = out_dir / f".sub-{subject}.{os.getpid()}.part.html"
-    report = Report(
-        out_dir,
-        run_uuid,
-        bootstrap_file=_DATA / "reports-spec.yml",
-        out_filename=part,
-        # nireports indexes this folder anew for each report: no more than is needed
-        reportlets_dir=folder,
-        plugins=[],
-        metadata={"summary-meta": escaped, "filename": final.stem},
-        subject=subject,
-    )
-    report.template_path = _DATA / "report.html.j2"
-    try:
+    with replacing(final) as part:
+        report = Report(
+            out_dir,
+            run_uuid,
+            bootstrap_file=_DATA / "reports-spec.yml",
+            out_filename=part,
+            # nireports indexes this folder anew for each report: no more than is needed
+            reportlets_dir=folder,
+            plugins=[],
+            metadata={"summary-meta": escaped, "filename": final.stem},
+            subject=subject,
+        )
+        report.template_path = _DATA / "report.html.j2"
         report.generate_report()
-        os.replace(part, final)
-    finally:
-        part.unlink(missing_ok=True)
     return final

@@ -18,6 +18,7 @@ from nipype.interfaces.base import (
 )
 from nipype.interfaces.io import add_traits
 
+from bids_inpaint.files import replacing
 from bids_inpaint.interfaces.base import FileInterface
 
 
@@ -72,12 +73,8 @@ def publish(source: str | os.PathLike, target: Path) -> None:
     """Copy under a temporary name and rename, unless the target has that content already."""
     if target.exists() and filecmp.cmp(source, target, shallow=False):
         return
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with replacing(target) as part:
         shutil.copyfile(source, part)
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, content: dict) -> None:
@@ -90,9 +87,5 @@ def write_text(path: Path, text: str) -> None:
     if path.exists() and path.read_text() == text:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as part:
         part.write_text(text)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import torch
 from torch.optim.swa_utils import AveragedModel
 
 from bids_inpaint import __version__
+from bids_inpaint.files import replacing
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.networks import UNet
 
@@ -48,10 +48,9 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         Default λ of lesion maps made with this network.
     """
     network = load_average(config, checkpoint)
-    part = output.with_suffix(".part")
-    to_onnx(network, part)
-    halve(part)
-    os.replace(part, output)
+    with replacing(output) as part:
+        to_onnx(network, part)
+        halve(part)
     card = {
         "software": "bids_inpaint",
         "software_version": __version__,

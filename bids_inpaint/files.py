@@ -1,0 +1,39 @@
+"""Writing files that are whole or not there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; it takes that name when the block ends without an error.
+
+    The temporary name keeps the extensions, by which writers choose their format. Whatever happens, it
+    is gone afterwards.
+
+    Parameters
+    ----------
+    path : path
+        Of a file. An existing one is replaced.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> target = Path(tempfile.mkdtemp()) / "table.tsv"
+    >>> with replacing(target) as part:
+    ...     _ = part.write_text("whole")
+    >>> [p.name for p in target.parent.iterdir()]
+    ['table.tsv']
+    """
+    target = Path(path)
+    stem, dot, extensions = target.name.partition(".")
+    part = target.with_name(f".{stem}.{os.getpid()}.part{dot}{extensions}")
+    try:
+        yield part
+        os.replace(part, target)
+    finally:
+        part.unlink(missing_ok=True)
