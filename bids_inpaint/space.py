@@ -61,13 +61,14 @@ def resample(
     target: Grid,
     target_to_source: Array | None = None,
     order: int = 3,
+    outside: str = "zero",
 ) -> Array:
     """Resample an array from one grid to another through a world-to-world affine.
 
     Parameters
     ----------
     data : array, shape `source.shape`
-        Any real values. Outside its field of view the image is 0.
+        Any real values.
     source, target : Grid
         Where `data` lies, and where the result shall lie.
     target_to_source : array, shape (4, 4), optional
@@ -75,6 +76,8 @@ def resample(
     order : int
         Degree of the interpolating spline. 0 is nearest neighbour, 1 trilinear; with 3 the
         result is clipped to the range of `data`, as cubic splines overshoot at edges.
+    outside : {'zero', 'nearest'}
+        Values beyond the field of view of `data`: 0, or those at its border.
 
     Returns
     -------
@@ -86,8 +89,9 @@ def resample(
     if source.shape == target.shape and np.allclose(voxel, np.eye(4), atol=1e-5):
         return data.copy()
     out = ndimage.affine_transform(
-        data, voxel[:3, :3], voxel[:3, 3], target.shape, order=order, mode="grid-constant"
-    )
+        data, voxel[:3, :3], voxel[:3, 3], target.shape, order=order,
+        mode={"zero": "grid-constant", "nearest": "nearest"}[outside],
+    )  # fmt: skip
     return np.clip(out, data.min(), data.max()) if order > 1 else out
 
 

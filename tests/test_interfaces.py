@@ -123,7 +123,14 @@ def test_full_fill_takes_the_network_output(here):
     covered = resample(np.ones(WORKING_GRID.shape), WORKING_GRID, grid, np.linalg.inv(XFM), order=1) == 1
     out = images.read(outputs.inpainted)[0]
     np.testing.assert_allclose(out[covered], 20.0, rtol=1e-3)
+    assert (out[~covered] == raw[~covered]).sum() > 10_000
     assert raw.std() > 10
+
+
+def test_preprocessed_image_has_one_bias_everywhere(here):
+    """Also in voxels of the brain that the working grid doesn't reach."""
+    raw, _, outputs = back_to_native(here, np.zeros(WORKING_GRID.shape, bool))
+    np.testing.assert_allclose(images.read(outputs.preproc)[0], raw / 2, rtol=1e-5)
 
 
 def test_header_text_stays_behind(here):

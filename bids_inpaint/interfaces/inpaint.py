@@ -177,11 +177,11 @@ class BackToNative(FileInterface):
         grid = Grid.of(raw.shape[:3], raw.affine)
         to_template = read_xfm(self.inputs.inverse_xfm)
 
-        def native(path_or_data, order=1):
+        def native(path_or_data, order=1, outside="zero"):
             data = path_or_data
             if isinstance(data, (str, os.PathLike)):
                 data = images.read(data)[0]
-            return resample(data, WORKING_GRID, grid, to_template, order)
+            return resample(data, WORKING_GRID, grid, to_template, order, outside)
 
         bias = images.read(self.inputs.bias)[0]
         brain = images.read(self.inputs.brain_mask)[0] > 0
@@ -195,10 +195,10 @@ class BackToNative(FileInterface):
             weight = native(self.inputs.weight) * (brain & lesions.near(mask, grid, reach))
         else:
             change = images.read_data(raw, self.inputs.t1w) - native(inpainted * unit, order=3)
-            weight = brain.astype(np.float32)
+            # the network saw nothing beyond the working grid
+            weight = brain * np.float32(native(np.ones_like(bias)) > 0.999)
         filled = lesions.compose(stored, change, weight, slope)
-        field = np.maximum(native(np.where(bias > 0, bias, 1)), 1e-3)
-        preproc = images.read(self.inputs.denoised)[0] / np.where(brain, field, 1)
+        preproc = images.read(self.inputs.denoised)[0] / native(bias, outside="nearest")
         outputs = {
             "inpainted": _like(raw, filled, within(runtime, "inpainted.nii.gz")),
             "preproc": images.save(
