@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,17 @@ torch = pytest.importorskip("torch")
 from bids_inpaint import inference, models  # noqa: E402
 from bids_inpaint.space import WORKING_GRID  # noqa: E402
 from bids_inpaint.training import networks, synthesis  # noqa: E402
-from bids_inpaint.training.config import Config  # noqa: E402
+from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
 from bids_inpaint.training.data import Lesions, cache_subject, subjects  # noqa: E402
 from bids_inpaint.training.export import load_average, to_onnx  # noqa: E402
-from bids_inpaint.training.fit import Patches, fit, network_input  # noqa: E402
+from bids_inpaint.training.fit import (  # noqa: E402
+    Patches,
+    fit,
+    load_exported,
+    make_patient_sample,
+    network_input,
+    sub_volumes,
+)
 
 TOY = """
 name = "toy"
@@ -41,6 +49,9 @@ freeze_normalisation = 3
 lesion_weight = 5.0
 gate_weight = 0.02
 checkpoint_every = 2
+[synthesis]
+mix = {{none = 0.1, patient = 0.3, singles = 0.3, both = 0.3}}
+vary = true
 """
 
 
@@ -89,6 +100,75 @@ def test_paper_architecture():
     assert network.multiple == 8
     convolutions = [m for m in network.modules() if isinstance(m, torch.nn.Conv3d)]
     assert [c.out_channels for c in convolutions] == [40, 80, 160, 320, 160, 80, 40, 8, 8, 1]
+    kernels = (
+        27 * (8 * 40 + 40 * 80 + 80 * 160 + 160 * 320 + 480 * 160 + 240 * 80 + 120 * 40 + 40 * 8) + 40 * 8 + 8
+    )
+    biases = 2 * (40 + 80 + 160) + 320 + 8 + 8 + 1
+    normalisation = 2 * (2 * (40 + 80 + 160) + 320)
+    assert sum(p.numel() for p in network.parameters()) == kernels + biases + normalisation
+
+
+def test_receptive_field_of_the_paper():
+    """A voxel influences the output as far as the convolutions reach, and no farther."""
+    network = networks.UNet(filters=2).eval()
+    with torch.no_grad():
+        for p in network.parameters():
+            p.abs_().add_(0.1)
+        x = torch.zeros(1, 8, 96, 8, 8)
+        low, full = network.outputs(x)
+        x[0, :, 48] = 1
+        reached = [
+            (a != b).amax((0, 1, 3, 4)).nonzero().flatten()
+            for a, b in zip(network.outputs(x), (low, full), strict=True)
+        ]
+    # 2 · (1 + 2 + 4) + 8 voxels of convolutions and one of pooling; the second output adds one
+    assert [(48 - int(r[0]), int(r[-1]) - 48) for r in reached] == [(23, 22), (24, 23)]
+
+
+def test_exported_weights_start_another_run(cache, shapes, tmp_path):
+    from bids_inpaint.training.export import export
+
+    settings = config(tmp_path)
+    path = export(
+        settings, fit(settings, cache, shapes, tmp_path / "one", workers=0), tmp_path / "toy.onnx", None, 0.1
+    )
+    network = networks.UNet(**settings.network)
+    load_exported(network, path)
+    x = torch.rand(1, 8, 16, 16, 16)
+    ours = inference.run_network(models.find(str(path)), x[0].numpy(), inference.Runtime("cpu"))
+    assert np.abs(network.eval()(x)[0].detach().numpy() - ours).max() < 1e-5
+    with pytest.raises(ValueError, match="another architecture"):
+        load_exported(networks.UNet(), path)
+
+
+def test_whole_volumes_are_padded_as_at_inference():
+    volume = torch.rand(1, 1, 182, 218, 182)
+    padded, crop = inference.pad_to_multiple(inference.space_to_depth(volume[0, 0].numpy()), 8)
+    ours = sub_volumes(volume, 8)
+    assert ours.shape == (1, 8, 96, 112, 96)
+    assert (ours[0].numpy() == padded).all()
+    assert (inference.depth_to_space(ours[0].numpy()[crop]) == volume[0, 0].numpy()).all()
+
+
+def test_patients_teach_their_targets(cache, shapes, tmp_path):
+    """The second step of the paper: what is given is the image, what is wanted its lesion-free target."""
+    folder = tmp_path / "cache" / "toy_sub-01"
+    shutil.copytree(cache / "toy_sub-01", folder)
+    shutil.copytree(cache / "toy_sub-02", tmp_path / "cache" / "toy_sub-02")
+    lesions = np.zeros(WORKING_GRID.shape, bool)
+    lesions[60:70, 80:90, 80:90] = True
+    np.save(folder / "lesions.npy", lesions)
+    settings = config(tmp_path)
+    with pytest.raises(ValueError, match="toy_sub-01 is a patient without a lesion-free target"):
+        [Patches(settings, tmp_path / "cache", Lesions.load(shapes)).patch(i) for i in range(10)]
+    subject = subjects(tmp_path / "cache")[0]
+    np.save(folder / "target.npy", np.where(lesions, 1.2, subject.image).astype(np.float16))
+    rng = np.random.default_rng(0)
+    image, healthy, support = make_patient_sample(rng, subject, Lesions.load(shapes), 0, Synthesis())
+    assert torch.equal(image != healthy, support > 0)
+    mirrored = not torch.equal(support > 0, torch.from_numpy(lesions))
+    at = support.nonzero().float().mean(0).tolist()
+    assert at == pytest.approx([115.5 if mirrored else 64.5, 84.5, 84.5])
 
 
 def test_both_space_to_depths_agree():
@@ -138,14 +218,14 @@ def test_lesions_left_out_are_left_out(shapes):
 
 
 def test_contrast_leaves_white_matter_alone():
-    parameters = synthesis.draw_image(np.random.default_rng(0))
+    parameters = synthesis.draw_image(np.random.default_rng(0), 0.8)
     image = torch.tensor([0.0, 0.7, 1.0])
     out = synthesis.change_contrast(image, 0.7, parameters)
     assert out.tolist() == pytest.approx([0, parameters.grey, 1], abs=1e-5)
 
 
 def test_degradation_is_shared_by_both_versions():
-    parameters = synthesis.draw_image(np.random.default_rng(5))
+    parameters = synthesis.draw_image(np.random.default_rng(5), 0.8)
     healthy = torch.rand(16, 16, 16) + 0.5
     lesioned = healthy.clone()
     lesioned[4:8] *= 0.7
@@ -196,7 +276,8 @@ def test_onnx_takes_any_size(tmp_path):
     [
         (TOY.replace("seed = 3", "sed = 3"), "sed"),
         (TOY.replace("validation = []", 'validation = ["toy_sub-01"]'), "toy_sub-01 is in two sets"),
-        (TOY.replace("patch = 16", ""), "patch"),
+        (TOY.replace("seed = 3", ""), "seed"),
+        (TOY.replace("none = 0.1", "healthy = 0.1"), "unknown share healthy"),
     ],
 )
 def test_wrong_configurations(tmp_path, text, reason):

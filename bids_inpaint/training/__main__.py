@@ -1,4 +1,4 @@
-"""``python -m bids_inpaint.training {prepare,fit,evaluate,export}``."""
+"""``python -m bids_inpaint.training {prepare,fit,evaluate,export,targets}``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
     c.add_argument("--participant-label", nargs="+", default=[])
     c.add_argument("--nprocs", type=int, default=2)
+    c.add_argument("--lesion-masks", type=Path, help="BIDS derivative with the lesion masks of patients")
+
+    c = commands.add_parser("targets", help="fill the lesions of cached patients with a non-blind network")
+    c.add_argument("model", help="name or ONNX file")
+    c.add_argument("cache", type=Path)
+    c.add_argument("--threads", type=int, default=2)
 
     c = commands.add_parser("fit", help="train a network; resumes if it was interrupted")
     c.add_argument("config", help="TOML file, or name of a shipped configuration")
@@ -53,7 +59,15 @@ def main(argv: list[str] | None = None) -> int:
         from bids_inpaint.training.prepare import prepare
 
         labels = tuple(label.removeprefix("sub-") for label in args.participant_label)
-        print(prepare(args.bids_dir, args.cache, args.work_dir, args.nprocs, labels), "images cached")
+        count = prepare(
+            args.bids_dir, args.cache, args.work_dir, args.nprocs, labels, args.lesion_masks
+        )  # fmt: skip
+        print(count, "images cached")
+        return 0
+    if args.command == "targets":
+        from bids_inpaint.training.prepare import make_targets
+
+        print(make_targets(args.model, args.cache, args.threads), "targets made")
         return 0
     from bids_inpaint.training.config import Config
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +21,68 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The schedule.
+class Synthesis:
+    """How samples are made from cached images; the defaults are the paper's (section 2.3).
 
-    `patch` is the edge of the cubes in voxels, `batch` their number a step; batch normalisation keeps
-    its statistics fixed from step `freeze_normalisation` on.
+    Attributes
+    ----------
+    mix : dict
+        Shares of healthy images that get no lesions ('none'), those of a patient ('patient'), single
+        ones ('singles') or both ('both').
+    vary : bool
+        Whether contrast, residual bias, resolution, noise and gain are varied.
     """
 
-    patch: int
-    batch: int
-    steps: int
-    decay_steps: int
-    warmup_steps: int
-    learning_rate: float
-    ema: float
-    freeze_normalisation: int
-    lesion_weight: float
-    gate_weight: float
-    checkpoint_every: int
+    mix: dict[str, float] = field(default_factory=lambda: {"patient": 1.0})
+    vary: bool = False
+
+    def __post_init__(self):
+        if unknown := set(self.mix) - {"none", "patient", "singles", "both"}:
+            raise TypeError(f"unknown share {', '.join(sorted(unknown))} in mix")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The schedule; the defaults are the paper's (section 2.3): 200 epochs of 50 cases, Adam, MSE.
+
+    Attributes
+    ----------
+    patch : int
+        Edge of the cubes in voxels; 0 for whole volumes.
+    batch, steps : int
+    learning_rate : float
+        Of Adam, reached after `warmup_steps`, and falling to zero over the last `decay_steps`.
+    ema : float
+        Decay of the running average of the weights that is exported; 0 exports the last weights.
+    freeze_normalisation : int, optional
+        Step from which batch normalisation keeps its statistics.
+    clip : float, optional
+        Largest norm of the gradient.
+    lesion_weight, background_weight : float
+        Weight of a voxel of a lesion, added to that of the brain, and of one outside the brain, beside
+        1 for healthy brain.
+    gate_weight : float
+        Weight of the cross-entropy of the gate beside the squared error.
+    checkpoint_every : int
+        Steps between checkpoints.
+    start : str
+        Name or ONNX file of an exported network whose weights to start from.
+    """
+
+    patch: int = 0
+    batch: int = 1
+    steps: int = 10_000
+    learning_rate: float = 1e-3
+    warmup_steps: int = 0
+    decay_steps: int = 0
+    ema: float = 0.0
+    freeze_normalisation: int | None = None
+    clip: float | None = None
+    lesion_weight: float = 0.0
+    background_weight: float = 1.0
+    gate_weight: float = 0.0
+    checkpoint_every: int = 250
+    start: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +96,7 @@ class Config:
     network: dict[str, Any]
     data: Data
     fit: Fit
+    synthesis: Synthesis
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -65,7 +110,12 @@ class Config:
         shipped = FOLDER / f"{path}.toml"
         raw = tomllib.loads((shipped if shipped.exists() else Path(path)).read_text())
         try:
-            config = cls(data=Data(**raw.pop("data")), fit=Fit(**raw.pop("fit")), **raw)
+            config = cls(
+                data=Data(**raw.pop("data")),
+                fit=Fit(**raw.pop("fit", {})),
+                synthesis=Synthesis(**raw.pop("synthesis", {})),
+                **raw,
+            )
         except (TypeError, KeyError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"{path}: {error}; the tables and keys are {known}") from None

@@ -19,12 +19,13 @@ from bids_inpaint.space import WORKING_GRID, resample
 
 @dataclass(frozen=True)
 class Subject:
-    """A healthy brain in the cache.
+    """A brain in the cache, healthy or a patient's.
 
     Attributes
     ----------
     folder : Path
-        Holds ``image.npy`` (float16, white matter 1, 0 outside the brain) and ``grey.json``.
+        Holds ``image.npy`` (float16, white matter 1, 0 outside the brain) and ``levels.json``; that of
+        a patient also ``lesions.npy`` (bool) and, once made, ``target.npy`` (float16, lesion-free).
     """
 
     folder: Path
@@ -40,12 +41,46 @@ class Subject:
         return np.load(self.folder / "image.npy", mmap_mode="r")
 
     @cached_property
+    def mean_level(self) -> float:
+        """Mean over the brain relative to white matter."""
+        image = np.asarray(self.image, np.float32)
+        return float(image[image > 0].mean(dtype=np.float64))
+
+    @property
+    def patient(self) -> bool:
+        """Whether it has a lesion mask."""
+        return (self.folder / "lesions.npy").exists()
+
+    @cached_property
+    def lesions(self) -> np.ndarray:
+        """Memory-mapped lesion mask of a patient."""
+        return np.load(self.folder / "lesions.npy", mmap_mode="r")
+
+    @cached_property
+    def target(self) -> np.ndarray:
+        """Memory-mapped lesion-free version of a patient's image.
+
+        Raises
+        ------
+        ValueError
+            If it was not made yet.
+        """
+        if not (self.folder / "target.npy").exists():
+            raise ValueError(
+                f"{self.name} is a patient without a lesion-free target: make it with "
+                "'python -m bids_inpaint.training targets'."
+            )
+        return np.load(self.folder / "target.npy", mmap_mode="r")
+
+    @cached_property
     def grey_level(self) -> float:
         """Intensity of the cortex relative to white matter."""
         return float(json.loads((self.folder / "levels.json").read_text())["grey"])
 
 
-def cache_subject(folder: Path, image: np.ndarray, mask: np.ndarray, priors: dict) -> Subject:
+def cache_subject(
+    folder: Path, image: np.ndarray, mask: np.ndarray, priors: dict, lesions: np.ndarray | None = None
+) -> Subject:
     """Standardise a preprocessed brain to white matter = 1 and store it.
 
     Parameters
@@ -55,6 +90,8 @@ def cache_subject(folder: Path, image: np.ndarray, mask: np.ndarray, priors: dic
     image, mask : array, shape of the working grid
     priors : dict of array
         Template priors; GM and WM are used.
+    lesions : array of bool, optional
+        Lesion mask of a patient.
     """
     level = white_matter_level(image, mask, priors["WM"])
     scaled = np.where(mask, image / level, 0)
@@ -63,6 +100,8 @@ def cache_subject(folder: Path, image: np.ndarray, mask: np.ndarray, priors: dic
     part.mkdir(parents=True, exist_ok=True)
     np.save(part / "image.npy", np.clip(scaled, 0, 8).astype(np.float16))
     (part / "levels.json").write_text(json.dumps({"grey": grey}))
+    if lesions is not None:
+        np.save(part / "lesions.npy", lesions.astype(bool))
     part.rename(folder)
     return Subject(folder)
 

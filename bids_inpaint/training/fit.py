@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,11 @@ from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
+from bids_inpaint import models
 from bids_inpaint.files import replacing
 from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
-from bids_inpaint.training.config import Config
+from bids_inpaint.training.config import Config, Fit, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, subjects
 from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
@@ -32,25 +33,28 @@ from bids_inpaint.training.synthesis import (
 
 
 class Patches(IterableDataset):
-    """Endless patches with painted lesions; patch *i* depends on the seed and on *i* alone.
+    """Endless samples; sample *i* depends on the seed and on *i* alone.
 
     Yields
     ------
-    lesioned, healthy, support : Tensor, each (patch, patch, patch)
+    image, healthy, support : Tensor, each (patch, patch, patch) or of the size of the working grid
+        With lesions, without, and how much of each voxel is lesion (0-1).
     """
 
-    def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0):
+    def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
         self.config = config
         self.shapes = shapes
         self.first = first
+        self.device = device
         self.subjects = subjects(cache, config.data.train)
         missing = set(config.data.train) - {s.name for s in self.subjects}
         if missing:
             raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        torch.set_num_threads(1)
         worker = torch.utils.data.get_worker_info()
+        if worker:
+            torch.set_num_threads(1)
         start, step = (worker.id, worker.num_workers) if worker else (0, 1)
         index = self.first + start
         while True:
@@ -58,43 +62,88 @@ class Patches(IterableDataset):
             index += step
 
     def patch(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw and make the patch of this index."""
+        """Draw and make the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
         subject = self.subjects[rng.integers(len(self.subjects))]
-        return make_patch(rng, subject, self.shapes, self.config.fit.patch)
+        size = self.config.fit.patch
+        make = make_patient_sample if subject.patient else make_sample
+        image, healthy, support = make(rng, subject, self.shapes, size, self.config.synthesis, self.device)
+        unit = subject.mean_level if self.config.intensity == "mean" else 1.0
+        return image / unit, healthy / unit, support
 
 
-def make_patch(
-    rng: np.random.Generator, subject: Subject, shapes: Lesions, size: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """One lesioned patch, its healthy truth and the lesion support."""
-    centre = draw_centre(rng, shapes)
-    lesions = draw_lesions(rng, shapes, centre, size)
-    appearance = draw_image(rng)
-    flip = rng.random() < 0.5
+def draw_box(rng: np.random.Generator, shapes: Lesions, size: int) -> tuple[slice, ...]:
+    """Draw where a patch lies on the working grid; size 0 is the whole grid."""
+    if not size:
+        return tuple(slice(0, n) for n in WORKING_GRID.shape)
     limit = np.array(WORKING_GRID.shape) - size
-    corner = np.clip(np.round(centre - size / 2), 0, limit).astype(int)
-    box = tuple(slice(c, c + size) for c in corner)
-    raw = _crop(subject.image, box, flip)
-    healthy = change_contrast(torch.from_numpy(raw), subject.grey_level, appearance)
-    lesioned, support = paint(healthy, appearance.grey, lesions, corner.tolist(), appearance.seed)
+    corner = np.clip(np.round(draw_centre(rng, shapes) - size / 2), 0, limit).astype(int)
+    return tuple(slice(c, c + size) for c in corner)
+
+
+def make_sample(
+    rng: np.random.Generator,
+    subject: Subject,
+    shapes: Lesions,
+    size: int,
+    synthesis: Synthesis,
+    device: str = "cpu",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A healthy image with painted lesions, its healthy truth and the lesion support."""
+    box = draw_box(rng, shapes, size)
+    flip = rng.random() < 0.5
+    appearance = draw_image(rng, subject.grey_level, synthesis.vary)
+    corner = [s.start for s in box]
+    centre = np.array([(s.start + s.stop) / 2 for s in box])
+    lesions = draw_lesions(rng, shapes, centre, size or 64, synthesis.mix, appearance.grey)
+    raw = torch.from_numpy(_crop(subject.image, box, flip)).to(device)
+    healthy = change_contrast(raw, subject.grey_level, appearance)
+    lesioned, support = paint(healthy, appearance.grey, lesions, corner, appearance.seed)
     lesioned, healthy = degrade([lesioned, healthy], appearance)
     return lesioned, healthy, support
+
+
+def make_patient_sample(
+    rng: np.random.Generator,
+    subject: Subject,
+    shapes: Lesions,
+    size: int,
+    synthesis: Synthesis,
+    device: str = "cpu",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A patient's image, its lesion-free target and the lesion mask (step 2 of section 2.3)."""
+    box = draw_box(rng, shapes, size)
+    flip = rng.random() < 0.5
+    appearance = draw_image(rng, subject.grey_level, synthesis.vary)
+    image, target, mask = (
+        torch.from_numpy(_crop(volume, box, flip)).to(device)
+        for volume in (subject.image, subject.target, subject.lesions)
+    )
+    contrasted = [change_contrast(v, subject.grey_level, appearance) for v in (image, target)]
+    lesioned, healthy = degrade(contrasted, appearance)
+    return lesioned, healthy, mask
 
 
 def _crop(image: np.ndarray, box: tuple[slice, ...], flip: bool) -> np.ndarray:
     if not flip:
         return np.asarray(image[box], dtype=np.float32)
-    # mirror about x = 0 mm: voxel i becomes 180 - i
+    # voxel i of the mirrored image is voxel 180 - i; beyond the grid it continues with its border
     first = 180 - np.arange(box[0].start, box[0].stop)
     return np.asarray(image[first.clip(0), box[1], box[2]], dtype=np.float32)
 
 
 def network_input(lesioned: Tensor, support: Tensor, blind: bool) -> Tensor:
-    """What the network sees, (N, 8, D, H, W): lesions as they are (blind), or masked by -1."""
+    """What the network sees, (N, 1, D, H, W): lesions as they are (blind), or masked by -1."""
     if not blind:
         lesioned = torch.where(support > 0.1, torch.full_like(lesioned, MASKED), lesioned)
-    return space_to_depth(lesioned[:, None])
+    return lesioned[:, None]
+
+
+def sub_volumes(volume: Tensor, multiple: int) -> Tensor:
+    """(N, 1, D, H, W) as eight sub-volumes, padded with zeros as at inference."""
+    parts = space_to_depth(volume)
+    pads = [p for n in parts.shape[:1:-1] for p in (0, -n % multiple)]
+    return functional.pad(parts, pads)
 
 
 def loss_of(outputs: Iterator[Tensor], healthy: Tensor, weight: Tensor) -> Tensor:
@@ -109,10 +158,11 @@ def gate_loss(logits: Tensor, lesion: Tensor, weight: Tensor) -> Tensor:
     return (entropy * weight).sum() / weight.sum().clamp(min=1)
 
 
-def rate(step: int, fit: Any) -> float:
+def rate(step: int, fit: Fit) -> float:
     """Fraction of the learning rate at a step: warm-up, plateau, linear decay to zero."""
-    warm = min(1.0, (step + 1) / fit.warmup_steps)
-    return max(0.0, min(warm, (fit.steps - step) / fit.decay_steps))
+    warm = min(1.0, (step + 1) / fit.warmup_steps) if fit.warmup_steps else 1.0
+    left = (fit.steps - step) / fit.decay_steps if fit.decay_steps else 1.0
+    return max(0.0, min(warm, left))
 
 
 def fit(
@@ -146,13 +196,15 @@ def fit(
     """
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
+    schedule = config.fit
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
-    channels_last = torch.channels_last_3d
     network = UNet(**config.network).to(device)
-    network.to(memory_format=channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(config.fit.ema), use_buffers=True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=config.fit.learning_rate)
+    if schedule.start:
+        load_exported(network, models.find(schedule.start).path)
+    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
+    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
     step = 0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -161,24 +213,23 @@ def fit(
         optimiser.load_state_dict(state["optimiser"])
         step = state["step"]
     log = _Log(run, step)
-    shapes = Lesions.load(lesions, config.data.leave_out_patients)
-    data = Patches(config, cache, shapes, first=step * config.fit.batch)
-    loader = iter(
-        DataLoader(data, config.fit.batch, num_workers=workers, prefetch_factor=4 if workers else None)
-    )
+    batches = _batches(config, cache, lesions, step, device, workers)
     network.train()
-    frozen = False
-    while step < config.fit.steps:
-        if not frozen and step >= config.fit.freeze_normalisation:
+    while step < schedule.steps:
+        if schedule.freeze_normalisation is not None and step >= schedule.freeze_normalisation:
             network.freeze_normalisation()
-            frozen = True
-        lesioned, healthy, support = (t.to(device, non_blocking=True) for t in next(loader))
-        x = network_input(lesioned, support, config.blind).contiguous(memory_format=channels_last)
-        target, lesion = space_to_depth(healthy[:, None]), space_to_depth(support[:, None])
+        image, healthy, support = next(batches)
+        x, target, lesion, before = (
+            sub_volumes(t, network.multiple).contiguous(memory_format=torch.channels_last_3d)
+            for t in (
+                network_input(image, support, config.blind),
+                *(v[:, None] for v in (healthy, support, image)),
+            )
+        )
         brain = (target > 0).float()
+        weight = brain * (1 + schedule.lesion_weight * lesion) + (1 - brain) * schedule.background_weight
         for group in optimiser.param_groups:
-            group["lr"] = config.fit.learning_rate * rate(step, config.fit)
-        weight = brain * (1 + config.fit.lesion_weight * lesion)
+            group["lr"] = schedule.learning_rate * rate(step, schedule)
         with torch.autocast(device, torch.bfloat16):
             if network.gate is None:
                 outputs, logits = list(network.outputs(x)), None
@@ -187,31 +238,69 @@ def fit(
                 outputs = [answer]
         loss = loss_of(iter(outputs), target, weight)
         if logits is not None:
-            loss = loss + config.fit.gate_weight * gate_loss(logits, lesion, weight)
+            loss = loss + schedule.gate_weight * gate_loss(logits, lesion, weight)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        if schedule.clip:
+            nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
         optimiser.step()
         average.update_parameters(network)
         step += 1
-        log.add(step, loss, outputs[-1].detach().float(), target, space_to_depth(lesioned[:, None]), lesion)
-        if step % config.fit.checkpoint_every == 0 or step == config.fit.steps:
-            _save(
-                checkpoint,
-                {
-                    "network": network.state_dict(),
-                    "average": average.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step,
-                },
-            )
+        log.add(step, loss, outputs[-1].detach().float(), target, before, lesion)
+        if step % schedule.checkpoint_every == 0 or step == schedule.steps:
+            with replacing(checkpoint) as part:
+                torch.save(
+                    {
+                        "network": network.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "step": step,
+                    },
+                    part,
+                )
     log.close()
     return checkpoint
 
 
-def _save(path: Path, state: dict) -> None:
-    with replacing(path) as part:
-        torch.save(state, part)
+def _batches(
+    config: Config, cache: Path, lesions: Path, step: int, device: str, workers: int
+) -> Iterator[list[Tensor]]:
+    """Endless batches from a step on. On a GPU the samples are made there, in this process."""
+    shapes = Lesions.load(lesions, config.data.leave_out_patients)
+    size = config.fit.batch
+    if device != "cpu":
+        samples = iter(Patches(config, cache, shapes, step * size, device))
+        while True:
+            yield [torch.stack(t) for t in zip(*islice(samples, size), strict=True)]
+    data = Patches(config, cache, shapes, first=step * size)
+    yield from DataLoader(data, size, num_workers=workers, prefetch_factor=4 if workers else None)
+
+
+def load_exported(network: nn.Module, path: Path) -> None:
+    """Give a network the weights of one that was exported with the same architecture.
+
+    Raises
+    ------
+    ValueError
+        If the architecture is another.
+    """
+    import onnx
+
+    state = {
+        tensor.name.removesuffix("_half"): torch.from_numpy(
+            onnx.numpy_helper.to_array(tensor).astype(np.float32)
+        )
+        for tensor in onnx.load(path).graph.initializer
+    }
+    try:
+        keys = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise ValueError(f"{path} has another architecture: {error}") from None
+    missing = [k for k in keys.missing_keys if not k.endswith("num_batches_tracked")]
+    if missing or keys.unexpected_keys:
+        raise ValueError(
+            f"{path} has another architecture: {', '.join([*missing, *keys.unexpected_keys][:3])}"
+        )
 
 
 class _Log:

@@ -1,18 +1,29 @@
-"""Preprocess images for training with the app's own graph, and cache them."""
+"""Preprocess images for training with the app's own graph, cache them, and fill those of patients."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 from nipype.pipeline import engine as pe
+from scipy import ndimage
 
-from bids_inpaint import bids, images, template
+from bids_inpaint import bids, images, inference, models, template
+from bids_inpaint.files import replacing
+from bids_inpaint.interfaces.inpaint import LesionMask
 from bids_inpaint.settings import Settings
-from bids_inpaint.training.data import cache_subject
+from bids_inpaint.training.data import cache_subject, subjects
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
 
 
-def prepare(dataset: Path, cache: Path, work: Path, nprocs: int, labels: tuple[str, ...] = ()) -> int:
+def prepare(
+    dataset: Path,
+    cache: Path,
+    work: Path,
+    nprocs: int,
+    labels: tuple[str, ...] = (),
+    lesion_masks: Path | None = None,
+) -> int:
     """Preprocess every T1w of a BIDS dataset that is not in the cache yet.
 
     Parameters
@@ -25,13 +36,21 @@ def prepare(dataset: Path, cache: Path, work: Path, nprocs: int, labels: tuple[s
         Images at a time.
     labels : tuple of str
         Participants; all by default.
+    lesion_masks : Path, optional
+        BIDS derivative with the lesion masks of patients.
 
     Returns
     -------
     int
         Number of images now in the cache from this dataset.
     """
-    settings = Settings(bids_dir=dataset, output_dir=cache, work_dir=work, participant_label=labels)
+    settings = Settings(
+        bids_dir=dataset,
+        output_dir=cache,
+        work_dir=work,
+        participant_label=labels,
+        lesion_masks=lesion_masks,
+    )
     files = template.prepare(template.DEFAULT, work)
     found = bids.collect(settings)
     todo = [image for image in found if not (cache / cache_name(dataset, image)).exists()]
@@ -43,6 +62,12 @@ def prepare(dataset: Path, cache: Path, work: Path, nprocs: int, labels: tuple[s
         )
         step.inputs.inputnode.t1w = image.path
         whole.add_nodes([step])
+        if image.lesion_mask:
+            given = pe.Node(
+                LesionMask(in_file=image.lesion_mask, space=image.lesion_space, t1w=image.path),
+                name=f"{name}_lesions",
+            )
+            whole.connect([(step, given, [("outputnode.xfm", "xfm")])])
     if todo:
         whole.config["execution"] = {"remove_unnecessary_outputs": "false", "poll_sleep_duration": "0.3"}
         whole.run("MultiProc", plugin_args={"n_procs": nprocs})
@@ -51,8 +76,50 @@ def prepare(dataset: Path, cache: Path, work: Path, nprocs: int, labels: tuple[s
         folder = work / "prepare_wf" / f"{image.prefix.replace('-', '_')}_wf"
         data, _ = images.read(folder / "normalise" / "normalised.nii.gz")
         mask, _ = images.read(folder / "resample" / "mask.nii.gz")
-        cache_subject(cache / cache_name(dataset, image), data, mask > 0, priors)
+        lesions = None
+        if image.lesion_mask:
+            given = work / "prepare_wf" / f"{image.prefix.replace('-', '_')}_lesions"
+            lesions = images.read(given / "lesions.nii.gz")[0] > 0
+        cache_subject(cache / cache_name(dataset, image), data, mask > 0, priors, lesions)
     return len(found)
+
+
+def make_targets(model_name: str, cache: Path, threads: int) -> int:
+    """Make the lesion-free targets of the patients in a cache (Manjón 2020, section 2.3, step 1).
+
+    Outside the lesion mask, dilated by a voxel, a target is the image itself.
+
+    Parameters
+    ----------
+    model_name : str
+        Non-blind network: its name, or ONNX file.
+    cache : Path
+    threads : int
+
+    Returns
+    -------
+    int
+        Number of patients.
+
+    Raises
+    ------
+    ValueError
+        If the network is blind.
+    """
+    model = models.find(model_name)
+    if model.blind:
+        raise ValueError(f"{model_name} is a blind network: targets need one that fills given masks")
+    prior = images.read(template.prepare(template.DEFAULT, cache / "template").priors["WM"])[0]
+    patients = [s for s in subjects(cache) if s.patient]
+    for patient in patients:
+        image = np.asarray(patient.image, np.float32)
+        # the borders of a mask are partly lesion
+        lesions = ndimage.binary_dilation(patient.lesions)
+        runtime = inference.Runtime(threads=threads)
+        filled = inference.inpaint(model, image, image > 0, prior, lesions, runtime)
+        with replacing(patient.folder / "target.npy") as part:
+            np.save(part, np.where(lesions, filled, image).astype(np.float16))
+    return len(patients)
 
 
 def cache_name(dataset: Path, image: bids.Image) -> str:

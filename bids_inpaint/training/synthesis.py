@@ -82,14 +82,32 @@ def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:
 
 
 def draw_lesions(
-    rng: np.random.Generator, shapes: Lesions, centre: np.ndarray, size: int
+    rng: np.random.Generator,
+    shapes: Lesions,
+    centre: np.ndarray,
+    size: int,
+    mix: dict[str, float],
+    grey: float,
 ) -> list[LesionParameters]:
     """Draw the lesions in and around a patch: those of a real patient, single ones, both, or none.
 
     Single lesions are mostly moved into the patch, as else too few voxels of a patch would teach
     anything.
+
+    Parameters
+    ----------
+    rng : Generator
+    shapes : Lesions
+    centre : array, shape (3,)
+        Of the patch, in voxels of the working grid.
+    size : int
+        Its edge.
+    mix : dict
+        Shares of 'none', 'patient', 'singles' and 'both'.
+    grey : float
+        Grey-matter level as a fraction of white matter; lesions are about as dark.
     """
-    kind = rng.choice(["none", "patient", "singles", "both"], p=[0.12, 0.2, 0.34, 0.34])
+    kind = rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values()))
     sets: list[Voxels] = []
     if kind in ("patient", "both"):
         sets += _moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
@@ -100,13 +118,15 @@ def draw_lesions(
                 voxels = voxels - voxels.mean(0) + centre + rng.uniform(-0.5, 0.5, 3) * size
             sets.append(voxels)
     # lesions of one patient resemble each other
-    typical = rng.uniform(0.5, 0.92)
+    typical = rng.uniform(0.5, 0.92) if rng.random() < 0.5 else 1 - rng.uniform(0.3, 1.3) * (1 - grey)
+    spread = 0.1 if rng.random() < 0.5 else 0.3 * (1 - grey)
+    diffuse = rng.random() < 0.25
     return [
         LesionParameters(
             voxels=v,
-            level=float(np.clip(typical + rng.normal(0, 0.1), 0.3, 0.96)),
+            level=float(np.clip(typical + rng.normal(0, spread), 0.3, 0.97)),
             retained=float(rng.uniform(0.2, 1)),
-            rim=float(rng.uniform(0.5, 1.3)),
+            rim=float(rng.uniform(1, 2.5) if diffuse else rng.uniform(0.5, 1.3)),
             unevenness=float(rng.uniform(0, 0.2)),
         )
         for v in sets
@@ -117,11 +137,11 @@ def _moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
     """A patient's lesions, shifted and perhaps mirrored as a whole."""
     shift = rng.normal(0, 2, 3)
     mirror = rng.random() < 0.5
-    return [_mirror(voxels + shift) if mirror else voxels + shift for voxels in patient]
+    return [mirror_voxels(voxels + shift) if mirror else voxels + shift for voxels in patient]
 
 
-def _mirror(voxels: Voxels) -> Voxels:
-    # the working grid has its x = 0 mm at voxel 90
+def mirror_voxels(voxels: Voxels) -> Voxels:
+    """Mirror voxels of the working grid about x = 0 mm, which is at voxel 90."""
     return np.column_stack([180 - voxels[:, 0], voxels[:, 1:]])
 
 
@@ -130,11 +150,23 @@ def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
     # small lesions are the most frequent, and the stored ones have at least 50 voxels
     scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
     moved = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
-    return _mirror(moved) if rng.random() < 0.5 else moved
+    return mirror_voxels(moved) if rng.random() < 0.5 else moved
 
 
-def draw_image(rng: np.random.Generator) -> ImageParameters:
-    """Draw contrast, residual bias, resolution, noise and gain."""
+def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> ImageParameters:
+    """Draw contrast, residual bias, resolution, noise and gain.
+
+    Parameters
+    ----------
+    rng : Generator
+    grey : float
+        Grey-matter level of the image as a fraction of white matter.
+    vary : bool
+        If not, the parameters leave the image as it is.
+    """
+    if not vary:
+        seed = int(rng.integers(2**31))
+        return ImageParameters(grey, np.zeros((4, 4, 4), np.float32), (0.0, 0.0, 0.0), 0.0, 1.0, seed)
     blur = [0.0, 0.0, 0.0]
     kind = rng.random()
     if kind < 0.3:
@@ -200,14 +232,15 @@ def paint(
     generator = torch.Generator().manual_seed(seed)
     shape = healthy.shape
     image = healthy.clone()
-    support = torch.zeros(shape)
+    device = healthy.device
+    support = torch.zeros(shape, device=device)
     if not lesions:
         return image, support
     # soft white matter: 0 at half-way to grey, 1 close to white matter
     tissue = smooth(healthy, (0.7, 0.7, 0.7))
     low = grey + 0.35 * (1 - grey)
     white = ((tissue - low) / (0.4 * (1 - grey))).clamp(0, 1)
-    coarse = torch.randn([1, 1, *(max(2, n // 6) for n in shape)], generator=generator)
+    coarse = torch.randn([1, 1, *(max(2, n // 6) for n in shape)], generator=generator).to(device)
     texture = functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
     for lesion in lesions:
         local = np.round(lesion.voxels - np.asarray(corner)).astype(int)
@@ -215,14 +248,15 @@ def paint(
         if inside.sum() < 5:
             continue
         local = local[inside]
-        low_corner = np.maximum(local.min(0) - 5, 0)
-        high_corner = np.minimum(local.max(0) + 6, shape)
+        margin = int(np.ceil(3 * lesion.rim)) + 1
+        low_corner = np.maximum(local.min(0) - margin, 0)
+        high_corner = np.minimum(local.max(0) + margin + 1, shape)
         if (high_corner <= low_corner).any():
             continue
         box = tuple(slice(int(a), int(b)) for a, b in zip(low_corner, high_corner, strict=True))
-        spot = torch.zeros(tuple(int(b - a) for a, b in zip(low_corner, high_corner, strict=True)))
+        spot = torch.zeros([int(b - a) for a, b in zip(low_corner, high_corner, strict=True)], device=device)
         keep = ((local >= low_corner) & (local < high_corner)).all(1)
-        index = torch.from_numpy(local[keep] - low_corner)
+        index = torch.from_numpy(local[keep] - low_corner).to(device)
         spot[index[:, 0], index[:, 1], index[:, 2]] = 1
         spot = (smooth(spot, (lesion.rim,) * 3) * 1.15).clamp(0, 1) * white[box]
         target = lesion.level * (1 + lesion.unevenness * texture[box]) + lesion.retained * (healthy[box] - 1)
@@ -245,10 +279,12 @@ def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tens
     """
     reference = volumes[0]
     generator = torch.Generator().manual_seed(parameters.seed)
-    noise = parameters.noise * torch.randn(reference.shape, generator=generator)
+    # drawn on the CPU: a sample is the same on every device
+    noise = parameters.noise * torch.randn(reference.shape, generator=generator).to(reference.device)
     field = functional.interpolate(
-        torch.from_numpy(parameters.bias)[None, None], size=reference.shape, mode="trilinear"
-    )[0, 0].exp()
+        torch.from_numpy(parameters.bias).to(reference.device)[None, None],
+        size=reference.shape, mode="trilinear",
+    )[0, 0].exp()  # fmt: skip
     brain = (reference > 0).float()
     return [
         ((smooth(v, parameters.blur) * field + noise) * parameters.gain).clamp(min=0) * brain for v in volumes
