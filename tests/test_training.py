@@ -17,7 +17,7 @@ from bids_inpaint.training.fit import (  # noqa: E402
     Patches,
     fit,
     load_exported,
-    make_patient_sample,
+    make_sample,
     network_input,
     sub_volumes,
 )
@@ -164,7 +164,7 @@ def test_patients_teach_their_targets(cache, shapes, tmp_path):
     subject = subjects(tmp_path / "cache")[0]
     np.save(folder / "target.npy", np.where(lesions, 1.2, subject.image).astype(np.float16))
     rng = np.random.default_rng(0)
-    image, healthy, support = make_patient_sample(rng, subject, Lesions.load(shapes), 0, Synthesis())
+    image, healthy, support = make_sample(rng, subject, Lesions.load(shapes), 0, Synthesis())
     assert torch.equal(image != healthy, support > 0)
     mirrored = not torch.equal(support > 0, torch.from_numpy(lesions))
     at = support.nonzero().float().mean(0).tolist()

@@ -66,8 +66,9 @@ class Patches(IterableDataset):
         rng = np.random.default_rng([self.config.seed, index])
         subject = self.subjects[rng.integers(len(self.subjects))]
         size = self.config.fit.patch
-        make = make_patient_sample if subject.patient else make_sample
-        image, healthy, support = make(rng, subject, self.shapes, size, self.config.synthesis, self.device)
+        image, healthy, support = make_sample(
+            rng, subject, self.shapes, size, self.config.synthesis, self.device
+        )
         unit = subject.mean_level if self.config.intensity == "mean" else 1.0
         return image / unit, healthy / unit, support
 
@@ -89,39 +90,31 @@ def make_sample(
     synthesis: Synthesis,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A healthy image with painted lesions, its healthy truth and the lesion support."""
+    """An image with lesions, without, and the lesion support.
+
+    A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask
+    (step 2 of Manjón 2020, section 2.3).
+    """
     box = draw_box(rng, shapes, size)
     flip = rng.random() < 0.5
-    appearance = draw_image(rng, subject.grey_level, synthesis.vary)
-    corner = [s.start for s in box]
-    centre = np.array([(s.start + s.stop) / 2 for s in box])
-    lesions = draw_lesions(rng, shapes, centre, size or 64, synthesis.mix, appearance.grey)
-    raw = torch.from_numpy(_crop(subject.image, box, flip)).to(device)
-    healthy = change_contrast(raw, subject.grey_level, appearance)
-    lesioned, support = paint(healthy, appearance.grey, lesions, corner, appearance.seed)
+    grey = subject.grey_level
+    appearance = draw_image(rng, grey, synthesis.vary)
+
+    def crop(volume: np.ndarray) -> Tensor:
+        return torch.from_numpy(_crop(volume, box, flip)).to(device)
+
+    image = change_contrast(crop(subject.image), grey, appearance)
+    if subject.patient:
+        lesioned, support = image, crop(subject.lesions)
+        healthy = change_contrast(crop(subject.target), grey, appearance)
+    else:
+        healthy = image
+        centre = np.array([(s.start + s.stop) / 2 for s in box])
+        lesions = draw_lesions(rng, shapes, centre, size or 64, synthesis.mix, appearance.grey)
+        corner = [s.start for s in box]
+        lesioned, support = paint(healthy, appearance.grey, lesions, corner, appearance.seed)
     lesioned, healthy = degrade([lesioned, healthy], appearance)
     return lesioned, healthy, support
-
-
-def make_patient_sample(
-    rng: np.random.Generator,
-    subject: Subject,
-    shapes: Lesions,
-    size: int,
-    synthesis: Synthesis,
-    device: str = "cpu",
-) -> tuple[Tensor, Tensor, Tensor]:
-    """A patient's image, its lesion-free target and the lesion mask (step 2 of section 2.3)."""
-    box = draw_box(rng, shapes, size)
-    flip = rng.random() < 0.5
-    appearance = draw_image(rng, subject.grey_level, synthesis.vary)
-    image, target, mask = (
-        torch.from_numpy(_crop(volume, box, flip)).to(device)
-        for volume in (subject.image, subject.target, subject.lesions)
-    )
-    contrasted = [change_contrast(v, subject.grey_level, appearance) for v in (image, target)]
-    lesioned, healthy = degrade(contrasted, appearance)
-    return lesioned, healthy, mask
 
 
 def _crop(image: np.ndarray, box: tuple[slice, ...], flip: bool) -> np.ndarray:
