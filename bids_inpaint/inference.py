@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
 
 Array = np.ndarray
 
 #: Value of the voxels to fill in the input of a non-blind network (Manjón 2020, section 2.3).
 MASKED = -1.0
-#: White-matter prior above which the template is taken as pure white matter.
-WM_CORE = 0.95
 
 
 def space_to_depth(volume: Array) -> Array:
@@ -53,35 +52,6 @@ def pad_to_multiple(channels: Array, multiple: int) -> tuple[Array, tuple[slice,
     shape = channels.shape[1:]
     pads = [(0, 0)] + [(0, -n % multiple) for n in shape]
     return np.pad(channels, pads), (slice(None), *(slice(0, n) for n in shape))
-
-
-def white_matter_level(image: Array, mask: Array, wm_prior: Array) -> float:
-    """Median intensity where the template is surely white matter.
-
-    It moves little with lesions, with the tightness of the mask or with ventricles, unlike the mean
-    over the brain.
-
-    Parameters
-    ----------
-    image : array
-        On the working grid, bias-corrected.
-    mask : array of bool
-        Brain.
-    wm_prior : array of float
-        White-matter probability of the template, 0-1.
-
-    Raises
-    ------
-    ValueError
-        If the mask hardly holds any of the template's white matter, or it is not bright.
-    """
-    core = (wm_prior > WM_CORE) & mask
-    if core.sum() < 10_000:
-        raise ValueError("the brain does not overlap the white matter of the template")
-    level = float(np.median(image[core]))
-    if not level > 0:
-        raise ValueError("the white matter has no signal")
-    return level
 
 
 @dataclass(frozen=True)
@@ -141,7 +111,7 @@ def inpaint(
     model: Model,
     image: Array,
     mask: Array,
-    wm_prior: Array,
+    scale: Scale,
     lesions: Array | None = None,
     runtime: Runtime | None = None,
 ) -> Array:
@@ -155,8 +125,8 @@ def inpaint(
         Preprocessed brain on the working grid, in any unit.
     mask : array of bool
         Brain; the result is 0 outside it.
-    wm_prior : array of float
-        White-matter probability of the template, which sets the intensity scale.
+    scale : Scale
+        Of this image.
     lesions : array of bool, optional
         Where to fill; needed by non-blind networks, ignored by blind ones.
     runtime : Runtime, optional
@@ -169,13 +139,11 @@ def inpaint(
     Raises
     ------
     ValueError
-        If a non-blind network gets no lesion mask, or the image has no white-matter level.
+        If a non-blind network gets no lesion mask.
     """
-    if model.intensity == "wm":
-        level = white_matter_level(image, mask, wm_prior)
-    else:
-        level = float(image[mask].mean(dtype=np.float64))
-    volume = np.where(mask, image, 0).astype(np.float32) / level
+    if model.intensity == "mean":
+        scale = Scale(float(image[mask].mean(dtype=np.float64)))
+    volume = scale.apply(np.where(mask, image, 0).astype(np.float32))
     if not model.blind:
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
@@ -184,5 +152,4 @@ def inpaint(
     output = run_network(model, padded, runtime or Runtime())
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")
-    filled = depth_to_space(output[crop]) * level
-    return np.where(mask, np.maximum(filled, 0), 0).astype(np.float32)
+    return np.where(mask, scale.undo(depth_to_space(output[crop])), 0).astype(np.float32)

@@ -41,6 +41,14 @@ def white_matter_reference(inpainted: Array, white_matter: Array) -> float:
 def darkening(image: Array, inpainted: Array, white_matter: Array) -> Array:
     """How much darker than healthy each voxel is, as a fraction of normal-appearing white matter.
 
+    Parameters
+    ----------
+    image, inpainted : array
+        In one unit. For lesion maps their contrast is standardised before
+        (:class:`bids_inpaint.intensity.Scale`), for the contrast of lesions it isn't.
+    white_matter : array
+        White-matter probability, 0-1.
+
     Returns
     -------
     array of float32
@@ -87,7 +95,7 @@ def probability(dark: Array, region: Array, threshold: float) -> Array:
     region : array
         Where lesions are looked for; not 0 inside.
     threshold : float
-        λ, as a fraction of normal-appearing white matter.
+        λ, as a fraction of normal-appearing white matter at standard contrast.
 
     Examples
     --------

@@ -4,6 +4,7 @@ from helpers import write_card
 
 from bids_inpaint import inference, models
 from bids_inpaint.images import InputError
+from bids_inpaint.intensity import Scale
 
 
 @pytest.fixture(scope="module")
@@ -12,9 +13,7 @@ def volume():
     image = np.zeros((182, 218, 182), np.float32)
     image[40:140, 40:180, 40:140] = rng.uniform(0.2, 1.2, (100, 140, 100))
     mask = image > 0
-    prior = np.zeros_like(image)
-    prior[60:120, 60:160, 60:120] = 1
-    return image, mask, prior
+    return image, mask, Scale(0.7)
 
 
 def test_paper_sub_volumes_are_parities():
@@ -34,33 +33,33 @@ def test_padding_moves_nothing():
 
 def test_network_sees_white_matter_as_one(toy_model, volume):
     """The toy lifts to 0.9 what is above half of the white-matter level, in any unit."""
-    image, mask, prior = volume
+    image, mask, _ = volume
     model = models.find(str(toy_model))
     for unit in (1.0, 500.0):
-        out = inference.inpaint(model, image * unit, mask, prior)
-        level = np.median(image[prior > 0.95]) * unit
+        level = 0.7 * unit
+        out = inference.inpaint(model, image * unit, mask, Scale(level))
         expected = np.where(image * unit > 0.5 * level, np.maximum(image * unit, 0.9 * level), image * unit)
         np.testing.assert_allclose(out[mask], expected[mask], rtol=1e-5)
         assert not out[~mask].any()
 
 
 def test_threads_give_the_same_bytes(toy_model, volume):
-    image, mask, prior = volume
+    image, mask, scale = volume
     model = models.find(str(toy_model))
     one, two = (
-        inference.inpaint(model, image, mask, prior, runtime=inference.Runtime("cpu", n)) for n in (1, 2)
+        inference.inpaint(model, image, mask, scale, runtime=inference.Runtime("cpu", n)) for n in (1, 2)
     )
     assert one.tobytes() == two.tobytes()
 
 
 def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypatch):
-    image, mask, prior = volume
+    image, mask, scale = volume
     path = tmp_path / "masked.onnx"
     path.write_bytes(toy_model.read_bytes())
     write_card(path, blind=False)
     model = models.find(str(path))
     with pytest.raises(ValueError, match="needs a lesion mask"):
-        inference.inpaint(model, image, mask, prior)
+        inference.inpaint(model, image, mask, scale)
     lesions = np.zeros_like(mask)
     lesions[80:90, 80:90, 80:90] = True
     seen = {}
@@ -70,15 +69,9 @@ def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypat
         return channels
 
     monkeypatch.setattr(inference, "run_network", capture)
-    inference.inpaint(model, image, mask, prior, lesions)
+    inference.inpaint(model, image, mask, scale, lesions)
     assert (seen["volume"] == -1).sum() == 1000
     assert (seen["volume"][lesions] == -1).all()
-
-
-def test_level_needs_a_brain(volume):
-    image, mask, prior = volume
-    with pytest.raises(ValueError, match="does not overlap"):
-        inference.white_matter_level(image, np.zeros_like(mask), prior)
 
 
 @pytest.mark.parametrize(

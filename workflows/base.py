@@ -118,7 +118,11 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
         lesions,
         same("brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"),
     )
-    link(inpaint, lesions, same("inpainted", *(["given_lesions"] if image.lesion_mask else [])))
+    link(
+        inpaint,
+        lesions,
+        same("inpainted", "white", "exponent", *(["given_lesions"] if image.lesion_mask else [])),
+    )
     link(segment, lesions, same("gm", "wm", "csf"))
     link(
         preprocess,

@@ -27,7 +27,7 @@ def init_inpaint_wf(
     model : Model
         The network.
     template : TemplateFiles
-        Its white-matter prior sets the intensity scale.
+        Its tissue priors set the intensity scale.
     lesion_mask : str, optional
         Given lesions; a non-blind network needs them.
     lesion_space : {'T1w', 'template'}
@@ -42,6 +42,8 @@ def init_inpaint_wf(
     -------
     inpainted
         On the working grid, in the unit of `preproc`.
+    white, exponent
+        The intensity scale of `preproc`.
     given_lesions
         The given mask on the working grid, if there is one.
     """
@@ -53,12 +55,15 @@ def init_inpaint_wf(
         f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime.\n\n"
     )
     inputnode = pe.Node(IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm"]), name="inputnode")
-    outputnode = pe.Node(IdentityInterface(fields=["inpainted", "given_lesions"]), name="outputnode")
+    outputnode = pe.Node(
+        IdentityInterface(fields=["inpainted", "white", "exponent", "given_lesions"]), name="outputnode"
+    )
     inpaint = pe.Node(
         Inpaint(
             model=model.name if model.path.parent.name == "models" else str(model.path),
             model_sha256=model.sha256,
             wm_prior=template.priors["WM"],
+            gm_prior=template.priors["GM"],
             device=device,
             num_threads=omp_nthreads,
         ),
@@ -66,7 +71,9 @@ def init_inpaint_wf(
     )  # fmt: skip
     workflow.connect([
         (inputnode, inpaint, [("preproc", "in_file"), ("working_mask", "mask_file")]),
-        (inpaint, outputnode, [("out_file", "inpainted")]),
+        (inpaint, outputnode, [
+            ("out_file", "inpainted"), ("white", "white"), ("exponent", "exponent"),
+        ]),
     ])  # fmt: skip
     if lesion_mask:
         given = pe.Node(LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1)

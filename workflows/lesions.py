@@ -5,6 +5,7 @@ from __future__ import annotations
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from bids_inpaint.intensity import GREY
 from bids_inpaint.interfaces.images import TissuesToNative
 from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions
 from bids_inpaint.template import TemplateFiles
@@ -28,7 +29,7 @@ def init_lesions_wf(
     template : TemplateFiles
         Lesions are looked for near its white matter.
     threshold : float
-        λ, as a fraction of normal-appearing white matter.
+        λ, as a fraction of normal-appearing white matter at standard contrast.
     min_volume : float
         Of a lesion, in mm³.
     fill : {'lesions', 'full'}
@@ -42,7 +43,7 @@ def init_lesions_wf(
         The raw image.
     brain_mask, denoised, preproc, bias, scale, inverse_xfm
         Of the preprocessing.
-    inpainted, given_lesions
+    inpainted, white, exponent, given_lesions
         Of the inpainting.
     gm, wm, csf
         Of the segmentation.
@@ -63,7 +64,8 @@ def init_lesions_wf(
         else "Lesions were mapped where, inside the white matter of the inpainted image "
         "and near that of the template, the original was "
         f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
-        f"white matter; components below {min_volume:g} mm³ were dropped. "
+        f"white matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; "
+        f"components below {min_volume:g} mm³ were dropped. "
     ) + (
         "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
         "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "
@@ -73,7 +75,19 @@ def init_lesions_wf(
         "and replaced it inside the brain.\n\n"
     )
     inputnode = pe.Node(
-        IdentityInterface(fields=["t1w", *_PREPROCESSED, "inpainted", "given_lesions", "gm", "wm", "csf"]),
+        IdentityInterface(
+            fields=[
+                "t1w",
+                *_PREPROCESSED,
+                "inpainted",
+                "white",
+                "exponent",
+                "given_lesions",
+                "gm",
+                "wm",
+                "csf",
+            ]
+        ),
         name="inputnode",
     )
     outputnode = pe.Node(
@@ -95,7 +109,9 @@ def init_lesions_wf(
     native = pe.Node(BackToNative(fill=fill), name="native", mem_gb=3)
     tissues = pe.Node(TissuesToNative(), name="tissues", mem_gb=2)
     workflow.connect([
-        (inputnode, map_lesions, [("preproc", "preproc"), ("inpainted", "inpainted"), ("wm", "wm")]),
+        (inputnode, map_lesions, [
+            (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")
+        ]),
         (inputnode, native, [(f, f) for f in ["t1w", *_PREPROCESSED, "inpainted"]]),
         (map_lesions, native, [
             ("weight", "weight"), ("probability", "probability"), ("mask", "lesion_mask"),

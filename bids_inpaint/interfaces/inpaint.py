@@ -11,6 +11,7 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import images, inference, lesions, models
+from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.interfaces.images import read_xfm
 from bids_inpaint.space import WORKING_GRID, Grid, resample
@@ -20,6 +21,7 @@ class InpaintInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
+    gm_prior = File(exists=True, mandatory=True)
     lesion_mask = File(exists=True, desc="where a non-blind network fills (working grid)")
     model = traits.Str(mandatory=True)
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
@@ -29,6 +31,8 @@ class InpaintInputSpec(InputSpec):
 
 class InpaintOutputSpec(TraitedSpec):
     out_file = File(exists=True)
+    white = traits.Float(desc="white-matter level")
+    exponent = traits.Float(desc="of the standard contrast")
 
 
 class Inpaint(FileInterface):
@@ -43,15 +47,21 @@ class Inpaint(FileInterface):
         masked = None
         if isdefined(self.inputs.lesion_mask):
             masked = images.read(self.inputs.lesion_mask)[0] > 0
+        priors = (images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior))
+        scale = Scale.measure(data, mask, *priors)
         out = inference.inpaint(
             models.find(self.inputs.model),
             data,
             mask,
-            images.read(self.inputs.wm_prior)[0],
+            scale,
             masked,
             inference.Runtime(self.inputs.device, self.inputs.num_threads),
         )
-        return {"out_file": images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4)}
+        return {
+            "out_file": images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4),
+            "white": scale.white,
+            "exponent": scale.exponent,
+        }
 
 
 class LesionMaskInputSpec(InputSpec):
@@ -96,6 +106,8 @@ class MapLesionsInputSpec(InputSpec):
     inpainted = File(exists=True, mandatory=True)
     wm = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
+    white = traits.Float(mandatory=True, desc="white-matter level")
+    exponent = traits.Float(mandatory=True, desc="of the standard contrast")
     threshold = traits.Float(mandatory=True, desc="fraction of normal-appearing white matter")
     min_volume = traits.Float(mandatory=True, desc="mm³")
     given = File(exists=True, desc="lesion mask (working grid) to use in place of the map")
@@ -118,19 +130,20 @@ class MapLesions(FileInterface):
         preproc, grid = images.read(self.inputs.preproc)
         inpainted = images.read(self.inputs.inpainted)[0]
         wm = images.read(self.inputs.wm)[0]
-        dark = lesions.darkening(preproc, inpainted, wm)
         if isdefined(self.inputs.given):
             graded = images.read(self.inputs.given)[0]
             mask = graded > 0
         else:
             region = lesions.search_region(wm, images.read(self.inputs.wm_prior)[0], grid)
+            scale = Scale(self.inputs.white, self.inputs.exponent)
+            dark = lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm)
             graded = lesions.probability(dark, region, self.inputs.threshold)
             smallest = int(np.ceil(self.inputs.min_volume / grid.voxel_volume))
             mask = lesions.lesion_map(graded, smallest)
         volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
-            "darkening": dark,
+            "darkening": lesions.darkening(preproc, inpainted, wm),
             "weight": lesions.feather(mask, grid),
         }
         return {

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint import images
-from bids_inpaint.inference import white_matter_level
+from bids_inpaint.intensity import levels
 from bids_inpaint.lesions import CONNECTIVITY
 from bids_inpaint.space import WORKING_GRID, resample
 
@@ -93,9 +93,8 @@ def cache_subject(
     lesions : array of bool, optional
         Lesion mask of a patient.
     """
-    level = white_matter_level(image, mask, priors["WM"])
-    scaled = np.where(mask, image / level, 0)
-    grey = float(np.median(scaled[(priors["GM"] > 0.8) & mask & (scaled > 0.3)]))
+    white, grey = levels(image, mask, priors["WM"], priors["GM"])
+    scaled = np.where(mask, image / white, 0)
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
     np.save(part / "image.npy", np.clip(scaled, 0, 8).astype(np.float16))

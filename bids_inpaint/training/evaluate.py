@@ -10,6 +10,7 @@ import torch
 
 from bids_inpaint import inference, lesions, models, template
 from bids_inpaint.images import read
+from bids_inpaint.intensity import Scale
 from bids_inpaint.metrics import dice, filling_scores, psnr
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
@@ -76,7 +77,8 @@ def evaluate(
     runtime = inference.Runtime(threads=threads)
     shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
     # the standard space, for the intensity scale
-    prior = read(template.prepare(template.DEFAULT, cache / "template").priors["WM"])[0]
+    files = template.prepare(template.DEFAULT, cache / "template")
+    white_prior, grey_prior = (read(files.priors[tissue])[0] for tissue in ("WM", "GM"))
     rows: list[dict[str, float]] = []
     sweep: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
     for subject in subjects(cache, getattr(config.data, split)):
@@ -85,8 +87,10 @@ def evaluate(
         white = healthy > subject.grey_level + 0.5 * (1 - subject.grey_level)
         lesioned, support = painted(subject, shapes, config.seed)
         truth = support > 0.5
-        filled = inference.inpaint(model, lesioned, mask, prior, truth, runtime)
-        clean = inference.inpaint(model, healthy, mask, prior, np.zeros_like(mask), runtime)
+        scale = Scale.measure(lesioned, mask, white_prior, grey_prior)
+        filled = inference.inpaint(model, lesioned, mask, scale, truth, runtime)
+        clean_scale = Scale.measure(healthy, mask, white_prior, grey_prior)
+        clean = inference.inpaint(model, healthy, mask, clean_scale, np.zeros_like(mask), runtime)
         row = filling_scores(filled, healthy, lesioned, truth).as_dict()
         row |= {
             "volume_ml": float(truth.sum() / 1000),
@@ -95,8 +99,9 @@ def evaluate(
             "healthy_psnr": psnr(clean[mask], healthy[mask], float(healthy.max())),
         }
         for threshold, values in sweep.items():
-            found = _found(lesioned, filled, white, prior, threshold)
-            false = _found(healthy, clean, white, prior, threshold)
+            region = lesions.search_region(white, white_prior, WORKING_GRID)
+            found = _found(scale.apply(lesioned), scale.apply(filled), white, region, threshold)
+            false = _found(clean_scale.apply(healthy), clean_scale.apply(clean), white, region, threshold)
             values.append((dice(found, truth & white), float(false.sum() / 1000)))
         rows.append(row)
         print(subject.name, {k: round(v, 3) for k, v in row.items()}, flush=True)
@@ -122,9 +127,8 @@ def evaluate(
 
 
 def _found(
-    image: np.ndarray, filled: np.ndarray, white: np.ndarray, prior: np.ndarray, threshold: float
+    image: np.ndarray, filled: np.ndarray, white: np.ndarray, region: np.ndarray, threshold: float
 ) -> np.ndarray:
     dark = lesions.darkening(image, filled, white.astype(np.float32))
-    region = lesions.search_region(white, prior, WORKING_GRID)
     smallest = int(np.ceil(10 / WORKING_GRID.voxel_volume))
     return lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)

@@ -10,6 +10,7 @@ from scipy import ndimage
 
 from bids_inpaint import bids, images, inference, models, template
 from bids_inpaint.files import replacing
+from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.inpaint import LesionMask
 from bids_inpaint.settings import Settings
 from bids_inpaint.training.data import cache_subject, subjects
@@ -109,14 +110,16 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
     model = models.find(model_name)
     if model.blind:
         raise ValueError(f"{model_name} is a blind network: targets need one that fills given masks")
-    prior = images.read(template.prepare(template.DEFAULT, cache / "template").priors["WM"])[0]
+    files = template.prepare(template.DEFAULT, cache / "template")
+    priors = [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
     patients = [s for s in subjects(cache) if s.patient]
     for patient in patients:
         image = np.asarray(patient.image, np.float32)
         # the borders of a mask are partly lesion
         lesions = ndimage.binary_dilation(patient.lesions)
         runtime = inference.Runtime(threads=threads)
-        filled = inference.inpaint(model, image, image > 0, prior, lesions, runtime)
+        scale = Scale.measure(image, image > 0, *priors)
+        filled = inference.inpaint(model, image, image > 0, scale, lesions, runtime)
         with replacing(patient.folder / "target.npy") as part:
             np.save(part, np.where(lesions, filled, image).astype(np.float16))
     return len(patients)
