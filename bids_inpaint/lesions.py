@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.space import Grid
+from bids_inpaint.space import Grid, bounding_box
 
 Array = np.ndarray
 
@@ -136,19 +136,26 @@ def feather(mask: Array, grid: Grid, distances: tuple[float, float] = FEATHER_MM
     array of float32, 0-1
         Exactly 0 far from the mask, and everywhere for an empty mask.
     """
-    if not np.any(mask):
-        return np.zeros(np.shape(mask), np.float32)
     inner, outer = distances
-    away = ndimage.distance_transform_edt(~np.asarray(mask, bool), sampling=grid.voxel_sizes)
-    ramp = np.clip((outer - away) / (outer - inner), 0, 1)
+    ramp = np.clip((outer - distance(mask, grid, outer)) / (outer - inner), 0, 1)
     return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
-def near(mask: Array, grid: Grid, distance: float) -> Array:
+def near(mask: Array, grid: Grid, reach: float) -> Array:
     """Voxels within a distance (mm) of a mask; none for an empty mask."""
+    return distance(mask, grid, reach) <= reach
+
+
+def distance(mask: Array, grid: Grid, reach: float) -> Array:
+    """Distance of every voxel from a mask in mm, infinite where it is larger than `reach`."""
+    out = np.full(np.shape(mask), np.inf, np.float32)
     if not np.any(mask):
-        return np.zeros(np.shape(mask), bool)
-    return ndimage.distance_transform_edt(~np.asarray(mask, bool), sampling=grid.voxel_sizes) <= distance
+        return out
+    # only what surrounds the mask is computed
+    box = bounding_box(mask, int(np.ceil(reach / grid.voxel_sizes.min())) + 1)
+    found = ndimage.distance_transform_edt(~np.asarray(mask[box], bool), sampling=grid.voxel_sizes)
+    out[box] = np.where(found <= reach, found, np.inf)
+    return out
 
 
 @dataclass(frozen=True)

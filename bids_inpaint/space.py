@@ -62,6 +62,7 @@ def resample(
     target_to_source: Array | None = None,
     order: int = 3,
     outside: str = "zero",
+    box: tuple[slice, ...] | None = None,
 ) -> Array:
     """Resample an array from one grid to another through a world-to-world affine.
 
@@ -78,6 +79,8 @@ def resample(
         result is clipped to the range of `data`, as cubic splines overshoot at edges.
     outside : {'zero', 'nearest'}
         Values beyond the field of view of `data`: 0, or those at its border.
+    box : tuple of slice, optional
+        Part of the target to fill; the rest is 0.
 
     Returns
     -------
@@ -86,13 +89,20 @@ def resample(
     world = np.eye(4) if target_to_source is None else np.asarray(target_to_source)
     voxel = np.linalg.inv(source.matrix) @ world @ target.matrix
     data = np.asarray(data, dtype=np.float32)
+    whole = tuple(slice(0, n) for n in target.shape)
+    box = whole if box is None else box
+    out = np.zeros(target.shape, np.float32)
     if source.shape == target.shape and np.allclose(voxel, np.eye(4), atol=1e-5):
-        return data.copy()
-    out = ndimage.affine_transform(
-        data, voxel[:3, :3], voxel[:3, 3], target.shape, order=order,
-        mode={"zero": "grid-constant", "nearest": "nearest"}[outside],
+        out[box] = data[box]
+        return out
+    part = out[box]
+    ndimage.affine_transform(
+        data, voxel[:3, :3], voxel[:3, :3] @ [s.start for s in box] + voxel[:3, 3], part.shape,
+        output=part, order=order, mode={"zero": "grid-constant", "nearest": "nearest"}[outside],
     )  # fmt: skip
-    return np.clip(out, data.min(), data.max()) if order > 1 else out
+    if order > 1:
+        np.clip(part, data.min(), data.max(), out=part)
+    return out
 
 
 def bounding_box(mask: Array, margin: int = 0) -> tuple[slice, ...]:

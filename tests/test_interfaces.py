@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from bids_inpaint import images
-from bids_inpaint.interfaces.ants import itk_matrix
+from bids_inpaint.demo import acquire, tilted
+from bids_inpaint.interfaces.ants import Denoise, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid, read_xfm
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask
@@ -243,3 +244,20 @@ def test_progress_is_plain_lines_without_a_terminal(here):
     assert "\r" not in text
     assert "[2/3 steps, 1/2 images] sub_01_wf: finished" in text
     assert "sub_02_wf: x failed" in text
+
+
+def test_denoising_in_slabs_changes_nothing(here):
+    """Threads divide the brain; the result is that of the whole, to the last bit."""
+    grid = tilted((64, 80, 64), (2.8, 2.7, 2.8), 8)
+    data = acquire(grid)[0].astype(np.float32)
+    data += np.random.default_rng(0).rayleigh(20, data.shape).astype(np.float32)
+    data[5, 70, 5] = 5000
+    paths = {
+        "in_file": images.save(here / "t1w.nii.gz", data, grid),
+        "mask_file": images.save(here / "mask.nii.gz", (data > 100).astype(np.uint8), grid),
+    }
+    one, three = (
+        images.read(Denoise(num_threads=n, **paths).run(cwd=str(here)).outputs.out_file)[0] for n in (1, 3)
+    )
+    assert (one == three).all()
+    assert (one != data).any()

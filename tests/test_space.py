@@ -64,3 +64,23 @@ def test_bounding_box_stays_inside():
     assert bounding_box(mask, 2) == (slice(0, 3), slice(0, 6), slice(4, 7))
     with pytest.raises(ValueError, match="empty"):
         bounding_box(np.zeros((3, 3, 3), bool))
+
+
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_resampling_a_box_is_a_part_of_the_whole(order):
+    rng = np.random.default_rng(0)
+    source = Grid.of((20, 22, 24), [[-2, 0.1, 0, 19], [0, 2, 0.2, -20], [0, 0, 2, -22], [0, 0, 0, 1]])
+    target = Grid.of((30, 31, 32), [[1.5, 0, 0, -20], [0, 1.4, 0, -20], [0, 0, 1.3, -20], [0, 0, 0, 1]])
+    data = rng.random(source.shape)
+    box = (slice(5, 20), slice(0, 31), slice(7, 9))
+    whole, part = (resample(data, source, target, order=order, box=b) for b in (None, box))
+    np.testing.assert_allclose(part[box], whole[box], atol=1e-5)
+    assert np.count_nonzero(part) == np.count_nonzero(part[box]) > 0
+
+
+def test_outside_continues_or_is_zero():
+    source = Grid.of((4, 4, 4), np.eye(4))
+    target = Grid.of((8, 4, 4), np.eye(4))
+    data = np.full(source.shape, 3.0)
+    assert not resample(data, source, target, order=1)[5:].any()
+    assert (resample(data, source, target, order=1, outside="nearest") == 3).all()

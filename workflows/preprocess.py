@@ -69,7 +69,9 @@ def init_preprocess_wf(
     mask = pe.Node(BrainMask(skull_strip=skull_strip, source=source), name="mask", mem_gb=2)
     if brain_mask:
         mask.inputs.precomputed = brain_mask
-    denoise = pe.Node(Denoise(), name="denoise", mem_gb=2)
+    denoise = pe.Node(
+        Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2
+    )  # fmt: skip
     trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
     resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
     correct_bias = pe.Node(

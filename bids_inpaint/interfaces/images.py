@@ -7,7 +7,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import brain, images
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
-from bids_inpaint.space import WORKING_GRID, resample
+from bids_inpaint.space import WORKING_GRID, bounding_box, resample
 
 
 class ConformInputSpec(InputSpec):
@@ -193,10 +193,11 @@ class TissuesToNative(FileInterface):
         mask, grid = images.read(self.inputs.brain_mask)
         mask = mask > 0
         world = read_xfm(self.inputs.inverse_xfm)
+        box = bounding_box(mask)
         outputs, maps = {}, []
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
-            native = np.clip(resample(data, source, grid, world, order=1), 0, 1) * mask
+            native = np.clip(resample(data, source, grid, world, order=1, box=box), 0, 1) * mask
             maps.append(native)
             outputs[tissue] = images.save(within(runtime, f"{tissue}.nii.gz"), native, grid, np.float32)
         labels = np.where(mask & (np.sum(maps, 0) > 0), np.argmax(maps, 0) + 1, 0)

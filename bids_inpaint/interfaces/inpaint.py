@@ -14,7 +14,7 @@ from bids_inpaint import images, inference, lesions, models
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.interfaces.images import read_xfm
-from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
 
 class InpaintInputSpec(InputSpec):
@@ -189,15 +189,16 @@ class BackToNative(FileInterface):
         slope = float(raw.dataobj.slope or 1.0)
         grid = Grid.of(raw.shape[:3], raw.affine)
         to_template = read_xfm(self.inputs.inverse_xfm)
+        brain = images.read(self.inputs.brain_mask)[0] > 0
+        box = bounding_box(brain, margin=2)
 
         def native(path_or_data, order=1, outside="zero"):
             data = path_or_data
             if isinstance(data, (str, os.PathLike)):
                 data = images.read(data)[0]
-            return resample(data, WORKING_GRID, grid, to_template, order, outside)
+            return resample(data, WORKING_GRID, grid, to_template, order, outside, box)
 
         bias = images.read(self.inputs.bias)[0]
-        brain = images.read(self.inputs.brain_mask)[0] > 0
         mask = native(self.inputs.lesion_mask) > 0.5
         inpainted = images.read(self.inputs.inpainted)[0]
         unit = bias * self.inputs.scale
@@ -211,12 +212,11 @@ class BackToNative(FileInterface):
             # the network saw nothing beyond the working grid
             weight = brain * np.float32(native(np.ones_like(bias)) > 0.999)
         filled = lesions.compose(stored, change, weight, slope)
-        preproc = images.read(self.inputs.denoised)[0] / native(bias, outside="nearest")
+        field = np.where(brain, native(bias, outside="nearest"), 1)
+        preproc = images.read(self.inputs.denoised)[0] / field * brain
         outputs = {
             "inpainted": _like(raw, filled, within(runtime, "inpainted.nii.gz")),
-            "preproc": images.save(
-                within(runtime, "preproc.nii.gz"), preproc * brain, grid, np.float32
-            ),
+            "preproc": images.save(within(runtime, "preproc.nii.gz"), preproc, grid, np.float32),
             "lesion_mask": images.save(within(runtime, "lesions.nii.gz"), mask, grid, np.uint8),
             "probability": images.save(
                 within(runtime, "probability.nii.gz"),
