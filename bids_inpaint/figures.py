@@ -7,14 +7,15 @@ import re
 import uuid
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from bids_inpaint import images
-from bids_inpaint.space import Grid
+from bids_inpaint.space import Grid, bounding_box
 
 Array = np.ndarray
+Box = tuple[slice, ...]
 AXES: tuple[Literal["z"], Literal["x"], Literal["y"]] = ("z", "x", "y")
 _SLICES = 7
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
@@ -65,6 +66,7 @@ def flicker(
     cuts: dict[str, list[float]],
     contour: str | None = None,
     intensity: tuple[float, float] | None = None,
+    box: Box | None = None,
 ) -> str:
     """Two images in one place: the second appears when the pointer rests on it.
 
@@ -82,18 +84,20 @@ def flicker(
         Binary image drawn over both.
     intensity : tuple of float, optional
         Display range for both; each image's own by default.
+    box : tuple of slice, optional
+        Part of the grid to show.
     """
     from nireports.reportlets.mosaic import plot_registration
     from nireports.reportlets.utils import compose_view
 
     _settle_matplotlib()
-    outline = _image(contour) if contour and images.read(contour)[0].any() else None
+    outline = _image(contour, box) if contour and images.read(contour)[0].any() else None
     panels = []
     for path, label in zip((before, after), labels, strict=True):
         limits = dict(zip(("vmin", "vmax"), intensity, strict=True)) if intensity else None
         panels.append(
             plot_registration(
-                _image(path), "flicker", plot_params=limits, order=AXES, cuts=cuts,
+                _image(path, box), "flicker", plot_params=limits, order=AXES, cuts=cuts,
                 estimate_brightness=intensity is None, label=label, contour=outline, compress=False,
             )
         )  # fmt: skip
@@ -102,7 +106,12 @@ def flicker(
 
 
 def contours(
-    background: str, masks: list[str], out_file: str, colours: list[str], levels: list[float] | None = None
+    background: str,
+    masks: list[str],
+    out_file: str,
+    colours: list[str],
+    levels: list[float] | None = None,
+    box: Box | None = None,
 ) -> str:
     """Contours over an image on slices through the whole of the first mask."""
     from nireports.reportlets.mosaic import plot_segs
@@ -110,14 +119,17 @@ def contours(
 
     _settle_matplotlib()
     panels = plot_segs(
-        image_nii=_image(background), seg_niis=[_image(m) for m in masks], bbox_nii=_image(masks[0]),
+        image_nii=_image(background, box), seg_niis=[_image(m, box) for m in masks],
+        bbox_nii=_image(masks[0], box),
         masked=False, colors=colours, levels=[[v] for v in levels or [0.5] * len(masks)], compress=False,
     )  # fmt: skip
     compose_view(panels, [], out_file=out_file)
     return _settle(out_file)
 
 
-def overlay(background: str, values: str, out_file: str, cuts: dict, limit: float) -> str:
+def overlay(
+    background: str, values: str, out_file: str, cuts: dict, limit: float, box: Box | None = None
+) -> str:
     """Signed values in colour over an image; those beyond `limit` have the last colour."""
     from nilearn.plotting import plot_stat_map
     from nireports._vendored.svgutils.transform import fromstring
@@ -130,7 +142,7 @@ def overlay(background: str, values: str, out_file: str, cuts: dict, limit: floa
             # no difference at all is a result, too
             warnings.filterwarnings("ignore", message="empty mask")
             display = plot_stat_map(
-                _image(values), bg_img=_image(background), display_mode=axis, cut_coords=cuts[axis],
+                _image(values, box), bg_img=_image(background, box), display_mode=axis, cut_coords=cuts[axis],
                 threshold=limit / 10, vmax=limit, colorbar=axis == AXES[0], black_bg=True, annotate=True,
             )  # fmt: skip
         panels.append(fromstring(extract_svg(display, compress=False)))
@@ -139,10 +151,16 @@ def overlay(background: str, values: str, out_file: str, cuts: dict, limit: floa
     return _settle(out_file)
 
 
-def _image(path: str):
+def surroundings(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
+    """The box around a brain mask with a margin in mm. Plotting the air of a head takes longest."""
+    return bounding_box(mask, int(np.ceil(margin / grid.voxel_sizes.min())))
+
+
+def _image(path: str, box: Box | None = None):
     import nibabel as nib
 
-    return nib.load(path)
+    image: Any = nib.load(path)
+    return image.slicer[box] if box else image
 
 
 def _settle_matplotlib() -> None:

@@ -46,6 +46,12 @@ class Grid:
         """Volume of a voxel in mm³."""
         return float(abs(np.linalg.det(self.matrix[:3, :3])))
 
+    def part(self, box: tuple[slice, ...]) -> Grid:
+        """The lattice of ``array[box]``."""
+        shift = np.eye(4)
+        shift[:3, 3] = [s.start for s in box]
+        return Grid.of([s.stop - s.start for s in box], self.matrix @ shift)
+
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """Whether both grids hold the same voxels, within `tolerance` mm."""
         return self.shape == other.shape and np.allclose(self.matrix, other.matrix, atol=tolerance)

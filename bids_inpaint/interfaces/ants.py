@@ -167,12 +167,10 @@ def _affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str,
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
-    shift = np.eye(4)
-    shift[:3, 3] = [s.start for s in box]
     brain = np.where(mask, data, 0)[box]
     result = ants.registration(
         _to_ants(ants, *images.read(template)),
-        _to_ants(ants, brain, Grid.of(brain.shape, grid.matrix @ shift)),
+        _to_ants(ants, brain, grid.part(box)),
         kind,
         outprefix=prefix,
     )
@@ -237,7 +235,6 @@ class SegmentAtroposInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
     priors = InputMultiObject(File(exists=True), mandatory=True, desc="CSF, GM, WM")
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
     sloppy = traits.Bool(False, usedefault=True)
 
 
@@ -255,7 +252,8 @@ class SegmentAtropos(FileInterface):
     output_spec = SegmentAtroposOutputSpec
 
     def process(self, runtime) -> dict:
-        ants = _import_ants(self.inputs.num_threads)
+        # it has little use for more threads
+        ants = _import_ants(1)
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
         priors = [images.read(p)[0] for p in self.inputs.priors]

@@ -43,6 +43,7 @@ class Flicker(FileInterface):
             "out_file": figures.flicker(
                 self.inputs.before, self.inputs.after, within(runtime, "flicker.svg"), self.inputs.labels,
                 figures.cuts_through(shown, grid, brain > 0), contour, limits,
+                figures.surroundings(brain > 0, grid),
             )
         }  # fmt: skip
 
@@ -61,7 +62,11 @@ class Contours(FileInterface):
 
     def process(self, runtime) -> dict:
         out_file = within(runtime, "contours.svg")
-        figures.contours(self.inputs.background, self.inputs.masks, out_file, self.inputs.colours)
+        mask, grid = images.read(self.inputs.masks[0])
+        figures.contours(
+            self.inputs.background, self.inputs.masks, out_file, self.inputs.colours,
+            box=figures.surroundings(mask > 0.5, grid),
+        )  # fmt: skip
         return {"out_file": out_file}
 
 
@@ -83,7 +88,10 @@ class Difference(FileInterface):
         brain, grid = images.read(self.inputs.mask_file)
         cuts = figures.cuts_through(images.read(self.inputs.lesions)[0] > 0, grid, brain > 0)
         out_file = within(runtime, "difference.svg")
-        figures.overlay(self.inputs.background, self.inputs.darkening, out_file, cuts, self.inputs.limit)
+        box = figures.surroundings(brain > 0, grid)
+        figures.overlay(
+            self.inputs.background, self.inputs.darkening, out_file, cuts, self.inputs.limit, box
+        )  # fmt: skip
         return {"out_file": out_file}
 
 

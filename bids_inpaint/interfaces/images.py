@@ -126,6 +126,9 @@ class ToWorkingGrid(FileInterface):
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0]
         xfm = read_xfm(self.inputs.xfm)
+        # the spline reaches a few voxels beyond the brain
+        box = bounding_box(mask, margin=8)
+        data, mask, grid = data[box], mask[box], grid.part(box)
         mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
         if mask_out.sum() * WORKING_GRID.voxel_volume < 0.4 * brain.BRAIN_VOLUME[0]:
             raise images.InputError(
