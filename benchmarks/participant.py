@@ -40,8 +40,9 @@ xfm = ants.registration(template, denoised, "Affine")["fwdtransforms"]; step("af
 moved = ants.apply_transforms(template, denoised, xfm); step("resample")
 corrected = ants.n4_bias_field_correction(moved); step("n4")
 mask = ants.image_read(files.mask)
-priors = [ants.image_read(files.priors[t]) for t in TISSUES]
-ants.atropos(a=corrected, x=mask, i=priors, priorweight=0.25); step("atropos")
+# Atropos stops where all priors are zero, and its default neighbourhood is for two dimensions
+priors = [ants.image_read(files.priors[t]) + 1e-3 for t in TISSUES]
+ants.atropos(a=corrected, x=mask, i=priors, priorweight=0.25, m="[0.2,1x1x1]"); step("atropos")
 """
 
 
