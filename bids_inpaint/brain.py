@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import io
 from contextlib import redirect_stdout
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.inference import Runtime, depth_to_space, pad_to_multiple, run_network, space_to_depth
+from bids_inpaint.models import Model
 from bids_inpaint.space import Grid, resample
 
 #: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
 BRAIN_VOLUME = (0.5e6, 2.3e6)
+#: The extractor sees cubes of this edge (mm).
+EDGE = 2.0
 
 
 def foreground(data: np.ndarray) -> np.ndarray:
@@ -88,11 +93,70 @@ def extract(data: np.ndarray, grid: Grid) -> np.ndarray:
         bet = BrainExtractor(img=nib.Nifti1Image(low, np.diag([edge, edge, edge, 1.0])))
         bet.run()
     mask = resample(bet.compute_mask(), cubes, grid, order=1) > 0.5
+    return _checked(mask, grid)
+
+
+def _checked(mask: np.ndarray, grid: Grid) -> np.ndarray:
     mask = ndimage.binary_fill_holes(largest_component(mask))
     volume = mask.sum() * grid.voxel_volume
     if not BRAIN_VOLUME[0] < volume < BRAIN_VOLUME[1]:
         raise ValueError(f"the brain extracted measures {volume / 1e6:.2f} l")
     return mask
+
+
+def normalise(volume: np.ndarray) -> np.ndarray:
+    """Bring a head to 0-1: its 0.5 and 99.5 percentiles without the zeros around it, clipped."""
+    signal = volume[volume != 0]
+    if not signal.size:
+        return np.zeros_like(volume, np.float32)
+    low, high = np.percentile(signal, (0.5, 99.5))
+    scaled = (volume - low) / max(high - low, 1e-6)
+    return (np.clip(scaled, 0, 1) * (volume != 0)).astype(np.float32)
+
+
+def extract_by_network(
+    data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None = None
+) -> np.ndarray:
+    """Brain mask of a full head of any contrast, by a network on 2 mm voxels.
+
+    Parameters
+    ----------
+    data : array, three-dimensional
+        Intensities in any unit.
+    grid : Grid
+        Its voxel lattice.
+    model : Model
+        A network of the kind 'brain'.
+    runtime : Runtime, optional
+
+    Raises
+    ------
+    ValueError
+        If what was found is no brain by its volume.
+    """
+    cubes = upright(grid, EDGE)
+    # what a voxel of 2 mm averages over
+    blur = 0.4 * np.sqrt(np.maximum(EDGE**2 - grid.voxel_sizes**2, 0)) / grid.voxel_sizes
+    low = resample(ndimage.gaussian_filter(data, blur), grid, cubes, order=1)
+    channels, crop = pad_to_multiple(space_to_depth(normalise(low)), model.multiple)
+    logits = depth_to_space(run_network(model, channels, runtime or Runtime())[crop])
+    # far from the border the logits would outweigh their neighbours
+    mask = resample(np.clip(logits, -4, 4), cubes, grid, order=1, outside="nearest") > 0
+    return _checked(mask, grid)
+
+
+def upright(grid: Grid, edge: float) -> Grid:
+    """The smallest lattice of cubes along the axes of the world (RAS+) that covers another.
+
+    Its numbers of voxels are even.
+    """
+    corners = np.array(list(product(*((-0.5, n - 0.5) for n in grid.shape))))
+    world = corners @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
+    low, high = world.min(0), world.max(0)
+    shape = 2 * np.ceil((high - low) / (2 * edge)).astype(int)
+    matrix = np.diag([edge, edge, edge, 1.0])
+    matrix[:3, 3] = (low + high) / 2 - edge * (shape - 1) / 2
+    return Grid.of(shape, matrix)
 
 
 def trim(

@@ -62,3 +62,25 @@ def test_real_images(real_data):
         path = next((real_data / name).rglob("*T1w.nii.gz"))
         data, grid = images.load_t1w(path)
         assert (brain.stripped_mask(data, grid) is not None) is expected, name
+
+
+def test_upright_cubes_cover_a_tilted_image():
+    grid = tilted((96, 60, 100), (1.9, 3.0, 1.9), 12)
+    cubes = brain.upright(grid, 2.0)
+    assert cubes.voxel_sizes.tolist() == [2, 2, 2]
+    assert all(n % 2 == 0 for n in cubes.shape)
+    corners = np.array([[x, y, z, 1] for x in (-0.5, 95.5) for y in (-0.5, 59.5) for z in (-0.5, 99.5)])
+    voxels = (np.linalg.inv(cubes.matrix) @ grid.matrix @ corners.T)[:3]
+    assert (voxels.min(1) >= -0.501).all()
+    assert (voxels.max(1) <= np.array(cubes.shape) - 0.499).all()
+    assert (voxels.max(1) >= np.array(cubes.shape) - 2.51).all()
+
+
+def test_normalised_heads_do_not_depend_on_unit_or_zeros():
+    rng = np.random.default_rng(0)
+    image = np.zeros((30, 30, 30), np.float32)
+    image[5:25, 5:25, 5:25] = rng.random((20, 20, 20)) + 0.1
+    one, two = brain.normalise(image), brain.normalise(np.pad(image * 700, 10))
+    np.testing.assert_allclose(two[10:-10, 10:-10, 10:-10], one, atol=1e-4)
+    assert one.max() == 1
+    assert not brain.normalise(np.zeros((4, 4, 4), np.float32)).any()

@@ -13,10 +13,10 @@ from bids_inpaint.training import networks, synthesis  # noqa: E402
 from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
 from bids_inpaint.training.data import Lesions, cache_subject, subjects  # noqa: E402
 from bids_inpaint.training.export import load_average, to_onnx  # noqa: E402
-from bids_inpaint.training.fit import (  # noqa: E402
+from bids_inpaint.training.fit import fit, load_exported  # noqa: E402
+from bids_inpaint.training.inpainting import (  # noqa: E402
+    Inpainting,
     Patches,
-    fit,
-    load_exported,
     make_sample,
     network_input,
     sub_volumes,
@@ -93,6 +93,10 @@ def config(folder: Path, steps=4, blind="true") -> Config:
     return Config.load(path)
 
 
+def fit_toy(settings: Config, cache: Path, shapes: Path, run: Path) -> Path:
+    return fit(settings, Inpainting(settings, cache, shapes), run, threads=1, workers=0)
+
+
 def test_paper_architecture():
     network = networks.UNet()
     outputs = list(network.outputs(torch.zeros(1, 8, 16, 24, 16)))
@@ -130,7 +134,7 @@ def test_exported_weights_start_another_run(cache, shapes, tmp_path):
 
     settings = config(tmp_path)
     path = export(
-        settings, fit(settings, cache, shapes, tmp_path / "one", workers=0), tmp_path / "toy.onnx", None, 0.1
+        settings, fit_toy(settings, cache, shapes, tmp_path / "one"), tmp_path / "toy.onnx", None, 0.1
     )
     network = networks.UNet(**settings.network)
     load_exported(network, path)
@@ -179,13 +183,13 @@ def test_both_space_to_depths_agree():
 
 def test_training_resumes_to_the_same_weights(cache, shapes, tmp_path):
     """Stopped after its checkpoint and started again, a run ends with the weights of one in a piece."""
-    whole = fit(config(tmp_path, 4), cache, shapes, tmp_path / "whole", threads=1, workers=0)
+    whole = fit_toy(config(tmp_path, 4), cache, shapes, tmp_path / "whole")
     half = config(tmp_path, 4)
     object.__setattr__(half.fit, "steps", 2)
     object.__setattr__(half.fit, "decay_steps", 0.001)
-    fit(half, cache, shapes, tmp_path / "parts", threads=1, workers=0)
+    fit_toy(half, cache, shapes, tmp_path / "parts")
     again = config(tmp_path, 4)
-    resumed = fit(again, cache, shapes, tmp_path / "parts", threads=1, workers=0)
+    resumed = fit_toy(again, cache, shapes, tmp_path / "parts")
     one, two = (load_average(again, p).state_dict() for p in (whole, resumed))
     assert all(torch.allclose(one[k].float(), two[k].float(), atol=2e-3) for k in one)
     rows = (tmp_path / "parts" / "log.csv").read_text().splitlines()
@@ -243,7 +247,7 @@ def test_non_blind_input_is_masked():
 
 def test_export_computes_what_was_trained(cache, shapes, tmp_path):
     settings = config(tmp_path, 4)
-    checkpoint = fit(settings, cache, shapes, tmp_path / "run", threads=1, workers=0)
+    checkpoint = fit_toy(settings, cache, shapes, tmp_path / "run")
     from bids_inpaint.training.export import export
 
     scores = tmp_path / "scores.json"
@@ -295,4 +299,4 @@ def test_shipped_configurations_keep_subjects_apart():
         assert loaded.name == path.stem
         assert not set(loaded.data.train) & {*loaded.data.validation, *loaded.data.test}
         # the tested patient lends no lesions
-        assert "openms26" in loaded.data.leave_out_patients
+        assert loaded.task == "brain" or "openms26" in loaded.data.leave_out_patients

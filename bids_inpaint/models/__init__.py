@@ -11,6 +11,7 @@ from bids_inpaint.images import InputError
 
 FOLDER = Path(__file__).parent
 DEFAULT = "blind-unet"
+BRAIN = "brain"
 _MARK = "bids_inpaint"
 
 
@@ -25,12 +26,14 @@ class Model:
         The ONNX file: input ``(1, 8, D, H, W)``, output of the same shape.
     blind : bool
         Whether it finds the lesions itself.
-    intensity : {'wm', 'mean'}
-        What is 1 in its input: the white-matter level, or the mean over the brain.
+    intensity : {'wm', 'mean', 'percentiles'}
+        What is 1 in its input: the white-matter level, the mean over the brain, or a percentile (brain
+        extraction).
     multiple : int
         The spatial axes of its input must be multiples of this.
     card : dict
         The whole card: training data, licences, scores.
+    task : {'inpaint', 'brain'}
     """
 
     name: str
@@ -39,6 +42,7 @@ class Model:
     intensity: str
     multiple: int
     card: dict = field(repr=False, hash=False, compare=False)
+    task: str = "inpaint"
 
     @property
     def sha256(self) -> str:
@@ -47,25 +51,31 @@ class Model:
 
 
 def available() -> list[str]:
-    """Names of the networks that ship.
+    """Names of the inpainting networks that ship.
 
     Examples
     --------
     >>> "blind-unet" in available()
     True
     """
-    return sorted(p.stem for p in FOLDER.glob("*.onnx"))
+    return sorted(p.stem for p in FOLDER.glob("*.onnx") if p.stem != BRAIN)
 
 
-def find(name: str) -> Model:
+def find(name: str, task: str = "inpaint") -> Model:
     """Look up a shipped network by name, or one of the user's by the path of its ONNX file.
+
+    Parameters
+    ----------
+    name : str
+    task : {'inpaint', 'brain'}
+        What it must have been trained for.
 
     Raises
     ------
     InputError
         If there is no such network, or the file is not a bids_inpaint network, with its card intact.
     """
-    shipped = name in available()
+    shipped = name in available() if task == "inpaint" else name == BRAIN
     path = FOLDER / f"{name}.onnx" if shipped else Path(name)
     if not shipped and not path.is_file():
         raise InputError(
@@ -88,13 +98,17 @@ def find(name: str) -> Model:
             intensity=str(card["intensity"]),
             multiple=int(card["multiple"]),
             card=card,
+            task=str(card.get("task", "inpaint")),
         )
-        ours = card["software"] == _MARK and model.intensity in ("wm", "mean") and model.multiple > 0
+        levels = {"inpaint": ("wm", "mean"), "brain": ("percentiles",)}.get(model.task, ())
+        ours = card["software"] == _MARK and model.intensity in levels and model.multiple > 0
         digest = card["sha256"]
     except (KeyError, TypeError, ValueError):
         ours, digest = False, None
     if not ours:
         raise InputError(f"Model {path} is not a bids_inpaint network by its card: {remedy}.")
+    if model.task != task:
+        raise InputError(f"Model {path} was trained to '{model.task}', not to '{task}': use another one.")
     if digest != model.sha256:
         raise InputError(
             f"Model {path} has another SHA-256 than its card says: it was changed or damaged; {remedy}."

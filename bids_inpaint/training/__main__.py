@@ -27,9 +27,9 @@ def parser() -> argparse.ArgumentParser:
 
     c = commands.add_parser("fit", help="train a network; resumes if it was interrupted")
     c.add_argument("config", help="TOML file, or name of a shipped configuration")
-    c.add_argument("cache", type=Path)
-    c.add_argument("lesions", type=Path, help="folder with patients/ and shapes.npz")
+    c.add_argument("cache", type=Path, help="made by prepare, or folder of head label maps (brain)")
     c.add_argument("run", type=Path, help="where checkpoints and logs go")
+    c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--workers", type=int, default=1)
@@ -37,8 +37,8 @@ def parser() -> argparse.ArgumentParser:
     c = commands.add_parser("evaluate", help="score a network on painted lesions of subjects kept apart")
     c.add_argument("config")
     c.add_argument("cache", type=Path)
-    c.add_argument("lesions", type=Path)
     c.add_argument("model", help="name or ONNX file")
+    c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
     c.add_argument("--split", choices=["validation", "test"], default="validation")
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
@@ -54,7 +54,8 @@ def parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a subcommand and return its exit code."""
-    args = parser().parse_args(argv)
+    command = parser()
+    args = command.parse_args(argv)
     if args.command == "prepare":
         from bids_inpaint.training.prepare import prepare
 
@@ -72,10 +73,20 @@ def main(argv: list[str] | None = None) -> int:
     from bids_inpaint.training.config import Config
 
     config = Config.load(args.config)
+    if args.command in ("fit", "evaluate") and config.task == "inpaint" and not args.lesions:
+        command.error(f"{args.command} of an inpainting network needs --lesions")
     if args.command == "fit":
+        from bids_inpaint.training.extraction import BrainExtraction
         from bids_inpaint.training.fit import fit
+        from bids_inpaint.training.inpainting import Inpainting
 
-        print(fit(config, args.cache, args.lesions, args.run, args.device, args.threads, args.workers))
+        brain = config.task == "brain"
+        task = BrainExtraction(config, args.cache) if brain else Inpainting(config, args.cache, args.lesions)
+        print(fit(config, task, args.run, args.device, args.threads, args.workers))
+    elif args.command == "evaluate" and config.task == "brain":
+        from bids_inpaint.training.evaluate import evaluate_brain
+
+        evaluate_brain(config, args.cache, args.model, args.split, args.threads, args.output)
     elif args.command == "evaluate":
         from bids_inpaint.training.evaluate import evaluate
 

@@ -12,12 +12,12 @@ FOLDER = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class Data:
-    """Which subjects of the cache are for what."""
+    """Which subjects of the cache, as DATASET_sub-LABEL, or which label maps are for what."""
 
     train: list[str]
     validation: list[str]
     test: list[str]
-    leave_out_patients: list[str]
+    leave_out_patients: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -87,16 +87,41 @@ class Fit:
 
 @dataclass(frozen=True)
 class Config:
-    """Everything that defines a run, but for the data folder and the device."""
+    """Everything that defines a run, but for the data folder and the device.
+
+    Attributes
+    ----------
+    name : str
+    seed : int
+    network : dict
+        Arguments of :class:`bids_inpaint.training.networks.UNet`.
+    data : Data
+    fit : Fit
+    synthesis : Synthesis
+    task : {'inpaint', 'brain'}
+    blind : bool
+        Whether an inpainting network finds the lesions itself.
+    intensity : {'wm', 'mean', 'percentiles'}
+        What is 1 in the input of the network.
+    """
 
     name: str
     seed: int
-    blind: bool
-    intensity: str
     network: dict[str, Any]
     data: Data
     fit: Fit
     synthesis: Synthesis
+    task: str = "inpaint"
+    blind: bool = True
+    intensity: str = "wm"
+
+    def __post_init__(self):
+        if (self.task, self.intensity) not in [
+            ("inpaint", "wm"),
+            ("inpaint", "mean"),
+            ("brain", "percentiles"),
+        ]:
+            raise TypeError(f"task {self.task} with intensity {self.intensity} is unknown")
 
     @classmethod
     def load(cls, path: str | Path) -> Config:

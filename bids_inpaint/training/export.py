@@ -17,9 +17,16 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.networks import UNet
 
 LICENCES = {
-    "ds002748": "CC0, doi:10.18112/openneuro.ds002748.v1.0.5",
-    "lesions/patients": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7",
-    "lesions/shapes.npz": "Apache-2.0, CSIM Slicer-LesionSimulatorExtension",
+    "inpaint": {
+        "ds002748": "CC0, doi:10.18112/openneuro.ds002748.v1.0.5",
+        "lesions/patients": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7",
+        "lesions/shapes.npz": "Apache-2.0, CSIM Slicer-LesionSimulatorExtension",
+    },
+    "brain": {"head_labels": "Apache-2.0, SynthSeg (Billot et al. 2023)"},
+}
+INTENDED_USE = {
+    "inpaint": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
+    "brain": "Brain masks of whole-head MRI for the steps of bids_inpaint; not diagnosis.",
 }
 
 
@@ -55,24 +62,26 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "software": "bids_inpaint",
         "software_version": __version__,
         "name": config.name,
+        "task": config.task,
         "blind": config.blind,
         "intensity": config.intensity,
         "multiple": network.multiple,
-        "lesion_threshold": threshold,
+        **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
         "architecture": {"type": "UNet (Manjón 2020)", **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained": datetime.now(UTC).date().isoformat(),
         "steps": int(torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]),
-        "command": f"python -m bids_inpaint.training fit {config.name} CACHE LESIONS RUN",
+        "command": f"python -m bids_inpaint.training fit {config.name} CACHE RUN"
+        + (" --lesions LESIONS" if config.task == "inpaint" else ""),
         "data": {
             "train": config.data.train,
             "validation": config.data.validation,
             "test": config.data.test,
-            "licences": LICENCES,
+            "licences": LICENCES[config.task],
         },
         "scores": json.loads(scores.read_text()) if scores else {},
         "licence": "Apache-2.0",
-        "intended_use": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
+        "intended_use": INTENDED_USE[config.task],
         "sha256": hashlib.sha256(output.read_bytes()).hexdigest(),
     }
     output.with_suffix(".json").write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n")
