@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
+
+from bids_inpaint.space import bounding_box
 
 Array = np.ndarray
 
@@ -16,8 +19,10 @@ Array = np.ndarray
 GREY = 0.70
 #: Tissue probability above which the template is taken as pure white or grey matter.
 WM_CORE, GM_CORE = 0.95, 0.8
-#: The contrast of an image is stretched at most so much.
+#: The contrast of an image is stretched at most so much, and until its noise is what the networks were
+#: trained with (standard deviation as a fraction of white matter).
 EXPONENTS = (0.5, 4.0)
+NOISE = 0.035
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,9 @@ class Scale:
         """The scale that standardises a bias-corrected brain; the arguments are those of :func:`levels`."""
         white, grey = levels(image, mask, wm_prior, gm_prior)
         exponent = np.log(GREY) / np.log(np.clip(grey, 0.05, 0.99))
-        return cls(white, float(np.clip(exponent, *EXPONENTS)))
+        noise = noise_level(image, (wm_prior > WM_CORE) & mask) / white
+        limit = max(1.0, NOISE / noise) if noise else np.inf
+        return cls(white, float(min(np.clip(exponent, *EXPONENTS), limit)))
 
     def apply(self, image: Array) -> Array:
         """Standardise: white matter becomes 1, grey matter `GREY`, and 0 stays.
@@ -88,6 +95,14 @@ def levels(image: Array, mask: Array, wm_prior: Array, gm_prior: Array) -> tuple
     white = _median(image, (wm_prior > WM_CORE) & mask, "white")
     # CSF between the gyri is left out
     return white, _median(image, (gm_prior > GM_CORE) & mask & (image > 0.3 * white), "grey") / white
+
+
+def noise_level(image: Array, core: Array) -> float:
+    """Robust standard deviation of what varies within some 3 voxels inside `core`."""
+    box = bounding_box(core, margin=6)
+    part = np.asarray(image[box], np.float32)
+    fine = part - ndimage.gaussian_filter(part, 1.5)
+    return float(1.4826 * np.median(np.abs(fine[core[box]])))
 
 
 def _median(image: Array, core: Array, tissue: str) -> float:

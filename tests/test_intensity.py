@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bids_inpaint.intensity import GREY, Scale, levels
+from bids_inpaint.intensity import GREY, NOISE, Scale, levels
 
 
 @pytest.fixture
@@ -39,6 +39,14 @@ def test_bright_spots_are_not_blown_up():
 def test_images_without_contrast_are_stretched_to_a_limit(brain):
     image, *rest = brain
     assert Scale.measure(np.full_like(image, 7), *rest).exponent == 4
+
+
+def test_noise_is_not_stretched_beyond_what_the_networks_know(brain):
+    image, *rest = brain
+    noise = np.random.default_rng(0).normal(0, 0.02, image.shape)
+    flat = (1 + noise).astype(np.float32)
+    assert Scale.measure(flat, *rest).exponent == pytest.approx(NOISE / 0.02, rel=0.1)
+    assert Scale.measure((1 + 5 * noise).astype(np.float32), *rest).exponent == 1
 
 
 def test_a_brain_elsewhere_has_no_levels(brain):

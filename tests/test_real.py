@@ -10,10 +10,11 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers import write_card
 
 from bids_inpaint import images, lesions
 from bids_inpaint.metrics import dice, lesion_scores
-from bids_inpaint.space import Grid
+from bids_inpaint.space import WORKING_GRID, Grid
 
 
 def run(dataset: Path, root: Path, *labels: str) -> Path:
@@ -75,3 +76,24 @@ def test_full_head_with_thick_slices(head):
     assert dice(moved, template) > 0.85
     sidecar = json.loads(Path(f"{stem}_desc-inpainted_T1w.json").read_text())
     assert sidecar["SkullStripped"] is False
+
+
+def test_patients_get_lesion_free_targets(real_data, toy_model, tmp_path):
+    """prepare and targets, the first step of the paper: a target differs at the given lesions alone."""
+    pytest.importorskip("torch")
+    from bids_inpaint.training.data import subjects
+    from bids_inpaint.training.prepare import make_targets, prepare
+
+    ms, cache = real_data / "ms", tmp_path / "cache"
+    assert prepare(ms, cache, tmp_path / "work", 2, ("openms26",), ms / "derivatives/experts") == 1
+    (patient,) = subjects(cache)
+    expert = images.read(ms / "derivatives/experts/sub-openms26/anat/sub-openms26_label-lesion_mask.nii.gz")
+    assert patient.lesions.sum() == pytest.approx(expert[0].sum(), rel=0.1)
+    path = tmp_path / "masked.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path, blind=False)
+    assert make_targets(str(path), cache, 2) == 1
+    changed = np.asarray(patient.target) != np.asarray(patient.image)
+    # the toy leaves masked voxels at -1, which is no signal
+    assert changed[patient.lesions].mean() > 0.99
+    assert not changed[~lesions.near(patient.lesions, WORKING_GRID, 1.01)].any()
