@@ -261,3 +261,12 @@ def test_denoising_in_slabs_changes_nothing(here):
     )
     assert (one == three).all()
     assert (one != data).any()
+
+
+def test_results_of_another_version_are_not_reused(here):
+    data = np.zeros((4, 4, 4), np.float32)
+    files = {n: images.save(here / f"{n}.nii", data, Grid.of(data.shape, np.eye(4))) for n in ("a", "b")}
+    now, before = (Denoise(in_file=files["a"], mask_file=files["b"]).inputs for _ in range(2))
+    assert now.get_hashval()[1] == before.get_hashval()[1]
+    before.version = "0.0.1"
+    assert now.get_hashval()[1] != before.get_hashval()[1]

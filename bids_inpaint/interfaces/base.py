@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 
-from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, TraitedSpec
+from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, TraitedSpec, traits
+
+from bids_inpaint import __version__
 
 
 class InputSpec(BaseInterfaceInputSpec):
     """Inputs of a :class:`FileInterface`."""
+
+    version = traits.Str(__version__, usedefault=True, desc="results of another version aren't reused")
 
 
 class FileInterface(BaseInterface):
