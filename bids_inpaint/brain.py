@@ -9,7 +9,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.inference import Runtime, depth_to_space, pad_to_multiple, run_network, space_to_depth
+from bids_inpaint.inference import Runtime, run_on_volume
 from bids_inpaint.models import Model
 from bids_inpaint.space import Grid, resample
 
@@ -138,8 +138,7 @@ def extract_by_network(
     # what a voxel of 2 mm averages over
     blur = 0.4 * np.sqrt(np.maximum(EDGE**2 - grid.voxel_sizes**2, 0)) / grid.voxel_sizes
     low = resample(ndimage.gaussian_filter(data, blur), grid, cubes, order=1)
-    channels, crop = pad_to_multiple(space_to_depth(normalise(low)), model.multiple)
-    logits = depth_to_space(run_network(model, channels, runtime or Runtime())[crop])
+    logits = run_on_volume(model, normalise(low), runtime)
     # far from the border the logits would outweigh their neighbours
     mask = resample(np.clip(logits, -4, 4), cubes, grid, order=1, outside="nearest") > 0
     return _checked(mask, grid)

@@ -107,6 +107,12 @@ def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
     return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
 
 
+def run_on_volume(model: Model, volume: Array, runtime: Runtime | None = None) -> Array:
+    """Feed a volume with even numbers of voxels through a network and return one of its shape."""
+    padded, crop = pad_to_multiple(space_to_depth(volume), model.multiple)
+    return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
+
+
 def inpaint(
     model: Model,
     image: Array,
@@ -148,8 +154,7 @@ def inpaint(
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
         volume = np.where(lesions & mask, np.float32(MASKED), volume)
-    padded, crop = pad_to_multiple(space_to_depth(volume), model.multiple)
-    output = run_network(model, padded, runtime or Runtime())
+    output = run_on_volume(model, volume, runtime)
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")
-    return np.where(mask, scale.undo(depth_to_space(output[crop])), 0).astype(np.float32)
+    return np.where(mask, scale.undo(output), 0).astype(np.float32)

@@ -158,10 +158,7 @@ def evaluate_brain(
     for head in load_heads(labels, getattr(config.data, split)):
         for i in range(10):
             image, truth = make_head(head, draw_head(np.random.default_rng([99, i]), head, shape), shape)
-            channels, crop = inference.pad_to_multiple(
-                inference.space_to_depth(image.numpy()), model.multiple
-            )
-            logits = inference.depth_to_space(inference.run_network(model, channels, runtime)[crop])
+            logits = inference.run_on_volume(model, image.numpy(), runtime)
             found = largest_component(logits > 0)
             values.setdefault(head.name, []).append(dice(found, truth.numpy() > 0.5))
         print(head.name, [round(v, 3) for v in values[head.name]], flush=True)
