@@ -137,10 +137,10 @@ def _moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
     """A patient's lesions, shifted and perhaps mirrored as a whole."""
     shift = rng.normal(0, 2, 3)
     mirror = rng.random() < 0.5
-    return [mirror_voxels(voxels + shift) if mirror else voxels + shift for voxels in patient]
+    return [_mirror(voxels + shift) if mirror else voxels + shift for voxels in patient]
 
 
-def mirror_voxels(voxels: Voxels) -> Voxels:
+def _mirror(voxels: Voxels) -> Voxels:
     """Mirror voxels of the working grid about x = 0 mm, which is at voxel 90."""
     return np.column_stack([180 - voxels[:, 0], voxels[:, 1:]])
 
@@ -150,7 +150,7 @@ def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
     # small lesions are the most frequent, and the stored ones have at least 50 voxels
     scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
     moved = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
-    return mirror_voxels(moved) if rng.random() < 0.5 else moved
+    return _mirror(moved) if rng.random() < 0.5 else moved
 
 
 def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> ImageParameters:
