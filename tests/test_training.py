@@ -164,7 +164,7 @@ def test_patients_teach_their_targets(cache, shapes, tmp_path):
     np.save(folder / "lesions.npy", lesions)
     settings = config(tmp_path)
     with pytest.raises(ValueError, match="toy_sub-01 is a patient without a lesion-free target"):
-        [Patches(settings, tmp_path / "cache", Lesions.load(shapes)).patch(i) for i in range(10)]
+        [Patches(settings, tmp_path / "cache", Lesions.load(shapes)).sample(i) for i in range(10)]
     subject = subjects(tmp_path / "cache")[0]
     np.save(folder / "target.npy", np.where(lesions, 1.2, subject.image).astype(np.float16))
     rng = np.random.default_rng(0)
@@ -198,9 +198,9 @@ def test_training_resumes_to_the_same_weights(cache, shapes, tmp_path):
 
 def test_a_patch_depends_on_seed_and_index_alone(cache, shapes, tmp_path):
     data = Patches(config(tmp_path), cache, Lesions.load(shapes))
-    one, two = data.patch(11), data.patch(11)
+    one, two = data.sample(11), data.sample(11)
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    assert not torch.equal(one[0], data.patch(12)[0])
+    assert not torch.equal(one[0], data.sample(12)[0])
 
 
 def test_lesions_are_dark_inside_their_support_alone(cache, shapes):

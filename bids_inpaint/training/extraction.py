@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import IterableDataset
 
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.fit import Sums, mixed_precision
+from bids_inpaint.training.fit import Samples, Sums, mixed_precision
 from bids_inpaint.training.heads import Head, draw_head, make_head
 from bids_inpaint.training.inpainting import sub_volumes
 from bids_inpaint.training.networks import UNet
@@ -53,7 +51,7 @@ class BrainExtraction:
         return loss, {"dice": (2 * (found & truth).sum(), found.sum() + truth.sum())}
 
 
-class Heads(IterableDataset):
+class Heads(Samples):
     """Endless pictures of heads; picture *i* depends on the seed and on *i* alone.
 
     Yields
@@ -62,20 +60,11 @@ class Heads(IterableDataset):
     """
 
     def __init__(self, heads: list[Head], seed: int, size: int, first: int = 0, device: str = "cpu"):
-        self.heads, self.seed, self.first, self.device = heads, seed, first, device
+        super().__init__(first)
+        self.heads, self.seed, self.device = heads, seed, device
         self.shape = (size, size, size)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        if worker:
-            torch.set_num_threads(1)
-        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        index = self.first + start
-        while True:
-            yield self.picture(index)
-            index += step
-
-    def picture(self, index: int) -> tuple[Tensor, Tensor]:
+    def sample(self, index: int) -> tuple[Tensor, Tensor]:
         """Draw and make the picture of this index."""
         rng = np.random.default_rng([self.seed, index])
         head = self.heads[rng.integers(len(self.heads))]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import time
 from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
@@ -24,11 +24,33 @@ from bids_inpaint.training.networks import UNet
 Sums = dict[str, tuple[Tensor, Tensor]]
 
 
+class Samples(IterableDataset):
+    """Endless samples from an index on, divided among the worker processes.
+
+    Sample *i* depends on the seed and on *i* alone.
+    """
+
+    def __init__(self, first: int):
+        self.first = first
+
+    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
+        worker = torch.utils.data.get_worker_info()
+        if worker:
+            torch.set_num_threads(1)
+        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for index in itertools.count(self.first + start, step):
+            yield self.sample(index)
+
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Draw and make the sample of this index."""
+        raise NotImplementedError
+
+
 class Task(Protocol):
     """What a network learns."""
 
-    def samples(self, first: int, device: str) -> IterableDataset:
-        """Endless samples from an index on; sample *i* depends on the seed and on *i* alone."""
+    def samples(self, first: int, device: str) -> Samples:
+        """Endless samples from an index on."""
         ...
 
     def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
@@ -125,7 +147,7 @@ def _batches(task: Task, step: int, size: int, device: str, workers: int) -> Ite
         yield from DataLoader(samples, size, num_workers=workers, prefetch_factor=4 if workers else None)
     source = iter(samples)
     while True:
-        yield [torch.stack(t) for t in zip(*islice(source, size), strict=True)]
+        yield [torch.stack(t) for t in zip(*itertools.islice(source, size), strict=True)]
 
 
 def load_exported(network: nn.Module, path: Path) -> None:

@@ -9,13 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.data import IterableDataset
 
 from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, subjects
-from bids_inpaint.training.fit import Sums, mixed_precision
+from bids_inpaint.training.fit import Samples, Sums, mixed_precision
 from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
     change_contrast,
@@ -77,7 +76,7 @@ class Inpainting:
         }
 
 
-class Patches(IterableDataset):
+class Patches(Samples):
     """Endless samples; sample *i* depends on the seed and on *i* alone.
 
     Yields
@@ -89,24 +88,14 @@ class Patches(IterableDataset):
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
         self.config = config
         self.shapes = shapes
-        self.first = first
+        super().__init__(first)
         self.device = device
         self.subjects = subjects(cache, config.data.train)
         missing = set(config.data.train) - {s.name for s in self.subjects}
         if missing:
             raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-        worker = torch.utils.data.get_worker_info()
-        if worker:
-            torch.set_num_threads(1)
-        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        index = self.first + start
-        while True:
-            yield self.patch(index)
-            index += step
-
-    def patch(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         """Draw and make the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
         subject = self.subjects[rng.integers(len(self.subjects))]
