@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 import uuid
@@ -18,6 +19,8 @@ Array = np.ndarray
 Box = tuple[slice, ...]
 AXES: tuple[Literal["z"], Literal["x"], Literal["y"]] = ("z", "x", "y")
 _SLICES = 7
+#: Pixels per inch of the images in an SVG: two for a voxel of 1 mm.
+_DPI = 150
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
 
 
@@ -90,7 +93,7 @@ def flicker(
     from nireports.reportlets.mosaic import plot_registration
     from nireports.reportlets.utils import compose_view
 
-    _settle_matplotlib()
+    _settle_plotting()
     outline = _image(contour, box) if contour and images.read(contour)[0].any() else None
     panels = []
     for path, label in zip((before, after), labels, strict=True):
@@ -117,7 +120,7 @@ def contours(
     from nireports.reportlets.mosaic import plot_segs
     from nireports.reportlets.utils import compose_view
 
-    _settle_matplotlib()
+    _settle_plotting()
     panels = plot_segs(
         image_nii=_image(background, box), seg_niis=[_image(m, box) for m in masks],
         bbox_nii=_image(masks[0], box),
@@ -135,7 +138,7 @@ def overlay(
     from nireports._vendored.svgutils.transform import fromstring
     from nireports.reportlets.utils import compose_view, extract_svg
 
-    _settle_matplotlib()
+    _settle_plotting()
     panels = []
     for axis in AXES:
         with warnings.catch_warnings():
@@ -145,7 +148,7 @@ def overlay(
                 _image(values, box), bg_img=_image(background, box), display_mode=axis, cut_coords=cuts[axis],
                 threshold=limit / 10, vmax=limit, colorbar=axis == AXES[0], black_bg=True, annotate=True,
             )  # fmt: skip
-        panels.append(fromstring(extract_svg(display, compress=False)))
+        panels.append(fromstring(extract_svg(display, _DPI, compress=False)))
         display.close()
     compose_view(panels, [], out_file=out_file)
     return _settle(out_file)
@@ -163,13 +166,16 @@ def _image(path: str, box: Box | None = None):
     return image.slicer[box] if box else image
 
 
-def _settle_matplotlib() -> None:
+def _settle_plotting() -> None:
     import matplotlib
+    from nireports.reportlets import mosaic, utils
 
     matplotlib.use("Agg")
     matplotlib.rcParams["svg.hashsalt"] = "bids_inpaint"
     # matplotlib writes the date into every SVG unless this is set
     os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
+    # nireports draws everything at 300 without a choice, which takes four times as long
+    mosaic.extract_svg = functools.partial(utils.extract_svg, dpi=_DPI)
 
 
 def _settle(path: str) -> str:
