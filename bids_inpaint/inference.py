@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import ndimage
 
 from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
@@ -113,6 +114,11 @@ def run_on_volume(model: Model, volume: Array, runtime: Runtime | None = None) -
     return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
 
 
+def to_fill(lesions: Array) -> Array:
+    """What a non-blind network fills: a lesion mask dilated by a voxel, as its border is partly lesion."""
+    return ndimage.binary_dilation(lesions)
+
+
 def inpaint(
     model: Model,
     image: Array,
@@ -134,7 +140,7 @@ def inpaint(
     scale : Scale
         Of this image.
     lesions : array of bool, optional
-        Where to fill; needed by non-blind networks, ignored by blind ones.
+        The lesions; needed by non-blind networks, which fill them (:func:`to_fill`), ignored by blind ones.
     runtime : Runtime, optional
 
     Returns
@@ -153,7 +159,7 @@ def inpaint(
     if not model.blind:
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
-        volume = np.where(lesions & mask, np.float32(MASKED), volume)
+        volume = np.where(to_fill(lesions) & mask, np.float32(MASKED), volume)
     output = run_on_volume(model, volume, runtime)
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")

@@ -47,7 +47,8 @@ class LesionScores:
     dice, sensitivity, precision : float
         Voxel-wise, 0-1; NaN where undefined (nothing to find, nothing found).
     lesion_f1 : float
-        Lesion-wise; a lesion is hit if the other map shares at least one voxel with it.
+        Lesion-wise; a lesion is hit if the other map shares at least one voxel with it. NaN if both maps
+        are empty.
     volume, reference_volume : float
         In ml.
     """
@@ -94,7 +95,7 @@ def lesion_scores(found: Array, reference: Array, voxel_volume: float) -> Lesion
         dice=dice(found, reference),
         sensitivity=hit / n_reference if n_reference else float("nan"),
         precision=hit / n_found if n_found else float("nan"),
-        lesion_f1=2 * recall * precision / total if total > 0 else (0.0 if total == 0 else total),
+        lesion_f1=2 * recall * precision / total if total > 0 else (0.0 if n_lesions + n_marks else total),
         volume=n_found * voxel_volume / 1000,
         reference_volume=n_reference * voxel_volume / 1000,
     )

@@ -17,8 +17,8 @@ from bids_inpaint.training.fit import fit, load_exported  # noqa: E402
 from bids_inpaint.training.inpainting import (  # noqa: E402
     Inpainting,
     Patches,
+    given_mask,
     make_sample,
-    network_input,
     sub_volumes,
 )
 
@@ -237,12 +237,15 @@ def test_degradation_is_shared_by_both_versions():
     assert torch.equal(one[14:], two[14:])
 
 
-def test_non_blind_input_is_masked():
-    support = torch.zeros(1, 4, 4, 4)
-    support[0, 1, 1, 1] = 0.9
-    x = network_input(torch.ones(1, 4, 4, 4), support, blind=False)
-    assert (x == -1).sum() == 1
-    assert (network_input(torch.ones(1, 4, 4, 4), support, blind=True) == 1).all()
+def test_non_blind_networks_fill_the_same_in_training_and_in_use():
+    rng = np.random.default_rng(0)
+    support = torch.from_numpy(rng.random((2, 1, 9, 10, 11))) ** 8
+    brain = torch.from_numpy(rng.random(support.shape) < 0.9).float()
+    masks = given_mask(support, brain)
+    for mask, lesion, inside in zip(masks, support, brain, strict=True):
+        used = inference.to_fill(lesion[0].numpy() > 0.5) & (inside[0].numpy() > 0)
+        assert (mask[0].numpy() == used).all()
+        assert 0 < used.mean() < 1
 
 
 def test_export_computes_what_was_trained(cache, shapes, tmp_path):

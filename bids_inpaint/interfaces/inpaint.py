@@ -22,7 +22,7 @@ class InpaintInputSpec(InputSpec):
     mask_file = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
     gm_prior = File(exists=True, mandatory=True)
-    lesion_mask = File(exists=True, desc="where a non-blind network fills (working grid)")
+    lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
     model = traits.Str(mandatory=True)
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True)

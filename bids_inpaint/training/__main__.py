@@ -39,7 +39,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("cache", type=Path)
     c.add_argument("model", help="name or ONNX file")
     c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
-    c.add_argument("--split", choices=["validation", "test"], default="validation")
+    c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
 

@@ -12,7 +12,7 @@ from bids_inpaint import inference, lesions, models, template
 from bids_inpaint.brain import largest_component
 from bids_inpaint.images import read
 from bids_inpaint.intensity import Scale
-from bids_inpaint.metrics import dice, filling_scores, psnr
+from bids_inpaint.metrics import dice, filling_scores, lesion_scores, psnr
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, subjects
@@ -57,8 +57,9 @@ def evaluate(
 ) -> dict:
     """Score a network and print a table.
 
-    Every subject is shown once with painted lesions and once as it is. The patients that lend their
-    lesions are those the configuration leaves out of training.
+    Every subject is shown once with painted lesions and once as it is; a non-blind network gets the mask
+    of the lesions. The patients that lend their lesions are those the configuration
+    leaves out of training.
 
     Parameters
     ----------
@@ -66,7 +67,7 @@ def evaluate(
     cache, shapes_folder : Path
     model_name : str
         Shipped name or ONNX file.
-    split : {'validation', 'test'}
+    split : {'train', 'validation', 'test'}
     threads : int
     output : Path, optional
         JSON file for the scores.
@@ -74,7 +75,7 @@ def evaluate(
     Returns
     -------
     dict
-        Mean and standard deviation of each score, the λ sweep, and the subjects.
+        Mean and standard deviation of each score, the λ sweep of a blind network, and the subjects.
     """
     model = models.find(model_name)
     runtime = inference.Runtime(threads=threads)
@@ -83,7 +84,7 @@ def evaluate(
     files = template.prepare(template.DEFAULT, cache / "template")
     white_prior, grey_prior = (read(files.priors[tissue])[0] for tissue in ("WM", "GM"))
     rows: list[dict[str, float]] = []
-    sweep: dict[float, list[tuple[float, float]]] = {t: [] for t in THRESHOLDS}
+    sweep: dict[float, list[dict[str, float]]] = {t: [] for t in THRESHOLDS if model.blind}
     for subject in subjects(cache, getattr(config.data, split)):
         healthy = np.asarray(subject.image, np.float32)
         mask = healthy > 0
@@ -94,33 +95,36 @@ def evaluate(
         filled = inference.inpaint(model, lesioned, mask, scale, truth, runtime)
         clean_scale = Scale.measure(healthy, mask, white_prior, grey_prior)
         clean = inference.inpaint(model, healthy, mask, clean_scale, np.zeros_like(mask), runtime)
+        peak = float(healthy.max())
         row = filling_scores(filled, healthy, lesioned, truth).as_dict()
         row |= {
             "volume_ml": float(truth.sum() / 1000),
-            "whole_psnr": psnr(filled[mask], healthy[mask], float(healthy.max())),
+            "whole_psnr": psnr(filled[mask], healthy[mask], peak),
+            "voided_psnr": psnr(np.where(inference.to_fill(truth), 0, healthy)[mask], healthy[mask], peak),
             "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
-            "healthy_psnr": psnr(clean[mask], healthy[mask], float(healthy.max())),
+            "healthy_psnr": psnr(clean[mask], healthy[mask], peak),
         }
         for threshold, values in sweep.items():
             region = lesions.search_region(white, white_prior, WORKING_GRID)
             found = _found(scale.apply(lesioned), scale.apply(filled), white, region, threshold)
             false = _found(clean_scale.apply(healthy), clean_scale.apply(clean), white, region, threshold)
-            values.append((dice(found, truth & white), float(false.sum() / 1000)))
+            reached = lesion_scores(found, truth & white, WORKING_GRID.voxel_volume)
+            values.append(
+                {
+                    "dice": reached.dice,
+                    "lesion_f1": reached.lesion_f1,
+                    "volume_error_ml": abs(reached.volume - reached.reference_volume),
+                    "false_ml": float(false.sum() / 1000),
+                }
+            )
         rows.append(row)
         print(subject.name, {k: round(v, 3) for k, v in row.items()}, flush=True)
     scores = {
         "split": split,
         "subjects": getattr(config.data, split),
-        **{
-            k: {"mean": float(np.mean([r[k] for r in rows])), "sd": float(np.std([r[k] for r in rows]))}
-            for k in rows[0]
-        },
+        **{k: _spread([r[k] for r in rows]) for k in rows[0]},
         "threshold_sweep": {
-            str(t): {
-                "dice": float(np.mean([v[0] for v in vs])),
-                "false_ml": float(np.mean([v[1] for v in vs])),
-            }
-            for t, vs in sweep.items()
+            str(t): {k: _spread([v[k] for v in values]) for k in values[0]} for t, values in sweep.items()
         },
     }
     print(json.dumps(scores, indent=1))
@@ -171,6 +175,10 @@ def evaluate_brain(
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
     return scores
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    return {"mean": float(np.mean(values)), "sd": float(np.std(values))}
 
 
 def _found(

@@ -50,7 +50,10 @@ class Inpainting:
     def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch of :class:`Patches`, and squared errors for the log."""
         image, healthy, support = (t[:, None] for t in batch)
-        given = network_input(image, support, self.config.blind)
+        given = image
+        if not self.config.blind:
+            support = given_mask(support, healthy)
+            given = torch.where(support > 0, MASKED, image)
         x, target, lesion, before = (
             sub_volumes(t, network.multiple).contiguous(memory_format=torch.channels_last_3d)
             for t in (given, healthy, support, image)
@@ -159,11 +162,20 @@ def _crop(image: np.ndarray, box: tuple[slice, ...], flip: bool) -> np.ndarray:
     return np.asarray(image[first.clip(0), box[1], box[2]], dtype=np.float32)
 
 
-def network_input(lesioned: Tensor, support: Tensor, blind: bool) -> Tensor:
-    """What the network sees, of the shape of both: lesions as they are (blind), or masked by -1."""
-    if blind:
-        return lesioned
-    return torch.where(support > 0.1, torch.full_like(lesioned, MASKED), lesioned)
+def given_mask(support: Tensor, healthy: Tensor) -> Tensor:
+    """What a non-blind network fills, 0 or 1, (N, 1, D, H, W): see :func:`bids_inpaint.inference.to_fill`.
+
+    Parameters
+    ----------
+    support : Tensor
+        How much of each voxel is lesion, 0-1.
+    healthy : Tensor
+        0 outside the brain.
+    """
+    lesion = (support > 0.5).float()
+    kernels = [[3, 1, 1], [1, 3, 1], [1, 1, 3]]
+    grown = [functional.max_pool3d(lesion, k, 1, [n // 2 for n in k]) for k in kernels]
+    return torch.stack(grown).amax(0) * (healthy > 0)
 
 
 def sub_volumes(volume: Tensor, multiple: int) -> Tensor:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 from nipype.pipeline import engine as pe
-from scipy import ndimage
 
 from bids_inpaint import bids, images, inference, models, template
 from bids_inpaint.files import replacing
@@ -115,13 +114,11 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
     patients = [s for s in subjects(cache) if s.patient]
     for patient in patients:
         image = np.asarray(patient.image, np.float32)
-        # the borders of a mask are partly lesion
-        lesions = ndimage.binary_dilation(patient.lesions)
         runtime = inference.Runtime(threads=threads)
         scale = Scale.measure(image, image > 0, *priors)
-        filled = inference.inpaint(model, image, image > 0, scale, lesions, runtime)
+        filled = inference.inpaint(model, image, image > 0, scale, patient.lesions, runtime)
         with replacing(patient.folder / "target.npy") as part:
-            np.save(part, np.where(lesions, filled, image).astype(np.float16))
+            np.save(part, np.where(inference.to_fill(patient.lesions), filled, image).astype(np.float16))
     return len(patients)
 
 
