@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-from contextlib import redirect_stdout
 from itertools import product
 
 import numpy as np
@@ -11,7 +9,7 @@ from scipy import ndimage
 
 from bids_inpaint.inference import Runtime, run_on_volume
 from bids_inpaint.models import Model
-from bids_inpaint.space import Grid, resample
+from bids_inpaint.space import Grid, bounding_box, resample
 
 #: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
 BRAIN_VOLUME = (0.5e6, 2.3e6)
@@ -69,33 +67,6 @@ def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
     return mask if low < mask.sum() * grid.voxel_volume < high else None
 
 
-def extract(data: np.ndarray, grid: Grid) -> np.ndarray:
-    """Brain mask of a full head, by the surface model of Smith 2002 (BET).
-
-    Raises
-    ------
-    ValueError
-        If what was found is no brain by its volume.
-    """
-    import nibabel as nib
-    from brainextractor import BrainExtractor
-
-    # BET's surface evolves in voxels: give it cubes
-    edge = 1.5
-    extent = grid.voxel_sizes * grid.shape
-    shape = np.maximum(np.round(extent / edge), 2).astype(int)
-    zoom = np.diag([*(np.array(grid.shape) / shape), 1.0])
-    zoom[:3, 3] = (np.diag(zoom)[:3] - 1) / 2
-    cubes = Grid.of(shape, grid.matrix @ zoom)
-    low = resample(data, grid, cubes, order=1)
-    # it prints every one of its thousand iterations
-    with redirect_stdout(io.StringIO()):
-        bet = BrainExtractor(img=nib.Nifti1Image(low, np.diag([edge, edge, edge, 1.0])))
-        bet.run()
-    mask = resample(bet.compute_mask(), cubes, grid, order=1) > 0.5
-    return _checked(mask, grid)
-
-
 def _checked(mask: np.ndarray, grid: Grid) -> np.ndarray:
     mask = ndimage.binary_fill_holes(largest_component(mask))
     volume = mask.sum() * grid.voxel_volume
@@ -114,9 +85,7 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     return (np.clip(scaled, 0, 1) * (volume != 0)).astype(np.float32)
 
 
-def extract_by_network(
-    data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None = None
-) -> np.ndarray:
+def extract(data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None = None) -> np.ndarray:
     """Brain mask of a full head of any contrast, by a network on 2 mm voxels.
 
     Parameters
@@ -180,5 +149,8 @@ def trim(
         How far outside the template's brain the mask may reach, in mm.
     """
     outside = ndimage.distance_transform_edt(~template, sampling=template_grid.voxel_sizes)
-    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1) > 0.5
-    return ndimage.binary_fill_holes(largest_component(mask & allowed))
+    box = bounding_box(mask)
+    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1, box=box)[box] > 0.5
+    out = np.zeros_like(mask)
+    out[box] = ndimage.binary_fill_holes(largest_component(mask[box] & allowed))
+    return out

@@ -1,8 +1,12 @@
+import nibabel as nib
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from bids_inpaint import brain, images
+from bids_inpaint import brain, images, models
 from bids_inpaint.demo import acquire, tilted
+from bids_inpaint.metrics import dice
+from bids_inpaint.space import Grid
 
 
 def ellipsoid(shape, axes):
@@ -42,6 +46,37 @@ def test_heads_are_not_taken_for_stripped(stripped):
     # air set to zero, but scalp around the brain
     head = ellipsoid(data.shape, (46, 56, 48))
     assert brain.stripped_mask(np.where(data > 0, data, 300 * head), grid) is None
+
+
+@pytest.fixture(scope="module")
+def head(stripped):
+    """The brain in a head: bright scalp beyond a dark gap, noise, and a neck."""
+    data, grid = stripped
+    mask = brain.stripped_mask(data, grid)
+    away = ndimage.distance_transform_edt(~mask, sampling=grid.voxel_sizes)
+    rng = np.random.default_rng(2)
+    level = np.median(data[mask])
+    scalp = (away > 5) & (away < 12)
+    whole = np.where(scalp, 1.1 * level, data) + rng.rayleigh(0.02 * level, data.shape)
+    return whole.astype(np.float32), mask, grid
+
+
+def test_brains_of_heads_are_extracted(head):
+    data, mask, grid = head
+    found = brain.extract(data, grid, models.find(models.BRAIN, "brain"))
+    assert dice(found, mask) > 0.93
+
+
+def test_extraction_does_not_depend_on_how_voxels_are_stored(head):
+    """The same head stored with other axes, flipped, in other units: the same mask at the same place."""
+    data, _, grid = head
+    model = models.find(models.BRAIN, "brain")
+    one = brain.extract(data, grid, model)
+    turned = nib.Nifti1Image(900 * data, grid.matrix).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
+    other = brain.extract(turned.get_fdata(dtype=np.float32), Grid.of(turned.shape, turned.affine), model)
+    back = np.flip(other.transpose(2, 0, 1), (0, 2))
+    assert back.shape == one.shape
+    assert dice(back, one) > 0.998
 
 
 def test_empty_foreground():

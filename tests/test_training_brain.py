@@ -89,7 +89,7 @@ def test_picture_and_mask_belong_together(head, seed):
     means = np.array([1.0 if label in (2, 3, 4) else 0.2 * (label > 0) for label in head.classes])
     plain = replace(
         drawn, means=means, deviations=0 * means, bias=0 * drawn.bias, blur=(0, 0, 0), thickness=(1, 1, 1),
-        noise=0.0, gamma=1.0,
+        noise=0.0, gamma=1.0, surroundings=None,
     )  # fmt: skip
     image, truth = make_head(head, plain, SHAPE)
     assert image.min() >= 0
@@ -117,7 +117,7 @@ def test_trained_extractor_is_no_inpainting_network(folder, tmp_path):
     # an untrained one finds no brain of a brain's volume
     grid = Grid.of((40, 48, 40), np.diag([4.0, 4, 4, 1]))
     with pytest.raises(ValueError, match="the brain extracted measures"):
-        brain.extract_by_network(np.random.default_rng(0).random(grid.shape).astype(np.float32), grid, model)
+        brain.extract(np.random.default_rng(0).random(grid.shape).astype(np.float32), grid, model)
 
 
 def test_missing_label_maps_are_named(folder):

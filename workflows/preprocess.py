@@ -66,7 +66,10 @@ def init_preprocess_wf(
         name="outputnode",
     )  # fmt: skip
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
-    mask = pe.Node(BrainMask(skull_strip=skull_strip, source=source), name="mask", mem_gb=2)
+    mask = pe.Node(
+        BrainMask(skull_strip=skull_strip, source=source, num_threads=omp_nthreads),
+        name="mask", n_procs=omp_nthreads, mem_gb=2,
+    )  # fmt: skip
     if brain_mask:
         mask.inputs.precomputed = brain_mask
     denoise = pe.Node(
@@ -117,17 +120,18 @@ def init_preprocess_wf(
 
 
 def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> str:
+    network = "a 3D U-Net trained on heads of any contrast drawn from label maps [as in @synthstrip]"
     if brain_mask:
         brain = "A precomputed brain mask was used. "
     elif skull_strip == "skip":
         brain = "The T1w image was taken as already skull-stripped. "
     elif skull_strip == "force":
-        brain = "The brain was extracted with a deformable surface model [@bet]. "
+        brain = f"The brain was extracted with {network}. "
     else:
         brain = (
             "Images that were already skull-stripped were recognised by their constant background; "
-            "of all others the brain was extracted with a deformable surface model [@bet], and the mask "
-            "was cut to within 4 mm of the registered template's brain. "
+            f"of all others the brain was extracted with {network}, and the mask was cut to within 4 mm "
+            "of the registered template's brain. "
         )
     affine = (
         "A precomputed affine was used"

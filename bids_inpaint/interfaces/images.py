@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import brain, images
+from bids_inpaint import brain, images, models
+from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.space import WORKING_GRID, bounding_box, resample
 
@@ -34,6 +35,7 @@ class BrainMaskInputSpec(InputSpec):
     source = traits.Str(desc="name of the T1w for messages")
     precomputed = File(exists=True, desc="mask of an earlier run or another tool")
     skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 
 class BrainMaskOutputSpec(TraitedSpec):
@@ -70,7 +72,8 @@ class BrainMask(FileInterface):
             if stripped is not None:
                 return stripped, "stripped"
         try:
-            return brain.extract(data, grid), "extracted"
+            model = models.find(models.BRAIN, "brain")
+            return brain.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
         except Exception as error:
             raise images.InputError(
                 f"No brain was found in {name} ({error}): check that it is a whole-head T1w, or give "
@@ -135,7 +138,8 @@ class ToWorkingGrid(FileInterface):
                 f"{self.inputs.in_file} lies outside the template after the affine: "
                 "check the orientation in its header."
             )
-        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3) * mask_out
+        inside = bounding_box(mask_out)
+        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, box=inside) * mask_out
         return {
             "out_file": images.save(
                 within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4

@@ -62,13 +62,18 @@ class Head:
             data[data == right] = left
         data = data[bounding_box(data > 0, margin=2)]
         classes, labels = np.unique(data, return_inverse=True)
-        tissue = (data > 0) & (data < EXTRACEREBRAL) & (data != CSF)
+        tissue = is_tissue(data)
         return cls(
             path.name.split(".")[0],
             classes.tolist(),
             torch.from_numpy(labels.reshape(data.shape).astype(np.uint8)),
             torch.from_numpy(brain_of(tissue).astype(np.uint8)),
         )
+
+
+def is_tissue(label):
+    """Whether a label (or which of an array) is brain tissue or a ventricle."""
+    return (label > 0) & (label < EXTRACEREBRAL) & (label != CSF)
 
 
 def brain_of(tissue: np.ndarray, radius: int = 5) -> np.ndarray:
@@ -104,7 +109,7 @@ class HeadParameters:
     view : tuple of slice
         Field of view in the volume; all else is 0.
     surroundings : float or None
-        Distance from the brain in mm beyond which all is removed, as in a stripped image.
+        Distance from the brain's tissue in mm beyond which all is removed, as in a stripped image.
     deface : array of float, shape (4,), or None
         Removes what lies beyond this plane (normal, and distance from the brain in mm).
     seed : int
@@ -154,7 +159,7 @@ def draw_head(rng: np.random.Generator, head: Head, shape: tuple[int, int, int])
         noise=float(rng.uniform(0, 0.08) if rng.random() < 0.8 else 0),
         gamma=float(np.exp(rng.normal(0, 0.2))),
         view=(view[0], view[1], view[2]),
-        surroundings=float(rng.uniform(0, 8)) if rng.random() < 0.07 else None,
+        surroundings=float(rng.uniform(0, 6)) if rng.random() < 0.2 else None,
         deface=draw_plane(rng) if rng.random() < 0.3 else None,
         seed=int(rng.integers(2**31)),
     )
@@ -247,7 +252,8 @@ def make_head(head: Head, p: HeadParameters, shape: tuple[int, int, int]) -> tup
         height = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) * EDGE @ normal
         seen = seen * (height < height[brain > 0.5].max() + p.deface[3])
     if p.surroundings is not None:
-        away = ndimage.distance_transform_edt((brain < 0.5).numpy(), sampling=EDGE)
+        tissue = torch.tensor([is_tissue(label) for label in head.classes])[labels]
+        away = ndimage.distance_transform_edt(~tissue.numpy(), sampling=EDGE)
         seen = seen * torch.from_numpy(away <= p.surroundings)
     image, brain = image * seen, brain * (seen > 0)
     return torch.from_numpy(normalise(image.numpy())), brain
