@@ -99,7 +99,7 @@ def fit(
     torch.set_num_threads(threads)
     network = UNet(**config.network).to(device)
     if schedule.start:
-        load_exported(network, models.find(schedule.start).path)
+        load_exported(network, models.find(schedule.start, config.task).path)
     network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
     optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)

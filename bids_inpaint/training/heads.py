@@ -28,6 +28,8 @@ RIGHT_TO_LEFT = {
     58: 26, 60: 28, 62: 30, 137: 136, 164: 163,
 }  # fmt: skip
 CSF = 24
+#: Fluid this far outside the closed brain belongs to it, in mm; as in most masks in use.
+RIM = 1.5
 #: Labels from here on are outside the brain and its fluid.
 EXTRACEREBRAL = 500
 WHITE, GREY, FLUID = (2, 7, 16, 28, 85), (3, 8, 10, 11, 12, 13, 17, 18, 26), (4, 5, 14, 15, CSF)
@@ -45,7 +47,7 @@ class Head:
     labels : Tensor of uint8, shape (D, H, W)
         Index into `classes`, 1 mm.
     brain : Tensor of uint8
-        Brain with the fluid in its sulci and ventricles.
+        Brain with the fluid in its sulci, its ventricles and in a rim around it.
     """
 
     name: str
@@ -62,12 +64,13 @@ class Head:
             data[data == right] = left
         data = data[bounding_box(data > 0, margin=2)]
         classes, labels = np.unique(data, return_inverse=True)
-        tissue = is_tissue(data)
+        closed = brain_of(is_tissue(data))
+        brain = closed | ((data == CSF) & (ndimage.distance_transform_edt(~closed) <= RIM))
         return cls(
             path.name.split(".")[0],
             classes.tolist(),
             torch.from_numpy(labels.reshape(data.shape).astype(np.uint8)),
-            torch.from_numpy(brain_of(tissue).astype(np.uint8)),
+            torch.from_numpy(brain.astype(np.uint8)),
         )
 
 
