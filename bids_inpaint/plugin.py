@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import forkserver, get_context
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 
 NIPYPE_LOGGERS = ("nipype.workflow", "nipype.interface", "nipype.utils")
+
+
+#: What the steps import, some seconds' worth: once, before the workers are forked.
+PRELOADED = [
+    "ants",
+    "nireports.reportlets.mosaic",
+    "nilearn.plotting",
+    "bids_inpaint.interfaces.ants",
+    "bids_inpaint.interfaces.derivatives",
+    "bids_inpaint.interfaces.figures",
+    "bids_inpaint.interfaces.images",
+    "bids_inpaint.interfaces.inpaint",
+]
+
+
+def prepare_workers() -> None:
+    """Begin the imports of the workers to come, in the background."""
+    multiprocessing.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()
 
 
 def set_nipype_level(level: int) -> None:

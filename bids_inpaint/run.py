@@ -43,6 +43,10 @@ def run_participants(settings: Settings) -> int:
         raise InputError(f"Network {model.name} isn't blind: give it masks with --lesion-masks.")
     if settings.clean_workdir:
         _clean(settings.work_dir)
+    if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
+        from bids_inpaint.plugin import prepare_workers
+
+        prepare_workers()
     files = template.prepare(settings.template, settings.work_dir)
 
     from bids_inpaint import dataset

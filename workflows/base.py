@@ -82,7 +82,7 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
         omp_nthreads=threads,
     )
     inpaint.inputs.inputnode.t1w = image.path
-    segment = init_segment_wf(template=template, sloppy=settings.sloppy)
+    segment = init_segment_wf(template=template, omp_nthreads=threads, sloppy=settings.sloppy)
     lesions = init_lesions_wf(
         template=template,
         threshold=threshold,

@@ -12,6 +12,7 @@ from bids_inpaint.template import TISSUES, TemplateFiles
 def init_segment_wf(
     *,
     template: TemplateFiles,
+    omp_nthreads: int = 1,
     sloppy: bool = False,
     name: str = "segment_wf",
 ) -> pe.Workflow:
@@ -38,9 +39,9 @@ def init_segment_wf(
     outputnode = pe.Node(IdentityInterface(fields=["csf", "gm", "wm", "dseg"]), name="outputnode")
     atropos = pe.Node(
         SegmentAtropos(
-            priors=[template.priors[t] for t in TISSUES], sloppy=sloppy
+            priors=[template.priors[t] for t in TISSUES], num_threads=omp_nthreads, sloppy=sloppy
         ),
-        name="atropos", mem_gb=3,
+        name="atropos", n_procs=omp_nthreads, mem_gb=3,
     )  # fmt: skip
     workflow.connect([
         (inputnode, atropos, [("in_file", "in_file"), ("mask_file", "mask_file")]),

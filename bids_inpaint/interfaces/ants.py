@@ -1,14 +1,20 @@
-"""ANTs steps through antspyx. ``import ants`` takes seconds, so it happens inside the node."""
+"""ANTs steps through antspyx: every call is made in a process of its own.
+
+ITK reads its number of threads at the first filter of a process, and can't change it later. With more than
+one, some filters give another result each time: registration adds up in another order, and the threads of
+the denoising filter write into each other's borders.
+"""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import tempfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
@@ -18,13 +24,49 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.space import Grid, bounding_box
 
 
-def _import_ants(threads: int, seed: int = 0):
-    # ITK reads its thread count at the first filter of a process
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
-    import ants
+def _alone(function: Callable, *args, threads: int = 1):
+    """Call a function in a process of its own."""
+    return _each_alone(function, [args], threads)[0]
 
-    ants.config._random_seed = seed + 1  # 0 would mean the clock
-    return ants
+
+def _each_alone(function: Callable, calls: list[tuple], threads: int = 1) -> list:
+    """Make calls at the same time, each in a process of its own."""
+    in_worker = multiprocessing.parent_process() is not None
+    if in_worker:
+        # it runs no filter itself, and what it imports once serves every step
+        import ants  # noqa: F401
+    context: Any = multiprocessing.get_context("fork" if in_worker else "spawn")
+    jobs = []
+    for args in calls:
+        receiver, sender = context.Pipe(duplex=False)
+        process = context.Process(target=_answer, args=(sender, threads, function, args))
+        process.start()
+        sender.close()
+        jobs.append((process, receiver))
+    return [_outcome(process, receiver) for process, receiver in jobs]
+
+
+def _answer(sender: Connection, threads: int, function: Callable, args: tuple) -> None:
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
+    try:
+        answer = function(*args)
+    except Exception as error:
+        answer = error
+    sender.send(answer)
+
+
+def _outcome(process, receiver: Connection):
+    try:
+        answer = receiver.recv()
+    except EOFError:
+        process.join()
+        raise RuntimeError(
+            f"A process of ANTs was killed (exit code {process.exitcode}), probably for want of memory."
+        ) from None
+    process.join()
+    if isinstance(answer, Exception):
+        raise answer
+    return answer
 
 
 @contextmanager
@@ -53,22 +95,6 @@ def _to_ants(ants, data: np.ndarray, grid: Grid):
 def _nearest_rotation(direction: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(direction)
     return u @ vt
-
-
-def _alone(function, *args):
-    """Call a function in a process of its own (see :func:`_each_alone`)."""
-    return _each_alone(function, [args])[0]
-
-
-def _each_alone(function, calls: list[tuple]) -> list:
-    """Make calls at the same time, each in a process of its own, with one thread.
-
-    ITK can't change its number of threads later in a process. Some of its filters give another result
-    each time with more than one: registration adds up in another order, and the threads of the
-    denoising filter write into each other's borders.
-    """
-    with ProcessPoolExecutor(len(calls), mp_context=get_context("spawn")) as pool:
-        return [job.result() for job in [pool.submit(function, *args) for args in calls]]
 
 
 class DenoiseInputSpec(InputSpec):
@@ -120,7 +146,8 @@ def _slabs(data: np.ndarray, mask: np.ndarray, count: int) -> list[tuple[np.ndar
 
 
 def _denoise(data: np.ndarray, mask: np.ndarray, own: slice) -> np.ndarray:
-    ants = _import_ants(1)
+    import ants
+
     grid = Grid.of(data.shape, np.eye(4))
     out = ants.denoise_image(
         _to_ants(ants, data, grid), mask=_to_ants(ants, mask, grid), noise_model="Rician", r=1
@@ -163,7 +190,9 @@ class RegisterAffine(FileInterface):
 
 
 def _affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, seed: int) -> np.ndarray:
-    ants = _import_ants(1, seed)
+    import ants
+
+    ants.config._random_seed = seed + 1  # 0 would mean the clock
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
@@ -208,18 +237,16 @@ class CorrectBias(FileInterface):
     output_spec = CorrectBiasOutputSpec
 
     def process(self, runtime) -> dict:
-        ants = _import_ants(self.inputs.num_threads)
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
         box = bounding_box(mask, margin=4)
-        crop = Grid.of(data[box].shape, grid.matrix)
-        inside = ants.n4_bias_field_correction(
+        inside = _alone(
+            _bias,
             # the log of N4 needs positive values
-            _to_ants(ants, np.maximum(data[box], 1e-3 * data[mask].mean()), crop),
-            mask=_to_ants(ants, mask[box], crop),
-            shrink_factor=8 if self.inputs.sloppy else 4,
-            return_bias_field=True,
-        ).numpy()
+            np.maximum(data[box], 1e-3 * data[mask].mean()), mask[box], grid.matrix,
+            8 if self.inputs.sloppy else 4,
+            threads=self.inputs.num_threads,
+        )  # fmt: skip
         # beyond the box the field goes on as at its border
         margins = [(s.start, n - s.stop) for s, n in zip(box, data.shape, strict=True)]
         field = np.pad(np.maximum(inside, 1e-3), margins, mode="edge")
@@ -231,10 +258,23 @@ class CorrectBias(FileInterface):
         }
 
 
+def _bias(data: np.ndarray, mask: np.ndarray, matrix: np.ndarray, shrink: int) -> np.ndarray:
+    import ants
+
+    grid = Grid.of(data.shape, matrix)
+    return ants.n4_bias_field_correction(
+        _to_ants(ants, data, grid),
+        mask=_to_ants(ants, mask, grid),
+        shrink_factor=shrink,
+        return_bias_field=True,
+    ).numpy()
+
+
 class SegmentAtroposInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
     priors = InputMultiObject(File(exists=True), mandatory=True, desc="CSF, GM, WM")
+    num_threads = traits.Int(1, usedefault=True, nohash=True)
     sloppy = traits.Bool(False, usedefault=True)
 
 
@@ -252,30 +292,18 @@ class SegmentAtropos(FileInterface):
     output_spec = SegmentAtroposOutputSpec
 
     def process(self, runtime) -> dict:
-        # it has little use for more threads
-        ants = _import_ants(1)
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
-        priors = [images.read(p)[0] for p in self.inputs.priors]
         box = bounding_box(mask, margin=1)
-        crop = Grid.of(data[box].shape, np.eye(4))
-        with _scratch(runtime.cwd):
-            result = ants.atropos(
-                a=_to_ants(ants, data[box], crop),
-                x=_to_ants(ants, mask[box], crop),
-                i=[_to_ants(ants, np.clip(p[box], 1e-3, 1), crop) for p in priors],
-                priorweight=0.25,
-                m="[0.1,1x1x1]",
-                c="[1,0]" if self.inputs.sloppy else "[3,0]",
-                # all voxels are updated at once: one after another takes half as long again
-                g="0",
-                # a constant seed
-                r=0,
-            )
+        priors = [np.clip(images.read(p)[0][box], 1e-3, 1) for p in self.inputs.priors]
+        posteriors = _alone(
+            _atropos, data[box], mask[box], priors, 1 if self.inputs.sloppy else 3, runtime.cwd,
+            threads=self.inputs.num_threads,
+        )  # fmt: skip
         full = []
-        for posterior in result["probabilityimages"]:
+        for posterior in posteriors:
             volume = np.zeros(data.shape, np.float32)
-            volume[box] = np.clip(posterior.numpy(), 0, 1) * mask[box]
+            volume[box] = np.clip(posterior, 0, 1) * mask[box]
             full.append(volume)
         outputs = {
             key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)
@@ -285,3 +313,25 @@ class SegmentAtropos(FileInterface):
         labels = np.where(mask, np.stack([gm, wm, csf]).argmax(0) + 1, 0)
         outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4)
         return outputs
+
+
+def _atropos(
+    data: np.ndarray, mask: np.ndarray, priors: list[np.ndarray], iterations: int, folder: str
+) -> list[np.ndarray]:
+    import ants
+
+    grid = Grid.of(data.shape, np.eye(4))
+    with _scratch(folder):
+        result = ants.atropos(
+            a=_to_ants(ants, data, grid),
+            x=_to_ants(ants, mask, grid),
+            i=[_to_ants(ants, p, grid) for p in priors],
+            priorweight=0.25,
+            m="[0.1,1x1x1]",
+            c=f"[{iterations},0]",
+            # all voxels are updated at once: one after another takes half as long again
+            g="0",
+            # a constant seed
+            r=0,
+        )
+    return [p.numpy() for p in result["probabilityimages"]]
