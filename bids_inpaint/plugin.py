@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, get_context
@@ -46,6 +47,15 @@ def set_nipype_level(level: int) -> None:
 def _begin_worker(cwd: str, level: int) -> None:
     process_initializer(cwd)
     set_nipype_level(level)
+    threading.Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(scheduler) -> None:
+    """End this worker when its scheduler is killed: it would wait for work for ever."""
+    scheduler.join()
+    for child in multiprocessing.active_children():
+        child.kill()
+    os._exit(1)
 
 
 class ImageByImage(MultiProcPlugin):

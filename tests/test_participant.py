@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from helpers import write_nifti
 
@@ -211,16 +210,17 @@ def test_rerun_redoes_nothing(root, finished):
 def test_killed_and_resumed_run_gives_the_same_bytes(root, finished):
     """Also: two independent runs of the same command give the same bytes."""
     options = ("out2", "work2", "--participant-label", "sub-01")
-    process = subprocess.Popen(
-        command(root, *options), stderr=subprocess.PIPE, text=True, start_new_session=True
-    )
+    process = subprocess.Popen(command(root, *options), stderr=subprocess.PIPE, text=True)
     with process:
         assert process.stderr is not None
         for line in process.stderr:
             if "inpaint done" in line:
                 break
         time.sleep(1)
-        os.killpg(process.pid, signal.SIGKILL)
+        workers = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+    assert len(workers) > 2
+    assert psutil.wait_procs(workers, timeout=30)[1] == []
     assert not (root / "out2/sub-01.html").exists()
     assert not list((root / "out2").rglob("*T1w.nii.gz"))
     assert run(root, *options).returncode == 0
