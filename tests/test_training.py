@@ -7,7 +7,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint import inference, models  # noqa: E402
+from bids_inpaint import images, inference, models, template  # noqa: E402
 from bids_inpaint.space import WORKING_GRID  # noqa: E402
 from bids_inpaint.training import networks, synthesis  # noqa: E402
 from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
@@ -303,3 +303,30 @@ def test_shipped_configurations_keep_subjects_apart():
         assert not set(loaded.data.train) & {*loaded.data.validation, *loaded.data.test}
         # the tested patient lends no lesions
         assert loaded.task == "brain" or "openms26" in loaded.data.leave_out_patients
+
+
+def test_evaluation_scores_what_a_network_does(shapes, toy_model, tmp_path):
+    """The toy lifts dark tissue to 0.9 of white matter: lesions gain, and are left too dark."""
+    from bids_inpaint.training.__main__ import main
+
+    files = template.prepare(template.DEFAULT, tmp_path / "template")
+    brain, mask = images.read(files.t1w)[0], images.read(files.mask)[0] > 0
+    priors = {tissue: images.read(files.priors[tissue])[0] for tissue in ("GM", "WM")}
+    cache_subject(tmp_path / "cache/toy_sub-03", brain, mask, priors)
+    path = tmp_path / "toy.toml"
+    text = TOY.format(steps=1, blind="true").replace("test = []", 'test = ["toy_sub-03"]')
+    path.write_text(text.replace("leave_out_patients = []", 'leave_out_patients = ["a", "b"]'))
+    output, figure = tmp_path / "scores.json", tmp_path / "worst.png"
+    command = ["evaluate", str(path), str(tmp_path / "cache"), str(toy_model), "--lesions", str(shapes)]
+    assert main([*command, "--split", "test", "--output", str(output), "--figure", str(figure)]) == 0
+    scores = json.loads(output.read_text())
+    assert scores["subjects"] == ["toy_sub-03"]
+    mean = {key: value["mean"] for key, value in scores.items() if "mean" in value}
+    assert mean["bias"] == pytest.approx(-0.1, abs=0.03)
+    assert mean["psnr"] == pytest.approx(-20 * np.log10(mean["rmse"]))
+    assert mean["gain"] > 3
+    # it makes grey matter white as well
+    assert mean["whole_psnr"] < mean["voided_psnr"]
+    found = {float(t): sweep["dice"]["mean"] for t, sweep in scores["threshold_sweep"].items()}
+    assert found[0.15] > 0.7
+    assert figure.read_bytes().startswith(b"\x89PNG")

@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
+    c.add_argument("--figure", type=Path, help="image file for the three worst subjects (inpainting)")
 
     c = commands.add_parser("export", help="write a checkpoint as ONNX with its card")
     c.add_argument("config")
@@ -90,7 +91,9 @@ def main(argv: list[str] | None = None) -> int:
     elif args.command == "evaluate":
         from bids_inpaint.training.evaluate import evaluate
 
-        evaluate(config, args.cache, args.lesions, args.model, args.split, args.threads, args.output)
+        evaluate(
+            config, args.cache, args.lesions, args.model, args.split, args.threads, args.output, args.figure
+        )
     else:
         from bids_inpaint.training.export import export
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,7 @@ def evaluate(
     split: str,
     threads: int,
     output: Path | None,
+    figure: Path | None = None,
 ) -> dict:
     """Score a network and print a table.
 
@@ -71,6 +73,8 @@ def evaluate(
     threads : int
     output : Path, optional
         JSON file for the scores.
+    figure : Path, optional
+        Image file for the three subjects with the largest error.
 
     Returns
     -------
@@ -84,6 +88,7 @@ def evaluate(
     files = template.prepare(template.DEFAULT, cache / "template")
     white_prior, grey_prior = (read(files.priors[tissue])[0] for tissue in ("WM", "GM"))
     rows: list[dict[str, float]] = []
+    views: list[tuple[float, str, Sequence[np.ndarray]]] = []
     sweep: dict[float, list[dict[str, float]]] = {t: [] for t in THRESHOLDS if model.blind}
     for subject in subjects(cache, getattr(config.data, split)):
         healthy = np.asarray(subject.image, np.float32)
@@ -118,6 +123,8 @@ def evaluate(
                 }
             )
         rows.append(row)
+        title = f"{subject.name}: RMSE {row['rmse']:.3f}, gain {row['gain']:.1f} dB, SSIM {row['ssim']:.2f}"
+        views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
         print(subject.name, {k: round(v, 3) for k, v in row.items()}, flush=True)
     scores = {
         "split": split,
@@ -130,7 +137,50 @@ def evaluate(
     print(json.dumps(scores, indent=1))
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
+    if figure:
+        worst = sorted(views, key=lambda view: -view[0])[:3]
+        draw_slices(figure, [(title, slices) for _, title, slices in worst])
     return scores
+
+
+def worst_slice(
+    healthy: np.ndarray, lesioned: np.ndarray, filled: np.ndarray, lesion: np.ndarray
+) -> list[np.ndarray]:
+    """The axial slice with the most squared error in the lesions, of the three images and the lesions."""
+    z = int(((filled - healthy) ** 2 * lesion).sum((0, 1)).argmax())
+    return [v[::-1, :, z].T.copy() for v in (healthy, lesioned, filled, lesion)]
+
+
+def draw_slices(path: Path, cases: list[tuple[str, Sequence[np.ndarray]]]) -> None:
+    """Draw a row of pictures for each case: truth, input, output, and what is left in the lesions.
+
+    Parameters
+    ----------
+    path : Path
+        Of the image file.
+    cases : list of (str, list of array)
+        Title, and slices of :func:`worst_slice` with white matter at 1.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(13, 4.2 * len(cases)), layout="constrained")
+    FigureCanvasAgg(fig)
+    rows = fig.subfigures(len(cases), 1, squeeze=False)[:, 0]
+    for row, (title, (healthy, lesioned, filled, lesion)) in zip(rows, cases, strict=True):
+        row.suptitle(title)
+        axes = row.subplots(1, 4)
+        for axis, name, view in zip(
+            axes, ("healthy", "with lesions", "inpainted"), (healthy, lesioned, filled), strict=False
+        ):
+            axis.imshow(view, cmap="gray", vmin=0, vmax=1.4, origin="lower")
+            axis.set_title(name, fontsize=9)
+        left = np.where(lesion, filled - healthy, 0)
+        axes[3].imshow(left, cmap="RdBu_r", vmin=-0.3, vmax=0.3, origin="lower")
+        axes[3].set_title("error in the lesions (±0.3)", fontsize=9)
+        for axis in axes:
+            axis.set_axis_off()
+    fig.savefig(path, dpi=80)
 
 
 def evaluate_brain(
