@@ -61,7 +61,11 @@ class ImageParameters:
     gain : float
         Error of the white-matter level.
     seed : int
-        Of the noise and the texture.
+        Of the noise, the texture and the border of the mask.
+    rim : float
+        Voxels by which the brain mask is too wide (or too tight, if negative) on average.
+    rim_level : float
+        Intensity of what a wide mask holds, as a fraction of white matter.
     """
 
     grey: float
@@ -70,6 +74,12 @@ class ImageParameters:
     noise: float
     gain: float
     seed: int
+    rim: float = 0.0
+    rim_level: float = 0.0
+
+
+#: Where deep grey matter lies, in voxels of the working grid; lesions grow in it as in white matter.
+DEEP_GREY = (slice(52, 129), slice(88, 149), slice(60, 97))
 
 
 def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:
@@ -180,6 +190,8 @@ def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> Imag
         blur=(blur[0], blur[1], blur[2]),
         noise=float(rng.uniform(0, 0.035) if rng.random() < 0.7 else 0),
         gain=float(np.exp(rng.normal(0, 0.05))),
+        rim=float(rng.normal(0, 1.5)) if rng.random() < 0.4 else 0.0,
+        rim_level=float(rng.uniform(0.1, 1.1)),
         seed=int(rng.integers(2**31)),
     )
 
@@ -215,7 +227,8 @@ def paint(
     healthy : Tensor, shape (D, H, W)
         White matter 1, background 0.
     grey : float
-        Its grey-matter level; lesions grow in tissue brighter than halfway to white matter.
+        Its grey-matter level; lesions grow in tissue brighter than about halfway to white matter, and in
+        deep grey matter.
     lesions : sequence of LesionParameters
     corner : sequence of int
         Voxel of the working grid where the patch begins.
@@ -238,7 +251,8 @@ def paint(
         return image, support
     # soft white matter: 0 at half-way to grey, 1 close to white matter
     tissue = smooth(healthy, (0.7, 0.7, 0.7))
-    low = grey + 0.35 * (1 - grey)
+    low = torch.full(shape, grey + 0.35 * (1 - grey), device=device)
+    low[_part(DEEP_GREY, corner, shape)] = grey - 0.3 * (1 - grey)
     white = ((tissue - low) / (0.4 * (1 - grey))).clamp(0, 1)
     coarse = torch.randn([1, 1, *(max(2, n // 6) for n in shape)], generator=generator).to(device)
     texture = functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
@@ -266,6 +280,14 @@ def paint(
     return image, support
 
 
+def _part(box: Sequence[slice], corner: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    """What a patch holds of a box on the working grid."""
+    return tuple(
+        slice(*np.clip((s.start - c, s.stop - c), 0, n).tolist())
+        for s, c, n in zip(box, corner, shape, strict=True)
+    )
+
+
 def change_contrast(image: Tensor, grey: float, parameters: ImageParameters) -> Tensor:
     """Map grey matter to another level by a power law that leaves 0 and white matter alone."""
     exponent = np.log(parameters.grey) / np.log(min(grey, 0.95))
@@ -273,7 +295,7 @@ def change_contrast(image: Tensor, grey: float, parameters: ImageParameters) -> 
 
 
 def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tensor]:
-    """Give several versions of a patch the same bias, point spread, gain and noise.
+    """Give several versions of a patch the same bias, point spread, gain, noise and brain mask.
 
     The noise is the same in all, as the network shall not denoise.
     """
@@ -286,6 +308,22 @@ def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tens
         size=reference.shape, mode="trilinear",
     )[0, 0].exp()  # fmt: skip
     brain = (reference > 0).float()
+    if parameters.rim:
+        mask = shift_border(brain, parameters.rim, generator)
+        # scalp, fluid or vessels in place of what the image hasn't
+        residue = parameters.rim_level * (1 - brain)
+        volumes = [v + residue for v in volumes]
+        brain = mask
     return [
         ((smooth(v, parameters.blur) * field + noise) * parameters.gain).clamp(min=0) * brain for v in volumes
     ]
+
+
+def shift_border(mask: Tensor, distance: float, generator: torch.Generator) -> Tensor:
+    """Move the border of a mask outwards by about a distance in voxels, unevenly; at most some 4."""
+    sigma = 2.0
+    # a straight border becomes the normal distribution; no border where the patch ends
+    soft = smooth(mask, (sigma,) * 3) / smooth(torch.ones_like(mask), (sigma,) * 3)
+    coarse = torch.rand([1, 1, *(max(2, n // 12) for n in mask.shape)], generator=generator)
+    uneven = 2 * functional.interpolate(coarse, size=mask.shape, mode="trilinear")[0, 0].to(mask.device)
+    return (soft > torch.special.ndtr(-distance * uneven / sigma)).float()
