@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import write_dataset
 
 torch = pytest.importorskip("torch")
 
@@ -355,3 +356,19 @@ def test_evaluation_scores_what_a_network_does(shapes, toy_model, tmp_path):
     found = {float(t): sweep["dice"]["mean"] for t, sweep in scores["threshold_sweep"].items()}
     assert found[0.15] > 0.7
     assert figure.read_bytes().startswith(b"\x89PNG")
+
+
+def test_images_that_cannot_be_prepared_are_named(tmp_path, capfd):
+    from bids_inpaint.training.__main__ import main
+
+    name = "sub-01/anat/sub-01_T1w.nii.gz"
+    dataset = write_dataset(tmp_path / "bids", name)
+    (dataset / name).write_bytes(b"\x1f\x8b not an image")
+    cache, work = tmp_path / "cache", tmp_path / "work"
+    assert main(["prepare", str(dataset), str(cache), "-w", str(work)]) == 1
+    said = capfd.readouterr().err
+    assert "1 of 1 images could not be preprocessed" in said
+    assert "sub-01_T1w.nii.gz" in said
+    assert "Traceback" not in said
+    assert list((work / "crashes").glob("crash*"))
+    assert not subjects(cache)

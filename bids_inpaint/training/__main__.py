@@ -54,9 +54,18 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand and return its exit code."""
+    """Run a subcommand and return its exit code: 0, or 1 after a sentence about what was wrong."""
     command = parser()
     args = command.parse_args(argv)
+    try:
+        _run(command, args)
+    except ValueError as error:
+        print(f"bids_inpaint.training: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.command == "prepare":
         from bids_inpaint.training.prepare import prepare
 
@@ -65,12 +74,12 @@ def main(argv: list[str] | None = None) -> int:
             args.bids_dir, args.cache, args.work_dir, args.nprocs, labels, args.lesion_masks
         )  # fmt: skip
         print(count, "images cached")
-        return 0
+        return
     if args.command == "targets":
         from bids_inpaint.training.prepare import make_targets
 
         print(make_targets(args.model, args.cache, args.threads), "targets made")
-        return 0
+        return
     from bids_inpaint.training.config import Config
 
     config = Config.load(args.config)
@@ -98,7 +107,6 @@ def main(argv: list[str] | None = None) -> int:
         from bids_inpaint.training.export import export
 
         export(config, args.checkpoint, args.output, args.scores, args.lesion_threshold)
-    return 0
 
 
 if __name__ == "__main__":
