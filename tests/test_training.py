@@ -372,3 +372,40 @@ def test_images_that_cannot_be_prepared_are_named(tmp_path, capfd):
     assert "Traceback" not in said
     assert list((work / "crashes").glob("crash*"))
     assert not subjects(cache)
+
+
+def test_lesions_are_painted_into_raw_images(shapes, tmp_path):
+    """At their place in the world, in the unit and type of the raw image, which is else as it was."""
+    from bids_inpaint import bids
+    from bids_inpaint.demo import acquire, tilted
+    from bids_inpaint.settings import Settings
+    from bids_inpaint.training.__main__ import main
+
+    centre = np.array([24.0, 20.0, 22.0, 1.0])
+    voxel = np.linalg.inv(WORKING_GRID.matrix) @ centre
+    lesion = np.zeros(WORKING_GRID.shape, np.uint8)
+    lesion[tuple(slice(int(v) - 4, int(v) + 5) for v in voxel[:3])] = 1
+    own = shutil.copytree(shapes, tmp_path / "lesions")
+    images.save(own / "patients/c_mask.nii.gz", lesion, WORKING_GRID)
+    grid = tilted((96, 110, 80), (2.0, 2.0, 2.2), degrees=10)
+    raw, _ = acquire(grid, folder=tmp_path / "template")
+    name = "sub-01/anat/sub-01_T1w.nii.gz"
+    dataset = write_dataset(tmp_path / "bids", name)
+    images.save(dataset / name, raw, grid)
+    output, work = tmp_path / "out", tmp_path / "work"
+    command = ["paint", str(dataset), str(output), "--lesions", str(own), "--patients", "c"]
+    assert main([*command, "-w", str(work)]) == 0
+    settings = Settings(output, tmp_path / "x", tmp_path / "y", lesion_masks=output / "derivatives/painted")
+    (found,) = bids.collect(settings)
+    assert found.lesion_mask is not None
+    mask = images.read(found.lesion_mask)[0] > 0
+    painted = np.asanyarray(images.load(found.path).dataobj)
+    assert painted.dtype == raw.dtype
+    assert not (painted > raw).any()
+    at = tuple(np.round(np.linalg.inv(grid.matrix) @ centre)[:3].astype(int))
+    assert mask[at]
+    assert painted[at] < 0.9 * raw[at]
+    changed = painted != raw
+    assert changed[mask].mean() > 0.95
+    # partial volume reaches a little farther
+    assert changed.sum() < 5 * mask.sum()

@@ -184,10 +184,8 @@ class BackToNative(FileInterface):
     output_spec = BackToNativeOutputSpec
 
     def process(self, runtime) -> dict:
-        raw: Any = images.load(self.inputs.t1w)
-        stored = np.asanyarray(raw.dataobj.get_unscaled()).reshape(raw.shape[:3])
+        raw, stored, grid = stored_values(self.inputs.t1w)
         slope = float(raw.dataobj.slope or 1.0)
-        grid = Grid.of(raw.shape[:3], raw.affine)
         to_template = read_xfm(self.inputs.inverse_xfm)
         brain = images.read(self.inputs.brain_mask)[0] > 0
         box = bounding_box(brain, margin=2)
@@ -215,7 +213,7 @@ class BackToNative(FileInterface):
         field = np.where(brain, native(bias, outside="nearest"), 1)
         preproc = images.read(self.inputs.denoised)[0] / field * brain
         outputs = {
-            "inpainted": _like(raw, filled, within(runtime, "inpainted.nii.gz")),
+            "inpainted": write_like(raw, filled, within(runtime, "inpainted.nii.gz")),
             "preproc": images.save(within(runtime, "preproc.nii.gz"), preproc, grid, np.float32),
             "lesion_mask": images.save(within(runtime, "lesions.nii.gz"), mask, grid, np.uint8),
             "probability": images.save(
@@ -241,7 +239,14 @@ def write_table(path: str, found: list[lesions.Lesion]) -> None:
             writer.writerow([lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"])
 
 
-def _like(raw, stored: np.ndarray, path: str) -> str:
+def stored_values(path: str) -> tuple[Any, np.ndarray, Grid]:
+    """An image, its three-dimensional values as stored (unscaled), and its grid."""
+    raw: Any = images.load(path)
+    stored = np.asanyarray(raw.dataobj.get_unscaled()).reshape(raw.shape[:3])
+    return raw, stored, Grid.of(raw.shape[:3], raw.affine)
+
+
+def write_like(raw, stored: np.ndarray, path: str) -> str:
     """Write stored values with the data type, scaling and affines of an image, and nothing else of it."""
     header = nib.Nifti1Header()
     header.set_data_dtype(stored.dtype)

@@ -1,4 +1,4 @@
-"""``python -m bids_inpaint.training {prepare,fit,evaluate,export,targets}``."""
+"""``python -m bids_inpaint.training {prepare,fit,evaluate,export,targets,paint}``."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("model", help="name or ONNX file")
     c.add_argument("cache", type=Path)
     c.add_argument("--threads", type=int, default=2)
+
+    c = commands.add_parser("paint", help="paint lesions into the raw images of a BIDS dataset")
+    c.add_argument("bids_dir", type=Path)
+    c.add_argument("output_dir", type=Path, help="BIDS dataset to write; masks go to derivatives/painted")
+    c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
+    c.add_argument("--patients", nargs="+", default=[], help="those that lend their lesions; all by default")
+    c.add_argument("--participant-label", nargs="+", default=[])
+    c.add_argument("--seed", type=int, default=0)
+    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
+    c.add_argument("--nprocs", type=int, default=2)
 
     c = commands.add_parser("fit", help="train a network; resumes if it was interrupted")
     c.add_argument("config", help="TOML file, or name of a shipped configuration")
@@ -66,14 +76,23 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    labels = tuple(label.removeprefix("sub-") for label in getattr(args, "participant_label", ()))
     if args.command == "prepare":
         from bids_inpaint.training.prepare import prepare
 
-        labels = tuple(label.removeprefix("sub-") for label in args.participant_label)
         count = prepare(
             args.bids_dir, args.cache, args.work_dir, args.nprocs, labels, args.lesion_masks
         )  # fmt: skip
         print(count, "images cached")
+        return
+    if args.command == "paint":
+        from bids_inpaint.training.paint import paint_dataset
+
+        count = paint_dataset(
+            args.bids_dir, args.output_dir, args.lesions, args.work_dir, args.nprocs, labels,
+            tuple(args.patients), args.seed,
+        )  # fmt: skip
+        print(count, "images painted")
         return
     if args.command == "targets":
         from bids_inpaint.training.prepare import make_targets

@@ -19,7 +19,7 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, subjects
 from bids_inpaint.training.extraction import load_heads
 from bids_inpaint.training.heads import draw_head, make_head
-from bids_inpaint.training.synthesis import LesionParameters, paint
+from bids_inpaint.training.synthesis import draw_patient, paint
 
 THRESHOLDS = (0.05, 0.07, 0.1, 0.12, 0.15, 0.2)
 
@@ -30,18 +30,7 @@ def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, n
     The same seed gives the same lesions.
     """
     rng = np.random.default_rng([seed, int.from_bytes(subject.name.encode(), "little") % 2**32])
-    patient = shapes.patients[rng.integers(len(shapes.patients))]
-    singles = [shapes.singles[i].astype(float) for i in rng.integers(len(shapes.singles), size=12)]
-    typical = rng.uniform(0.6, 0.85)
-    drawn = [
-        LesionParameters(
-            voxels,
-            float(np.clip(typical + rng.normal(0, 0.07), 0.4, 0.93)),
-            float(rng.uniform(0.3, 0.9)),
-            0.8,
-        )
-        for voxels in [*patient, *singles]
-    ]
+    drawn = draw_patient(rng, shapes)
     healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
     image, support = paint(healthy, subject.grey_level, drawn, (0, 0, 0), seed)
     return image.numpy(), support.numpy()

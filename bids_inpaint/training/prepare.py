@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from bids_inpaint.files import replacing
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.interfaces.inpaint import LesionMask
-from bids_inpaint.plugin import ImageByImage
+from bids_inpaint.plugin import ImageByImage, set_nipype_level
 from bids_inpaint.settings import Settings
 from bids_inpaint.training.data import cache_subject, subjects
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
@@ -59,22 +61,69 @@ def prepare(
         participant_label=labels,
         lesion_masks=lesion_masks,
     )
+
+    def place(image: bids.Image) -> Path:
+        return settings.output_dir / f"{settings.bids_dir.name}_{image.prefix}"
+
+    def finish(image: bids.Image, files: template.TemplateFiles) -> pe.Node:
+        store = CacheImage(
+            folder=str(place(image)), gm_prior=files.priors["GM"], wm_prior=files.priors["WM"]
+        )  # fmt: skip
+        return pe.Node(store, name="store", mem_gb=1)
+
+    return preprocess(settings, nprocs, place, finish)
+
+
+def preprocess(
+    settings: Settings,
+    nprocs: int,
+    place: Callable[[bids.Image], Path],
+    finish: Callable[[bids.Image, template.TemplateFiles], pe.Node],
+) -> int:
+    """Preprocess images with the app's own graph, each followed by a last step.
+
+    Parameters
+    ----------
+    settings : Settings
+        Which images, and the work folder.
+    nprocs : int
+        Images at a time.
+    place : callable
+        Where the result of an image goes; one that is there is not made again.
+    finish : callable
+        Makes the node that writes it. Those outputs of the preprocessing that it has inputs for are given
+        to it, and the lesion mask on the working grid if it has ``lesions``.
+
+    Returns
+    -------
+    int
+        Number of images that are there now.
+
+    Raises
+    ------
+    InputError
+        If some could not be preprocessed; the others are there.
+    """
+    set_nipype_level(logging.CRITICAL)
+    work = settings.work_dir
     files = template.prepare(template.DEFAULT, work)
-    found = {cache / cache_name(dataset, image): image for image in bids.collect(settings)}
-    whole = pe.Workflow(name="prepare_wf", base_dir=str(work))
+    found = bids.collect(settings)
+    whole = pe.Workflow(name=f"{settings.output_dir.name}_wf", base_dir=str(work))
     whole.config["execution"] = {
         "remove_unnecessary_outputs": "false",
         "poll_sleep_duration": "0.3",
         "crashfile_format": "txt",
         "crashdump_dir": str(work / "crashes"),
     }
-    for folder, image in found.items():
-        if not folder.exists():
-            whole.add_nodes([_init_image_wf(image, folder, files)])
+    for image in found:
+        if not place(image).exists():
+            whole.add_nodes([_init_image_wf(image, finish(image, files), files)])
     try:
-        whole.run(ImageByImage({"n_procs": nprocs, "raise_insufficient": False}))
+        whole.run(
+            ImageByImage({"n_procs": nprocs, "raise_insufficient": False, "log_level": logging.CRITICAL})
+        )
     except Exception as error:
-        failed = [image.path for folder, image in found.items() if not folder.exists()]
+        failed = [image.path for image in found if not place(image).exists()]
         if not failed:
             raise
         raise images.InputError(
@@ -84,18 +133,15 @@ def prepare(
     return len(found)
 
 
-def _init_image_wf(image: bids.Image, folder: Path, files: template.TemplateFiles) -> pe.Workflow:
+def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFiles) -> pe.Workflow:
     workflow = pe.Workflow(name=f"{image.prefix.replace('-', '_')}_wf")
     preprocess = init_preprocess_wf(template=files, brain_mask=image.brain_mask, source=image.path)
     preprocess.inputs.inputnode.t1w = image.path
-    store = pe.Node(
-        CacheImage(folder=str(folder), gm_prior=files.priors["GM"], wm_prior=files.priors["WM"]),
-        # the cache may be gone while the work folder isn't
-        name="store", mem_gb=1, overwrite=True,
-    )  # fmt: skip
-    workflow.connect([
-        (preprocess, store, [("outputnode.preproc", "in_file"), ("outputnode.working_mask", "mask_file")]),
-    ])  # fmt: skip
+    # its result may be gone while the work folder isn't
+    store.overwrite = True
+    made = set(preprocess.outputs.outputnode.get())
+    wanted = made & set(store.inputs.copyable_trait_names())
+    workflow.connect([(preprocess, store, [(f"outputnode.{key}", key) for key in sorted(wanted)])])
     if image.lesion_mask:
         given = pe.Node(
             LesionMask(in_file=image.lesion_mask, space=image.lesion_space, t1w=image.path), name="given"
@@ -108,8 +154,8 @@ def _init_image_wf(image: bids.Image, folder: Path, files: template.TemplateFile
 
 
 class CacheImageInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True, desc="preprocessed, on the working grid")
-    mask_file = File(exists=True, mandatory=True)
+    preproc = File(exists=True, mandatory=True)
+    working_mask = File(exists=True, mandatory=True)
     gm_prior = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
     lesions = File(exists=True, desc="lesion mask of a patient")
@@ -122,7 +168,7 @@ class CacheImage(FileInterface):
     input_spec = CacheImageInputSpec
 
     def process(self, runtime) -> dict:
-        data, mask = (images.read(f)[0] for f in (self.inputs.in_file, self.inputs.mask_file))
+        data, mask = (images.read(f)[0] for f in (self.inputs.preproc, self.inputs.working_mask))
         priors = {"GM": images.read(self.inputs.gm_prior)[0], "WM": images.read(self.inputs.wm_prior)[0]}
         given = images.read(self.inputs.lesions)[0] > 0 if isdefined(self.inputs.lesions) else None
         cache_subject(Path(self.inputs.folder), data, mask > 0, priors, given)
@@ -165,8 +211,3 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
         with replacing(patient.folder / "target.npy") as part:
             np.save(part, np.where(inference.to_fill(patient.lesions), filled, image).astype(np.float16))
     return len(patients)
-
-
-def cache_name(dataset: Path, image: bids.Image) -> str:
-    """Name of an image in the cache, as ``ds002748_sub-01``."""
-    return f"{dataset.resolve().name}_{image.prefix}"

@@ -143,6 +143,22 @@ def draw_lesions(
     ]
 
 
+def draw_patient(rng: np.random.Generator, shapes: Lesions) -> list[LesionParameters]:
+    """Draw the lesions of a whole image: those of a real patient where they are, and 12 single ones."""
+    patient = shapes.patients[rng.integers(len(shapes.patients))]
+    singles = [shapes.singles[i].astype(float) for i in rng.integers(len(shapes.singles), size=12)]
+    typical = rng.uniform(0.6, 0.85)
+    return [
+        LesionParameters(
+            voxels,
+            float(np.clip(typical + rng.normal(0, 0.07), 0.4, 0.93)),
+            float(rng.uniform(0.3, 0.9)),
+            0.8,
+        )
+        for voxels in [*patient, *singles]
+    ]
+
+
 def _moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
     """A patient's lesions, shifted and perhaps mirrored as a whole."""
     shift = rng.normal(0, 2, 3)

@@ -1,0 +1,146 @@
+"""Paint lesions into the raw images of a BIDS dataset: patients with a known truth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from nipype.interfaces.base import File, traits
+from nipype.pipeline import engine as pe
+
+from bids_inpaint import __version__, bids, images, lesions, template
+from bids_inpaint.intensity import levels
+from bids_inpaint.interfaces.base import FileInterface, InputSpec
+from bids_inpaint.interfaces.derivatives import write_json
+from bids_inpaint.interfaces.images import read_xfm
+from bids_inpaint.interfaces.inpaint import stored_values, write_like
+from bids_inpaint.settings import Settings
+from bids_inpaint.space import WORKING_GRID, resample
+from bids_inpaint.training.data import Lesions
+from bids_inpaint.training.prepare import preprocess
+from bids_inpaint.training.synthesis import draw_patient, paint
+
+MASKS = "derivatives/painted"
+
+
+def paint_dataset(
+    dataset: Path,
+    output: Path,
+    shapes: Path,
+    work: Path,
+    nprocs: int = 1,
+    labels: tuple[str, ...] = (),
+    patients: tuple[str, ...] = (),
+    seed: int = 0,
+) -> int:
+    """Write a BIDS dataset whose T1w images are those of another with lesions painted into them.
+
+    The lesion masks go to ``derivatives/painted`` in it, as ``label-lesion_mask``. Away from the lesions
+    every voxel is that of the original.
+
+    Parameters
+    ----------
+    dataset, output : Path
+        BIDS roots.
+    shapes : Path
+        Folder with ``patients/`` and ``shapes.npz``.
+    work : Path
+        Where intermediate results go.
+    nprocs : int
+        Images at a time.
+    labels : tuple of str
+        Participants; all by default.
+    patients : tuple of str
+        Patients that lend their lesions; all by default.
+    seed : int
+        The same seed gives the same lesions.
+
+    Returns
+    -------
+    int
+        Number of images painted.
+
+    Raises
+    ------
+    InputError
+        If some could not be painted; the others are there.
+    """
+    settings = Settings(bids_dir=dataset, output_dir=output, work_dir=work, participant_label=labels)
+    output = settings.output_dir
+    generated = {"Name": "bids_inpaint", "Version": __version__, "Description": f"painted with seed {seed}"}
+    for folder, kind in ((output, "raw"), (output / MASKS, "derivative")):
+        write_json(
+            folder / "dataset_description.json",
+            {
+                "Name": f"Painted lesions ({kind})",
+                "BIDSVersion": "1.10.0",
+                "DatasetType": kind,
+                "GeneratedBy": [generated],
+                "SourceDatasets": [{"URL": settings.bids_dir.as_uri()}],
+            },
+        )
+
+    def place(image: bids.Image) -> Path:
+        return output / Path(image.path).relative_to(settings.bids_dir)
+
+    def finish(image: bids.Image, files: template.TemplateFiles) -> pe.Node:
+        store = PaintLesions(
+            t1w=image.path, gm_prior=files.priors["GM"], wm_prior=files.priors["WM"],
+            shapes=str(shapes.absolute()), patients=list(patients), seed=seed,
+            out_file=str(place(image)), out_mask=str(mask_path(output, place(image))),
+        )  # fmt: skip
+        return pe.Node(store, name="store", mem_gb=2)
+
+    return preprocess(settings, nprocs, place, finish)
+
+
+def mask_path(output: Path, t1w: Path) -> Path:
+    """Where the lesion mask of a painted image goes."""
+    stem = t1w.name.split(".")[0].removesuffix("_T1w")
+    return (output / MASKS / t1w.relative_to(output)).with_name(f"{stem}_label-lesion_mask.nii.gz")
+
+
+class PaintLesionsInputSpec(InputSpec):
+    t1w = File(exists=True, mandatory=True, desc="the raw image")
+    preproc = File(exists=True, mandatory=True)
+    working_mask = File(exists=True, mandatory=True)
+    bias = File(exists=True, mandatory=True)
+    scale = traits.Float(mandatory=True)
+    inverse_xfm = File(exists=True, mandatory=True)
+    gm_prior = File(exists=True, mandatory=True)
+    wm_prior = File(exists=True, mandatory=True)
+    shapes = traits.Str(mandatory=True)
+    patients = traits.List(traits.Str)
+    seed = traits.Int(0, usedefault=True)
+    out_file = traits.Str(mandatory=True)
+    out_mask = traits.Str(mandatory=True)
+
+
+class PaintLesions(FileInterface):
+    """The raw image with lesions, which are painted on the working grid, and their mask."""
+
+    input_spec = PaintLesionsInputSpec
+
+    def process(self, runtime) -> dict:
+        given = self.inputs
+        raw, stored, grid = stored_values(given.t1w)
+        preproc, mask, bias, gm, wm = (
+            images.read(f)[0]
+            for f in (given.preproc, given.working_mask, given.bias, given.gm_prior, given.wm_prior)
+        )
+        white, grey = levels(preproc, mask > 0, wm, gm)
+        healthy = torch.from_numpy(np.where(mask > 0, preproc / white, 0).astype(np.float32))
+        rng = np.random.default_rng([given.seed, *Path(given.t1w).name.encode()])
+        drawn = draw_patient(rng, Lesions.load(Path(given.shapes), only=given.patients or None))
+        lesioned, support = paint(healthy, grey, drawn, (0, 0, 0), given.seed)
+        to_template = read_xfm(given.inverse_xfm)
+        darker = (healthy - lesioned).numpy() * white * bias * given.scale
+        change = resample(darker, WORKING_GRID, grid, to_template)
+        out = lesions.compose(stored, change, change > 0, float(raw.dataobj.slope or 1.0))
+        inside = resample((support > 0.5).numpy(), WORKING_GRID, grid, to_template) > 0.5
+        for path in (given.out_mask, given.out_file):
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+        images.save(given.out_mask, inside, grid, np.uint8)
+        write_like(raw, out, given.out_file)
+        return {}
