@@ -339,8 +339,14 @@ def test_evaluation_scores_what_a_network_does(shapes, toy_model, tmp_path):
     brain, mask = images.read(files.t1w)[0], images.read(files.mask)[0] > 0
     priors = {tissue: images.read(files.priors[tissue])[0] for tissue in ("GM", "WM")}
     cache_subject(tmp_path / "cache/toy_sub-03", brain, mask, priors)
+    # half of what the expert of this patient marked is not to be seen
+    expert = np.zeros_like(mask)
+    expert[60:70, 140:150, 88:100] = priors["WM"][60:70, 140:150, 88:100] > 0.95
+    dark = expert.copy()
+    dark[65:] = False
+    cache_subject(tmp_path / "cache/toy_sub-04", np.where(dark, 0.65 * brain, brain), mask, priors, expert)
     path = tmp_path / "toy.toml"
-    text = TOY.format(steps=1, blind="true").replace("test = []", 'test = ["toy_sub-03"]')
+    text = TOY.format(steps=1, blind="true").replace("test = []", 'test = ["toy_sub-03", "toy_sub-04"]')
     path.write_text(text.replace("leave_out_patients = []", 'leave_out_patients = ["a", "b"]'))
     output, figure = tmp_path / "scores.json", tmp_path / "worst.png"
     command = ["evaluate", str(path), str(tmp_path / "cache"), str(toy_model), "--lesions", str(shapes)]
@@ -355,6 +361,13 @@ def test_evaluation_scores_what_a_network_does(shapes, toy_model, tmp_path):
     assert mean["whole_psnr"] < mean["voided_psnr"]
     found = {float(t): sweep["dice"]["mean"] for t, sweep in scores["threshold_sweep"].items()}
     assert found[0.15] > 0.7
+    patients = scores["patients"]
+    assert patients["subjects"] == ["toy_sub-04"]
+    share = dark.sum() / expert.sum()
+    assert patients["visible_share"]["mean"] == pytest.approx(share, abs=0.05)
+    reached = patients["threshold_sweep"]["0.15"]
+    assert reached["sensitivity"]["mean"] == pytest.approx(share, abs=0.15)
+    assert reached["dice"]["mean"] <= patients["dice_ceiling"]["mean"] + 0.05
     assert figure.read_bytes().startswith(b"\x89PNG")
 
 

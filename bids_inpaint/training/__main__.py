@@ -50,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("model", help="name or ONNX file")
     c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
     c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
+    c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split (inpainting)")
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
     c.add_argument("--figure", type=Path, help="image file for the three worst subjects (inpainting)")
@@ -119,9 +120,10 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     elif args.command == "evaluate":
         from bids_inpaint.training.evaluate import evaluate
 
+        names = args.subjects or getattr(config.data, args.split)
         evaluate(
-            config, args.cache, args.lesions, args.model, args.split, args.threads, args.output, args.figure
-        )
+            config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure
+        )  # fmt: skip
     else:
         from bids_inpaint.training.export import export
 

@@ -22,6 +22,8 @@ from bids_inpaint.training.heads import draw_head, make_head
 from bids_inpaint.training.synthesis import draw_patient, paint
 
 THRESHOLDS = (0.05, 0.07, 0.1, 0.12, 0.15, 0.2)
+#: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
+VISIBLE = 0.9
 
 
 def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,16 +43,16 @@ def evaluate(
     cache: Path,
     shapes_folder: Path,
     model_name: str,
-    split: str,
+    names: Sequence[str],
     threads: int,
-    output: Path | None,
+    output: Path | None = None,
     figure: Path | None = None,
 ) -> dict:
     """Score a network and print a table.
 
-    Every subject is shown once with painted lesions and once as it is; a non-blind network gets the mask
-    of the lesions. The patients that lend their lesions are those the configuration
-    leaves out of training.
+    Every healthy subject is shown once with painted lesions and once as it is; the patients that lend
+    their lesions are those the configuration leaves out of training. Of patients with a lesion mask the
+    lesion map is scored. A non-blind network gets the mask, and has no lesion map.
 
     Parameters
     ----------
@@ -58,78 +60,144 @@ def evaluate(
     cache, shapes_folder : Path
     model_name : str
         Shipped name or ONNX file.
-    split : {'train', 'validation', 'test'}
+    names : sequence of str
+        Subjects of the cache.
     threads : int
     output : Path, optional
         JSON file for the scores.
     figure : Path, optional
-        Image file for the three subjects with the largest error.
+        Image file for the three painted subjects with the largest error.
 
     Returns
     -------
     dict
-        Mean and standard deviation of each score, the λ sweep of a blind network, and the subjects.
+        Mean and standard deviation of each score, the λ sweep of a blind network, and the subjects; those
+        of the patients under ``patients``.
+
+    Raises
+    ------
+    ValueError
+        If a subject is not in the cache.
     """
-    model = models.find(model_name)
-    runtime = inference.Runtime(threads=threads)
-    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
-    # the standard space, for the intensity scale
-    files = template.prepare(template.DEFAULT, cache / "template")
-    white_prior, grey_prior = (read(files.priors[tissue])[0] for tissue in ("WM", "GM"))
-    rows: list[dict[str, float]] = []
-    views: list[tuple[float, str, Sequence[np.ndarray]]] = []
-    sweep: dict[float, list[dict[str, float]]] = {t: [] for t in THRESHOLDS if model.blind}
-    for subject in subjects(cache, getattr(config.data, split)):
-        healthy = np.asarray(subject.image, np.float32)
-        mask = healthy > 0
-        white = healthy > subject.grey_level + 0.5 * (1 - subject.grey_level)
-        lesioned, support = painted(subject, shapes, config.seed)
-        truth = support > 0.5
-        scale = Scale.measure(lesioned, mask, white_prior, grey_prior)
-        filled = inference.inpaint(model, lesioned, mask, scale, truth, runtime)
-        clean_scale = Scale.measure(healthy, mask, white_prior, grey_prior)
-        clean = inference.inpaint(model, healthy, mask, clean_scale, np.zeros_like(mask), runtime)
-        peak = float(healthy.max())
-        row = filling_scores(filled, healthy, lesioned, truth).as_dict()
-        row |= {
-            "volume_ml": float(truth.sum() / 1000),
-            "whole_psnr": psnr(filled[mask], healthy[mask], peak),
-            "voided_psnr": psnr(np.where(inference.to_fill(truth), 0, healthy)[mask], healthy[mask], peak),
-            "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
-            "healthy_psnr": psnr(clean[mask], healthy[mask], peak),
-        }
-        for threshold, values in sweep.items():
-            region = lesions.search_region(white, white_prior, WORKING_GRID)
-            found = _found(scale.apply(lesioned), scale.apply(filled), white, region, threshold)
-            false = _found(clean_scale.apply(healthy), clean_scale.apply(clean), white, region, threshold)
-            reached = lesion_scores(found, truth & white, WORKING_GRID.voxel_volume)
-            values.append(
-                {
-                    "dice": reached.dice,
-                    "lesion_f1": reached.lesion_f1,
-                    "volume_error_ml": abs(reached.volume - reached.reference_volume),
-                    "false_ml": float(false.sum() / 1000),
-                }
-            )
-        rows.append(row)
-        title = f"{subject.name}: RMSE {row['rmse']:.3f}, gain {row['gain']:.1f} dB, SSIM {row['ssim']:.2f}"
-        views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
-        print(subject.name, {k: round(v, 3) for k, v in row.items()}, flush=True)
-    scores = {
-        "split": split,
-        "subjects": getattr(config.data, split),
-        **{k: _spread([r[k] for r in rows]) for k in rows[0]},
-        "threshold_sweep": {
-            str(t): {k: _spread([v[k] for v in values]) for k in values[0]} for t, values in sweep.items()
-        },
-    }
+    chosen = subjects(cache, list(names))
+    if missing := set(names) - {s.name for s in chosen}:
+        raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
+    scorer = _Scorer(config, cache, shapes_folder, model_name, threads)
+    healthy = [s for s in chosen if not s.patient]
+    scores = _table(healthy, [scorer.painted(s) for s in healthy])
+    if patients := [s for s in chosen if s.patient and scorer.model.blind]:
+        scores["patients"] = _table(patients, [scorer.patient(s) for s in patients])
     print(json.dumps(scores, indent=1))
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
     if figure:
-        worst = sorted(views, key=lambda view: -view[0])[:3]
+        worst = sorted(scorer.views, key=lambda view: -view[0])[:3]
         draw_slices(figure, [(title, slices) for _, title, slices in worst])
     return scores
+
+
+Sweep = dict[float, dict[str, float]]
+
+
+class _Scorer:
+    """A network, and what is needed to score it."""
+
+    def __init__(self, config: Config, cache: Path, shapes_folder: Path, model_name: str, threads: int):
+        self.seed = config.seed
+        self.model = models.find(model_name)
+        self.runtime = inference.Runtime(threads=threads)
+        self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
+        # the standard space, for the intensity scale
+        files = template.prepare(template.DEFAULT, cache / "template")
+        self.priors = [read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
+        #: Error, title and slices of each painted subject.
+        self.views: list[tuple[float, str, Sequence[np.ndarray]]] = []
+
+    def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, Scale]:
+        mask = image > 0
+        scale = Scale.measure(image, mask, *self.priors)
+        return inference.inpaint(self.model, image, mask, scale, lesion, self.runtime), scale
+
+    def painted(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
+        """Scores inside painted lesions and of the healthy image, and those of lesion maps by λ."""
+        healthy = np.asarray(subject.image, np.float32)
+        mask = healthy > 0
+        lesioned, support = painted(subject, self.shapes, self.seed)
+        truth = support > 0.5
+        filled, scale = self.fill(lesioned, truth)
+        clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
+        peak = float(healthy.max())
+        voided = np.where(inference.to_fill(truth), 0, healthy)
+        row = filling_scores(filled, healthy, lesioned, truth).as_dict()
+        row |= {
+            "volume_ml": float(truth.sum() / 1000),
+            "whole_psnr": psnr(filled[mask], healthy[mask], peak),
+            "voided_psnr": psnr(voided[mask], healthy[mask], peak),
+            "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
+            "healthy_psnr": psnr(clean[mask], healthy[mask], peak),
+        }
+        title = f"{subject.name}: RMSE {row['rmse']:.3f}, gain {row['gain']:.1f} dB, SSIM {row['ssim']:.2f}"
+        self.views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
+        if not self.model.blind:
+            return row, {}
+        white = _white(healthy, subject)
+        sweep = self.lesion_maps(lesioned, filled, scale, white, truth & white)
+        false = self.lesion_maps(healthy, clean, clean_scale, white, np.zeros_like(mask))
+        return row, {t: values | {"false_ml": false[t]["volume_error_ml"]} for t, values in sweep.items()}
+
+    def patient(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
+        """Scores of lesion maps by λ, and what of the lesions can be seen at all."""
+        image, lesion = np.asarray(subject.image, np.float32), np.asarray(subject.lesions)
+        filled, scale = self.fill(image, lesion)
+        white = _white(filled, subject)
+        standard = scale.apply(image)
+        level = np.median(standard[white & ~lesion])
+        visible = float((standard[lesion] < VISIBLE * level).mean())
+        row = {
+            "volume_ml": float(lesion.sum() / 1000),
+            "visible_share": visible,
+            "dice_ceiling": 2 * visible / (1 + visible),
+        }
+        return row, self.lesion_maps(image, filled, scale, white, lesion)
+
+    def lesion_maps(
+        self, image: np.ndarray, filled: np.ndarray, scale: Scale, white: np.ndarray, truth: np.ndarray
+    ) -> Sweep:
+        region = lesions.search_region(white, self.priors[0], WORKING_GRID)
+        dark = lesions.darkening(scale.apply(image), scale.apply(filled), white.astype(np.float32))
+        smallest = int(np.ceil(10 / WORKING_GRID.voxel_volume))
+        out = {}
+        for threshold in THRESHOLDS:
+            found = lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
+            reached = lesion_scores(found, truth, WORKING_GRID.voxel_volume)
+            out[threshold] = {
+                "dice": reached.dice,
+                "sensitivity": reached.sensitivity,
+                "precision": reached.precision,
+                "lesion_f1": reached.lesion_f1,
+                "volume_error_ml": abs(reached.volume - reached.reference_volume),
+            }
+        return out
+
+
+def _white(image: np.ndarray, subject: Subject) -> np.ndarray:
+    """White matter by its intensity."""
+    return image > subject.grey_level + 0.5 * (1 - subject.grey_level)
+
+
+def _table(chosen: Sequence[Subject], rows: Sequence[tuple[dict[str, float], Sweep]]) -> dict:
+    for subject, (row, sweep) in zip(chosen, rows, strict=True):
+        dices = {f"dice at {t}": values["dice"] for t, values in sweep.items()}
+        print(subject.name, {k: round(v, 3) for k, v in (row | dices).items()}, flush=True)
+    sweeps = [sweep for _, sweep in rows]
+    return {
+        "subjects": [s.name for s in chosen],
+        **{k: _spread([row[k] for row, _ in rows]) for k in (rows[0][0] if rows else ())},
+        "threshold_sweep": {
+            str(t): {k: _spread([sweep[t][k] for sweep in sweeps]) for k in values}
+            for t, values in (sweeps[0] if sweeps else {}).items()
+        },
+    }
 
 
 def worst_slice(
@@ -216,13 +284,9 @@ def evaluate_brain(
     return scores
 
 
-def _spread(values: list[float]) -> dict[str, float]:
-    return {"mean": float(np.mean(values)), "sd": float(np.std(values))}
-
-
-def _found(
-    image: np.ndarray, filled: np.ndarray, white: np.ndarray, region: np.ndarray, threshold: float
-) -> np.ndarray:
-    dark = lesions.darkening(image, filled, white.astype(np.float32))
-    smallest = int(np.ceil(10 / WORKING_GRID.voxel_volume))
-    return lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
+def _spread(values: list[float]) -> dict[str, float | None]:
+    """Mean and standard deviation of those that are defined."""
+    defined = [v for v in values if not np.isnan(v)]
+    if not defined:
+        return {"mean": None, "sd": None}
+    return {"mean": float(np.mean(defined)), "sd": float(np.std(defined))}
