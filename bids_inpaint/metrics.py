@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -104,6 +105,37 @@ def lesion_scores(found: Array, reference: Array, voxel_volume: float) -> Lesion
 def _hits(lesions: Array, other: Array) -> tuple[int, int]:
     labels, count = ndimage.label(lesions, CONNECTIVITY)
     return len(np.unique(labels[other & lesions])), count
+
+
+def hausdorff95(a: Array, b: Array, voxel_sizes: Sequence[float]) -> float:
+    """Robust distance of two surfaces in mm: the larger of the two directed 95th percentiles.
+
+    A surface is the voxels of a map with a face on its outside. NaN if a map is empty.
+
+    Parameters
+    ----------
+    a, b : array of bool
+        On the same grid.
+    voxel_sizes : sequence of float
+        In mm.
+
+    Examples
+    --------
+    >>> a = np.zeros((1, 1, 9), bool); a[..., 2] = True
+    >>> b = np.zeros((1, 1, 9), bool); b[..., 6] = True
+    >>> hausdorff95(a, b, (1, 1, 2.5))
+    10.0
+    """
+    a, b = np.asarray(a, bool), np.asarray(b, bool)
+    if not (a.any() and b.any()):
+        return float("nan")
+    box = bounding_box(a | b)
+    surfaces = [m[box] & ~ndimage.binary_erosion(m[box]) for m in (a, b)]
+    distances = (
+        ndimage.distance_transform_edt(~other, sampling=voxel_sizes)[own]
+        for own, other in (surfaces, surfaces[::-1])
+    )
+    return float(max(np.percentile(d, 95) for d in distances))
 
 
 @dataclass(frozen=True)
