@@ -1,4 +1,5 @@
 import json
+import os
 
 import nibabel as nib
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from bids_inpaint import images
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.interfaces.ants import Denoise, itk_matrix
+from bids_inpaint.interfaces.ants import Denoise, alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid, read_xfm
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask
@@ -270,3 +271,11 @@ def test_results_of_another_version_are_not_reused(here):
     assert now.get_hashval()[1] == before.get_hashval()[1]
     before.version = "0.0.1"
     assert now.get_hashval()[1] != before.get_hashval()[1]
+
+
+def test_calls_in_processes_of_their_own_answer_fail_and_die():
+    assert alone(max, 3, 5) == 5
+    with pytest.raises(ValueError, match="invalid literal"):
+        alone(int, "x")
+    with pytest.raises(RuntimeError, match=r"worker process was killed \(exit code 9\)"):
+        alone(os._exit, 9)

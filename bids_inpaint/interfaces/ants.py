@@ -24,12 +24,12 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.space import Grid, bounding_box
 
 
-def _alone(function: Callable, *args, threads: int = 1):
+def alone(function: Callable, *args, threads: int = 1):
     """Call a function in a process of its own."""
-    return _each_alone(function, [args], threads)[0]
+    return each_alone(function, [args], threads)[0]
 
 
-def _each_alone(function: Callable, calls: list[tuple], threads: int = 1) -> list:
+def each_alone(function: Callable, calls: list[tuple], threads: int = 1) -> list:
     """Make calls at the same time, each in a process of its own."""
     in_worker = multiprocessing.parent_process() is not None
     if in_worker:
@@ -61,7 +61,7 @@ def _outcome(process, receiver: Connection):
     except EOFError:
         process.join()
         raise RuntimeError(
-            f"A process of ANTs was killed (exit code {process.exitcode}), probably for want of memory."
+            f"A worker process was killed (exit code {process.exitcode}), probably for want of memory."
         ) from None
     process.join()
     if isinstance(answer, Exception):
@@ -118,7 +118,7 @@ class Denoise(FileInterface):
         mask = images.read(self.inputs.mask_file)[0] > 0
         box = bounding_box(mask, margin=4)
         slabs = _slabs(data[box], mask[box], self.inputs.num_threads)
-        out = np.concatenate(_each_alone(_denoise, slabs), axis=1)
+        out = np.concatenate(each_alone(_denoise, slabs), axis=1)
         data[box] = np.where(mask[box], out, data[box])
         return {"out_file": images.save(within(runtime, "denoised.nii.gz"), data, grid)}
 
@@ -177,7 +177,7 @@ class RegisterAffine(FileInterface):
     def process(self, runtime) -> dict:
         from nitransforms.io.itk import ITKLinearTransform
 
-        matrix = _alone(
+        matrix = alone(
             _affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
             "QuickRigid" if self.inputs.sloppy else "AffineFast",
             within(runtime, "ants_"), self.inputs.random_seed,
@@ -240,7 +240,7 @@ class CorrectBias(FileInterface):
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
         box = bounding_box(mask, margin=4)
-        inside = _alone(
+        inside = alone(
             _bias,
             # the log of N4 needs positive values
             np.maximum(data[box], 1e-3 * data[mask].mean()), mask[box], grid.matrix,
@@ -296,7 +296,7 @@ class SegmentAtropos(FileInterface):
         mask = images.read(self.inputs.mask_file)[0] > 0
         box = bounding_box(mask, margin=1)
         priors = [np.clip(images.read(p)[0][box], 1e-3, 1) for p in self.inputs.priors]
-        posteriors = _alone(
+        posteriors = alone(
             _atropos, data[box], mask[box], priors, 1 if self.inputs.sloppy else 3, runtime.cwd,
             threads=self.inputs.num_threads,
         )  # fmt: skip
