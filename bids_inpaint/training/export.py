@@ -55,6 +55,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         Default λ of lesion maps made with this network.
     """
     network = load_average(config, checkpoint)
+    output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as part:
         to_onnx(network, part)
         halve(part)
