@@ -184,8 +184,7 @@ class BackToNative(FileInterface):
     output_spec = BackToNativeOutputSpec
 
     def process(self, runtime) -> dict:
-        raw, stored, grid = stored_values(self.inputs.t1w)
-        slope = float(raw.dataobj.slope or 1.0)
+        raw, stored, slope, grid = stored_values(self.inputs.t1w)
         to_template = read_xfm(self.inputs.inverse_xfm)
         brain = images.read(self.inputs.brain_mask)[0] > 0
         box = bounding_box(brain, margin=2)
@@ -239,11 +238,11 @@ def write_table(path: str, found: list[lesions.Lesion]) -> None:
             writer.writerow([lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"])
 
 
-def stored_values(path: str) -> tuple[Any, np.ndarray, Grid]:
-    """An image, its three-dimensional values as stored (unscaled), and its grid."""
+def stored_values(path: str) -> tuple[Any, np.ndarray, float, Grid]:
+    """An image, its three-dimensional values as stored (unscaled), their scale factor, and its grid."""
     raw: Any = images.load(path)
     stored = np.asanyarray(raw.dataobj.get_unscaled()).reshape(raw.shape[:3])
-    return raw, stored, Grid.of(raw.shape[:3], raw.affine)
+    return raw, stored, float(raw.dataobj.slope or 1.0), Grid.of(raw.shape[:3], raw.affine)
 
 
 def write_like(raw, stored: np.ndarray, path: str) -> str:

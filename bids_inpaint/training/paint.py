@@ -124,7 +124,7 @@ class PaintLesions(FileInterface):
 
     def process(self, runtime) -> dict:
         given = self.inputs
-        raw, stored, grid = stored_values(given.t1w)
+        raw, stored, slope, grid = stored_values(given.t1w)
         preproc, mask, bias, gm, wm = (
             images.read(f)[0]
             for f in (given.preproc, given.working_mask, given.bias, given.gm_prior, given.wm_prior)
@@ -137,7 +137,7 @@ class PaintLesions(FileInterface):
         to_template = read_xfm(given.inverse_xfm)
         darker = (healthy - lesioned).numpy() * white * bias * given.scale
         change = resample(darker, WORKING_GRID, grid, to_template)
-        out = lesions.compose(stored, change, change > 0, float(raw.dataobj.slope or 1.0))
+        out = lesions.compose(stored, change, change > 0, slope)
         inside = resample((support > 0.5).numpy(), WORKING_GRID, grid, to_template) > 0.5
         for path in (given.out_mask, given.out_file):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
