@@ -10,7 +10,7 @@ from bids_inpaint.demo import acquire, tilted
 from bids_inpaint.interfaces.ants import Denoise, alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid, read_xfm
-from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask
+from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
 from bids_inpaint.progress import Progress
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
@@ -141,9 +141,7 @@ def test_header_text_stays_behind(here):
     header = image.header.copy()
     header["descrip"] = b"Jane Doe 1970"
     nib.Nifti1Image(raw, image.affine, header).to_filename(here / "named.nii.gz")
-    from bids_inpaint.interfaces.inpaint import _like
-
-    out = nib.load(_like(nib.load(here / "named.nii.gz"), raw, str(here / "o.nii.gz")))
+    out = nib.load(write_like(nib.load(here / "named.nii.gz"), raw, str(here / "o.nii.gz")))
     assert not out.header["descrip"].tobytes().strip(b"\0")
 
 
