@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -108,9 +109,21 @@ def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
     return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
 
 
-def run_on_volume(model: Model, volume: Array, runtime: Runtime | None = None) -> Array:
-    """Feed a volume with even numbers of voxels through a network and return one of its shape."""
-    padded, crop = pad_to_multiple(space_to_depth(volume), model.multiple)
+def run_on_volume(
+    model: Model, volume: Array, runtime: Runtime | None = None, priors: Sequence[Array] = ()
+) -> Array:
+    """Feed a volume with even numbers of voxels through a network and return one of its shape.
+
+    Parameters
+    ----------
+    model : Model
+    volume : array
+    runtime : Runtime, optional
+    priors : sequence of array, optional
+        Of the shape of the volume; each is a channel more, averaged to the resolution of the sub-volumes.
+    """
+    channels = [space_to_depth(volume), *(space_to_depth(p).mean(0, keepdims=True) for p in priors)]
+    padded, crop = pad_to_multiple(np.concatenate(channels), model.multiple)
     return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
 
 
@@ -126,6 +139,7 @@ def inpaint(
     scale: Scale,
     lesions: Array | None = None,
     runtime: Runtime | None = None,
+    priors: Sequence[Array] | None = None,
 ) -> Array:
     """Replace the lesions of a brain by healthy-looking tissue.
 
@@ -142,6 +156,8 @@ def inpaint(
     lesions : array of bool, optional
         The lesions; needed by non-blind networks, which fill them (:func:`to_fill`), ignored by blind ones.
     runtime : Runtime, optional
+    priors : sequence of two arrays, optional
+        Probability of white and of grey matter in the template; needed by networks that look at them.
 
     Returns
     -------
@@ -151,7 +167,7 @@ def inpaint(
     Raises
     ------
     ValueError
-        If a non-blind network gets no lesion mask.
+        If a non-blind network gets no lesion mask, or one that looks at the template no priors.
     """
     if model.intensity == "mean":
         scale = Scale(float(image[mask].mean(dtype=np.float64)))
@@ -160,7 +176,9 @@ def inpaint(
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
         volume = np.where(to_fill(lesions) & mask, np.float32(MASKED), volume)
-    output = run_on_volume(model, volume, runtime)
+    if model.priors and priors is None:
+        raise ValueError(f"network {model.name} needs the tissue priors of the template")
+    output = run_on_volume(model, volume, runtime, (priors or ()) if model.priors else ())
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")
     return np.where(mask, scale.undo(output), 0).astype(np.float32)

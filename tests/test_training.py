@@ -9,6 +9,7 @@ from helpers import write_dataset
 torch = pytest.importorskip("torch")
 
 from bids_inpaint import images, inference, models, template  # noqa: E402
+from bids_inpaint.intensity import Scale  # noqa: E402
 from bids_inpaint.space import WORKING_GRID  # noqa: E402
 from bids_inpaint.training import networks, synthesis  # noqa: E402
 from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
@@ -18,6 +19,8 @@ from bids_inpaint.training.fit import fit, load_exported  # noqa: E402
 from bids_inpaint.training.inpainting import (  # noqa: E402
     Inpainting,
     Patches,
+    Place,
+    draw_place,
     given_mask,
     make_sample,
     sub_volumes,
@@ -146,6 +149,67 @@ def test_exported_weights_start_another_run(cache, shapes, tmp_path):
         load_exported(networks.UNet(), path)
 
 
+def test_a_network_that_sees_the_template_begins_as_one_that_does_not(cache, shapes, tmp_path):
+    from dataclasses import replace
+
+    from bids_inpaint.training.export import export
+
+    settings = config(tmp_path)
+    first = tmp_path / "toy.onnx"
+    export(settings, fit_toy(settings, cache, shapes, tmp_path / "one"), first, None, 0.1)
+    wider = replace(settings, network=settings.network | {"priors": True})
+    network = networks.UNet(**wider.network).eval()
+    load_exported(network, first)
+    x = torch.rand(1, 10, 16, 16, 16)
+    before = inference.run_network(models.find(str(first)), x[0, :8].numpy(), inference.Runtime("cpu"))
+    assert np.abs(network(x)[0].detach().numpy() - before).max() < 1e-5
+
+    second = tmp_path / "wider.onnx"
+    export(wider, fit_toy(wider, cache, shapes, tmp_path / "two"), second, None, 0.1)
+    model = models.find(str(second))
+    assert model.priors
+    image = np.ones(WORKING_GRID.shape, np.float32)
+    with pytest.raises(ValueError, match="needs the tissue priors"):
+        inference.inpaint(model, image, image > 0, Scale(1.0))
+
+
+def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_path, monkeypatch):
+    from dataclasses import replace
+
+    settings = config(tmp_path)
+    settings = replace(
+        settings,
+        network=settings.network | {"priors": True},
+        fit=replace(settings.fit, patch=0),
+    )
+    patches = Patches(settings, cache, Lesions.load(shapes))
+    place = Place((0, 0, 0), WORKING_GRID.shape, False)
+    crops = torch.stack([place.crop(p) for p in patches.priors])
+    shown = torch.nn.functional.avg_pool3d(crops, 2).numpy()
+    seen = {}
+
+    def capture(model, channels, runtime):
+        seen["priors"] = channels[8:, :91, :109, :91]
+        return channels[:8]
+
+    monkeypatch.setattr(inference, "run_network", capture)
+    model = replace(models.find(models.DEFAULT), priors=True)
+    image = np.ones(WORKING_GRID.shape, np.float32)
+    inference.inpaint(model, image, image > 0, Scale(1.0), priors=patches.priors)
+    np.testing.assert_allclose(seen["priors"], shown, atol=1e-6)
+    assert patches.sample(0)[3].shape == shown.shape
+
+
+def test_patches_are_cut_where_they_lie():
+    volume = np.arange(np.prod(WORKING_GRID.shape), dtype=np.float32).reshape(WORKING_GRID.shape)
+    straight = Place((20, 30, 40), (8, 8, 8), False).crop(volume).numpy()
+    assert (straight == volume[20:28, 30:38, 40:48]).all()
+    moved = Place((20, 30, 40), (8, 8, 8), False).crop(volume, (2, -1, 0)).numpy()
+    assert (moved == volume[18:26, 31:39, 40:48]).all()
+    mirrored = Place((153, 30, 40), (8, 8, 8), True).crop(volume).numpy()
+    assert (mirrored[::-1] == volume[20:28, 30:38, 40:48]).all()
+
+
 def test_whole_volumes_are_padded_as_at_inference():
     volume = torch.rand(1, 1, 182, 218, 182)
     padded, crop = inference.pad_to_multiple(inference.space_to_depth(volume[0, 0].numpy()), 8)
@@ -169,7 +233,9 @@ def test_patients_teach_their_targets(cache, shapes, tmp_path):
     subject = subjects(tmp_path / "cache")[0]
     np.save(folder / "target.npy", np.where(lesions, 1.2, subject.image).astype(np.float16))
     rng = np.random.default_rng(0)
-    image, healthy, support = make_sample(rng, subject, Lesions.load(shapes), 0, Synthesis())
+    shape_store = Lesions.load(shapes)
+    place = draw_place(rng, shape_store, 0)
+    image, healthy, support = make_sample(rng, subject, shape_store, place, Synthesis())
     assert torch.equal(image != healthy, support > 0)
     mirrored = not torch.equal(support > 0, torch.from_numpy(lesions))
     at = support.nonzero().float().mean(0).tolist()

@@ -47,7 +47,7 @@ class Inpaint(FileInterface):
         masked = None
         if isdefined(self.inputs.lesion_mask):
             masked = images.read(self.inputs.lesion_mask)[0] > 0
-        priors = (images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior))
+        priors = [images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
         out = inference.inpaint(
             models.find(self.inputs.model),
@@ -56,6 +56,7 @@ class Inpaint(FileInterface):
             scale,
             masked,
             inference.Runtime(self.inputs.device, self.inputs.num_threads),
+            priors,
         )
         return {
             "out_file": images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4),

@@ -43,6 +43,7 @@ class Model:
     multiple: int
     card: dict = field(repr=False, hash=False, compare=False)
     task: str = "inpaint"
+    priors: bool = False
 
     @property
     def sha256(self) -> str:
@@ -99,6 +100,7 @@ def find(name: str, task: str = "inpaint") -> Model:
             multiple=int(card["multiple"]),
             card=card,
             task=str(card.get("task", "inpaint")),
+            priors=bool(card.get("priors", False)),
         )
         levels = {"inpaint": ("wm", "mean"), "brain": ("percentiles",)}.get(model.task, ())
         ours = card["software"] == _MARK and model.intensity in levels and model.multiple > 0
@@ -133,7 +135,8 @@ def _check_graph(model: Model) -> None:
         len(ins) == 1
         and len(outs) == 1
         and len(ins[0].shape) == len(outs[0].shape) == 5
-        and ins[0].shape[1] == outs[0].shape[1] == 8
+        and ins[0].shape[1] == (10 if model.priors else 8)
+        and outs[0].shape[1] == 8
     )
     if not fits:
         raise InputError(

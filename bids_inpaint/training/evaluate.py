@@ -116,7 +116,8 @@ class _Scorer:
     def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, Scale]:
         mask = image > 0
         scale = Scale.measure(image, mask, *self.priors)
-        return inference.inpaint(self.model, image, mask, scale, lesion, self.runtime), scale
+        out = inference.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
+        return out, scale
 
     def painted(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
         """Scores inside painted lesions and of the healthy image, and those of lesion maps by λ."""

@@ -67,6 +67,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "blind": config.blind,
         "intensity": config.intensity,
         "multiple": network.multiple,
+        "priors": network.inputs > 8,
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
         "architecture": {"type": "UNet (Manjón 2020)", **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -89,12 +90,12 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
     return output
 
 
-def to_onnx(network: torch.nn.Module, path: Path) -> None:
-    """Export a network whose input is (1, 8, D, H, W) of any size."""
+def to_onnx(network: UNet, path: Path) -> None:
+    """Export a network whose input is (1, C, D, H, W) of any size."""
     axes = {2: "depth", 3: "height", 4: "width"}
     torch.onnx.export(
         network,
-        (torch.zeros(1, 8, 16, 16, 16),),
+        (torch.zeros(1, network.inputs, 16, 16, 16),),
         str(path),
         input_names=["image"],
         output_names=["inpainted"],

@@ -166,6 +166,10 @@ def load_exported(network: nn.Module, path: Path) -> None:
         )
         for tensor in onnx.load(path).graph.initializer
     }
+    for name, own in network.state_dict().items():
+        # a network that sees more channels begins by not looking at them
+        if name in state and own.ndim == 5 and (more := own.shape[1] - state[name].shape[1]) > 0:
+            state[name] = nn.functional.pad(state[name], (0, 0, 0, 0, 0, 0, 0, more))
     try:
         keys = network.load_state_dict(state, strict=False)
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bids_inpaint import images, template
 from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
@@ -49,7 +51,7 @@ class Inpainting:
 
     def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch of :class:`Patches`, and squared errors for the log."""
-        image, healthy, support = (t[:, None] for t in batch)
+        image, healthy, support = (t[:, None] for t in batch[:3])
         given = image
         if not self.config.blind:
             support = given_mask(support, healthy)
@@ -58,6 +60,9 @@ class Inpainting:
             sub_volumes(t, network.multiple).contiguous(memory_format=torch.channels_last_3d)
             for t in (given, healthy, support, image)
         )
+        if len(batch) > 3:
+            parts = torch.cat([x, padded(batch[3], network.multiple)], 1)
+            x = parts.contiguous(memory_format=torch.channels_last_3d)
         schedule = self.config.fit
         brain = (target > 0).float()
         weight = brain * (1 + schedule.lesion_weight * lesion) + (1 - brain) * schedule.background_weight
@@ -86,6 +91,8 @@ class Patches(Samples):
     ------
     image, healthy, support : Tensor, each (patch, patch, patch) or of the size of the working grid
         With lesions, without, and how much of each voxel is lesion (0-1).
+    priors : Tensor, (2, patch / 2, patch / 2, patch / 2), if the network looks at them
+        Probability of white and of grey matter in the template.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
@@ -97,33 +104,69 @@ class Patches(Samples):
         missing = set(config.data.train) - {s.name for s in self.subjects}
         if missing:
             raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
+        self.priors: list[np.ndarray] = []
+        if config.network.get("priors"):
+            files = template.prepare(template.DEFAULT, cache / "template")
+            self.priors = [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
 
-    def sample(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+    def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
         subject = self.subjects[rng.integers(len(self.subjects))]
-        size = self.config.fit.patch
+        place = draw_place(rng, self.shapes, self.config.fit.patch)
         image, healthy, support = make_sample(
-            rng, subject, self.shapes, size, self.config.synthesis, self.device
+            rng, subject, self.shapes, place, self.config.synthesis, self.device
         )
         unit = subject.mean_level if self.config.intensity == "mean" else 1.0
-        return image / unit, healthy / unit, support
+        sample = image / unit, healthy / unit, support
+        if not self.priors:
+            return sample
+        # the template fits some brains worse than those of the training
+        shift = tuple(np.round(rng.normal(0, 2, 3)).astype(int).tolist())
+        crops = torch.stack([place.crop(p, shift) for p in self.priors])
+        return *sample, functional.avg_pool3d(crops, 2).to(self.device)
 
 
-def draw_box(rng: np.random.Generator, shapes: Lesions, size: int) -> tuple[slice, ...]:
-    """Draw where a patch lies on the working grid; size 0 is the whole grid."""
-    if not size:
-        return tuple(slice(0, n) for n in WORKING_GRID.shape)
-    limit = np.array(WORKING_GRID.shape) - size
-    corner = np.clip(np.round(draw_centre(rng, shapes) - size / 2), 0, limit).astype(int)
-    return tuple(slice(c, c + size) for c in corner)
+@dataclass(frozen=True)
+class Place:
+    """Where a patch lies on the working grid.
+
+    Attributes
+    ----------
+    corner, size : tuple of int
+    flip : bool
+        Whether it is taken from the image mirrored left to right.
+    """
+
+    corner: tuple[int, ...]
+    size: tuple[int, ...]
+    flip: bool
+
+    def crop(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0)) -> Tensor:
+        """The patch of a volume that is first moved by some voxels; its border goes on beyond it."""
+        first, *others = (
+            np.arange(c, c + n) - s for c, n, s in zip(self.corner, self.size, shift, strict=True)
+        )
+        # voxel i of the mirrored image is voxel 180 - i
+        indices = [180 - first if self.flip else first, *others]
+        clipped = (i.clip(0, n - 1) for i, n in zip(indices, volume.shape, strict=True))
+        return torch.from_numpy(volume[np.ix_(*clipped)].astype(np.float32))
+
+
+def draw_place(rng: np.random.Generator, shapes: Lesions, size: int) -> Place:
+    """Draw where a patch lies; size 0 is the whole grid."""
+    corner, sizes = np.zeros(3, int), np.array(WORKING_GRID.shape)
+    if size:
+        corner = np.round(draw_centre(rng, shapes) - size / 2).clip(0, sizes - size).astype(int)
+        sizes = np.full(3, size)
+    return Place(tuple(corner.tolist()), tuple(sizes.tolist()), bool(rng.random() < 0.5))
 
 
 def make_sample(
     rng: np.random.Generator,
     subject: Subject,
     shapes: Lesions,
-    size: int,
+    place: Place,
     synthesis: Synthesis,
     device: str = "cpu",
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -132,34 +175,20 @@ def make_sample(
     A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask
     (step 2 of Manjón 2020, section 2.3).
     """
-    box = draw_box(rng, shapes, size)
-    flip = rng.random() < 0.5
     grey = subject.grey_level
     appearance = draw_image(rng, grey, synthesis.vary)
-
-    def crop(volume: np.ndarray) -> Tensor:
-        return torch.from_numpy(_crop(volume, box, flip)).to(device)
-
-    image = change_contrast(crop(subject.image), grey, appearance)
+    image = change_contrast(place.crop(subject.image).to(device), grey, appearance)
     if subject.patient:
-        lesioned, support = image, crop(subject.lesions)
-        healthy = change_contrast(crop(subject.target), grey, appearance)
+        lesioned, support = image, place.crop(subject.lesions).to(device)
+        healthy = change_contrast(place.crop(subject.target).to(device), grey, appearance)
     else:
         healthy = image
-        centre = np.array([(s.start + s.stop) / 2 for s in box])
-        lesions = draw_lesions(rng, shapes, centre, size or 64, synthesis.mix, appearance.grey)
-        corner = [s.start for s in box]
-        lesioned, support = paint(healthy, appearance.grey, lesions, corner, appearance.seed)
+        centre = np.array(place.corner) + np.array(place.size) / 2
+        reach = min(*place.size, 64)
+        lesions = draw_lesions(rng, shapes, centre, reach, synthesis.mix, appearance.grey)
+        lesioned, support = paint(healthy, appearance.grey, lesions, place.corner, appearance.seed)
     lesioned, healthy = degrade([lesioned, healthy], appearance)
     return lesioned, healthy, support
-
-
-def _crop(image: np.ndarray, box: tuple[slice, ...], flip: bool) -> np.ndarray:
-    if not flip:
-        return np.asarray(image[box], dtype=np.float32)
-    # voxel i of the mirrored image is voxel 180 - i; beyond the grid it continues with its border
-    first = 180 - np.arange(box[0].start, box[0].stop)
-    return np.asarray(image[first.clip(0), box[1], box[2]], dtype=np.float32)
 
 
 def given_mask(support: Tensor, healthy: Tensor) -> Tensor:
@@ -180,9 +209,12 @@ def given_mask(support: Tensor, healthy: Tensor) -> Tensor:
 
 def sub_volumes(volume: Tensor, multiple: int) -> Tensor:
     """(N, 1, D, H, W) as eight sub-volumes, padded with zeros as at inference."""
-    parts = space_to_depth(volume)
-    pads = [p for n in parts.shape[:1:-1] for p in (0, -n % multiple)]
-    return functional.pad(parts, pads)
+    return padded(space_to_depth(volume), multiple)
+
+
+def padded(channels: Tensor, multiple: int) -> Tensor:
+    """Pad the spatial axes with zeros at their end, to multiples of a number."""
+    return functional.pad(channels, [p for n in channels.shape[:1:-1] for p in (0, -n % multiple)])
 
 
 def loss_of(outputs: Iterator[Tensor], healthy: Tensor, weight: Tensor) -> Tensor:

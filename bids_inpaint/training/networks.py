@@ -46,10 +46,14 @@ class UNet(nn.Module):
     centre : bool
         Whether the input is centred between grey and white matter and stretched, so that the contrast
         of lesions is not small beside that of the brain with the background.
+    priors : bool
+        Whether the network also sees where the template has white and grey matter, as two more channels:
+        a dark spot in white matter is a lesion, one in the cortex hardly ever.
 
     Notes
     -----
-    Input (N, 8, D, H, W); each of D, H, W a multiple of ``2 ** (levels - 1)``.
+    Input (N, 8, D, H, W), or (N, 10, D, H, W) with priors; each of D, H, W a multiple of
+    ``2 ** (levels - 1)``.
     """
 
     def __init__(
@@ -61,13 +65,15 @@ class UNet(nn.Module):
         full_resolution: bool = True,
         convolutions: int = 1,
         centre: bool = False,
+        priors: bool = False,
     ):
         super().__init__()
         widths = [filters * 2**k for k in range(levels)]
         self.residual = residual
         self.centre = centre
+        self.inputs = 8 + 2 * priors
         self.encoder = nn.ModuleList(
-            Block(i, o, convolutions) for i, o in zip([8, *widths[:-1]], widths, strict=True)
+            Block(i, o, convolutions) for i, o in zip([self.inputs, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList(
             Block(deep + skip, skip, convolutions)
@@ -109,7 +115,7 @@ class UNet(nn.Module):
         """Features at the resolution of the input."""
         skips: list[Tensor] = []
         if self.centre:
-            x = 4 * x - 3
+            x = torch.cat([4 * x[:, :8] - 3, x[:, 8:]], 1)
         for block in self.encoder:
             x = block(functional.max_pool3d(skips[-1], 2) if skips else x)
             skips.append(x)
@@ -122,7 +128,7 @@ class UNet(nn.Module):
         assert self.gate is not None
         features = self.features(x)
         logits = self.gate(features)
-        return x + torch.sigmoid(logits) * self.low(features), logits
+        return x[:, :8] + torch.sigmoid(logits) * self.low(features), logits
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Every supervised output, as 8-channel sub-volumes; the last is the network's answer."""
@@ -130,7 +136,7 @@ class UNet(nn.Module):
             yield self.gated_output(x)[0]
             return
         features = self.features(x)
-        low = self.low(features)
+        low, x = self.low(features), x[:, :8]
         yield low + x if self.residual else low
         if self.full is not None:
             full = space_to_depth(self.full(features))

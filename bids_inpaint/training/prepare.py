@@ -207,7 +207,7 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
         image = np.asarray(patient.image, np.float32)
         runtime = inference.Runtime(threads=threads)
         scale = Scale.measure(image, image > 0, *priors)
-        filled = inference.inpaint(model, image, image > 0, scale, patient.lesions, runtime)
+        filled = inference.inpaint(model, image, image > 0, scale, patient.lesions, runtime, priors)
         with replacing(patient.folder / "target.npy") as part:
             np.save(part, np.where(inference.to_fill(patient.lesions), filled, image).astype(np.float16))
     return len(patients)
