@@ -91,8 +91,26 @@ def parser() -> argparse.ArgumentParser:
         "--lesion-masks",
         type=Path,
         metavar="DIR",
-        help="BIDS derivative with lesion masks (label-*_mask) in T1w or template space: these "
-        "lesions are filled and tabulated in place of the network's own map",
+        help="BIDS derivative with lesion masks (label-*_mask) in T1w or template space. A non-blind "
+        "network fills these lesions; beside a blind one they lead to a second, non-blind filling, the "
+        "reference that the group level compares with",
+    )
+    g.add_argument(
+        "--segmentation",
+        choices=["atropos", "spm12", "none"],
+        default="atropos",
+        help="what segments the inpainted image into tissues; with none, lesions are looked for in the "
+        "template's white matter",
+    )
+    g.add_argument(
+        "--compare-segmentation", action="store_true", help="segment the original image too, lesions and all"
+    )
+    g.add_argument(
+        "--spm12",
+        type=Path,
+        metavar="DIR",
+        help="folder of SPM12, run by MATLAB or GNU Octave (default: $BIDS_INPAINT_SPM12; without a folder, "
+        "the standalone SPM12 of $SPMMCRCMD)",
     )
     g.add_argument(
         "--template",

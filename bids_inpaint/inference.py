@@ -154,7 +154,8 @@ def inpaint(
     scale : Scale
         Of this image.
     lesions : array of bool, optional
-        The lesions; needed by non-blind networks, which fill them (:func:`to_fill`), ignored by blind ones.
+        The lesions; needed by non-blind networks, which fill them (:func:`to_fill`) and leave the rest of
+        the image as it is; ignored by blind ones.
     runtime : Runtime, optional
     priors : sequence of two arrays, optional
         Probability of white and of grey matter in the template; needed by networks that look at them.
@@ -181,4 +182,7 @@ def inpaint(
     output = run_on_volume(model, volume, runtime, (priors or ()) if model.priors else ())
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")
-    return np.where(mask, scale.undo(output), 0).astype(np.float32)
+    filled = scale.undo(output)
+    if lesions is not None and not model.blind:
+        filled = np.where(to_fill(lesions), filled, image)
+    return np.where(mask, filled, 0).astype(np.float32)

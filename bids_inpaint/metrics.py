@@ -149,7 +149,11 @@ class FillingScores:
     psnr : float
         In dB; the peak is the white-matter level.
     ssim : float
-        Mean structural similarity over the lesion voxels (7³ windows, Gaussian weights off).
+        Mean structural similarity over the lesion voxels (7³ windows, Gaussian weights off), with the
+        white-matter level as its data range.
+    ssim_range : float
+        The same with the maximum of the truth as its data range, as is usual; vessels make it large, and
+        the index lenient.
     rmse, bias : float
         As fractions of the white-matter level.
     texture : float
@@ -159,6 +163,7 @@ class FillingScores:
     gain: float
     psnr: float
     ssim: float
+    ssim_range: float
     rmse: float
     bias: float
     texture: float
@@ -196,17 +201,22 @@ def filling_scores(
     rmse = float(np.sqrt(np.mean((f - t) ** 2)))
     before = float(np.sqrt(np.mean((x - t) ** 2)))
     box = bounding_box(inside, margin=8)
-    _, similarity = structural_similarity(
-        np.asarray(filled, np.float32)[box] / white_matter,
-        np.asarray(truth, np.float32)[box] / white_matter,
-        data_range=1.0,
-        full=True,
-    )
+
+    def similarity(data_range: float) -> float:
+        _, local = structural_similarity(
+            np.asarray(filled, np.float32)[box] / white_matter,
+            np.asarray(truth, np.float32)[box] / white_matter,
+            data_range=data_range,
+            full=True,
+        )
+        return float(local[inside[box]].mean())
+
     spread = float(t.std())
     return FillingScores(
         gain=float(20 * np.log10(before / rmse)) if rmse else float("inf"),
         psnr=psnr(f, t, 1.0),
-        ssim=float(similarity[inside[box]].mean()),
+        ssim=similarity(1.0),
+        ssim_range=similarity(float(np.max(truth)) / white_matter),
         rmse=rmse,
         bias=float(np.mean(f - t)),
         texture=float(f.std() / spread) if spread else float("nan"),

@@ -35,12 +35,14 @@ def run_participants(settings: Settings) -> int:
     _set_up_logging(settings.verbose)
     model = models.find(settings.model)
     plugin, plugin_args = _plugin(settings)
+    _ = settings.spm  # missing SPM is told before anything is done
     _check_device(settings)
     if not settings.skip_bids_validation:
         _validate(settings)
     found = bids.collect(settings)
     if not model.blind and settings.lesion_masks is None:
         raise InputError(f"Network {model.name} isn't blind: give it masks with --lesion-masks.")
+    reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -55,7 +57,12 @@ def run_participants(settings: Settings) -> int:
     _configure_nipype(settings)
     run_uuid = str(uuid.uuid4())
     workflow = init_participants_wf(
-        images=found, settings=settings, model=model, template=files, run_uuid=run_uuid
+        images=found,
+        settings=settings,
+        model=model,
+        template=files,
+        run_uuid=run_uuid,
+        reference=reference,
     )
     dataset.describe(settings)
     first = workflow.get_node(image_wf_name(found[0]))
@@ -248,12 +255,15 @@ def _finish(
 ) -> int:
     """Write the reports and sum up."""
     from bids_inpaint.report import write_report
-    from bids_inpaint.workflows.outputs import expected
+    from bids_inpaint.workflows.outputs import Products, expected
 
+    products = Products.of(settings, model)
     unfinished = [
         image
         for image in found
-        if not all((settings.output_dir / name).exists() for name in expected(image, settings.template))
+        if not all(
+            (settings.output_dir / name).exists() for name in expected(image, settings.template, products)
+        )
     ]
     for subject in sorted({image.subject for image in found}):
         own = [image for image in found if image.subject == subject]

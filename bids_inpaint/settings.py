@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from bids_inpaint import models, template
 from bids_inpaint.images import InputError
+from bids_inpaint.spm import Spm
+from bids_inpaint.spm import find as find_spm
 
 
 def _cores() -> int:
@@ -48,6 +51,9 @@ class Settings:
     lesion_threshold: float | None = None
     lesion_min_volume: float = 10.0
     lesion_masks: Path | None = None
+    segmentation: str = "atropos"
+    compare_segmentation: bool = False
+    spm12: Path | None = None
     template: str = template.DEFAULT
     skull_strip: str = "auto"
     reports_only: bool = False
@@ -83,6 +89,10 @@ class Settings:
             raise InputError(
                 f"--lesion-masks {self.lesion_masks} is not a folder: give a BIDS derivative with masks."
             )
+        if self.segmentation == "none" and self.compare_segmentation:
+            raise InputError("--compare-segmentation needs a segmentation: leave out --segmentation none.")
+        if self.segmentation != "spm12" and self.spm12:
+            raise InputError("--spm12 is for --segmentation spm12 alone: add it, or leave --spm12 out.")
         threshold = self.lesion_threshold
         if threshold is not None and not 0 < threshold < 1:
             raise InputError(
@@ -96,6 +106,11 @@ class Settings:
             if value is not None and value <= 0:
                 raise InputError(f"--{name.replace('_', '-')} must be positive, not {value}.")
 
+    @cached_property
+    def spm(self) -> Spm | None:
+        """The SPM12 to segment with, if it is asked for."""
+        return find_spm(self.spm12) if self.segmentation == "spm12" else None
+
     @property
     def threads(self) -> int:
         """Threads of one step."""
@@ -104,7 +119,8 @@ class Settings:
     def summary(self) -> dict[str, Any]:
         """The options as text, for reports and logs."""
         shown = {}
-        for key, value in self.__dict__.items():
+        for key in (f.name for f in fields(self)):
+            value = getattr(self, key)
             if value in (None, (), {}, False) or key in ("verbose",):
                 continue
             shown[key] = (

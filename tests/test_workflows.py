@@ -1,15 +1,17 @@
 """The graphs of many option combinations are built and expanded, and nothing is run."""
 
 import itertools
+from dataclasses import replace
 
 import pytest
-from helpers import write_dataset
+from helpers import write_card, write_dataset
 
 from bids_inpaint import bids, models, template
+from bids_inpaint.images import InputError
 from bids_inpaint.run import expanded
 from bids_inpaint.settings import Settings
 from bids_inpaint.workflows.base import init_participants_wf
-from bids_inpaint.workflows.outputs import expected
+from bids_inpaint.workflows.outputs import Products, expected
 
 NAMES = ["sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz"]
 MASKS = [n.replace("_T1w", "_label-lesion_mask") for n in NAMES]
@@ -28,9 +30,11 @@ def build(tmp_path, toy_model, masks=False, brains=False, **options):
     )
     files = template.prepare(template.DEFAULT, tmp_path.parent)
     images = bids.collect(settings)
+    model = models.find(str(toy_model))
     workflow = init_participants_wf(
-        images=images, settings=settings, model=models.find(str(toy_model)), template=files, run_uuid="x"
-    )
+        images=images, settings=settings, model=model, template=files, run_uuid="x",
+        reference=replace(model, blind=False) if masks and model.blind else None,
+    )  # fmt: skip
     return workflow, {node.fullname.split(".", 1)[1]: node for node in expanded(workflow).nodes()}
 
 
@@ -47,18 +51,66 @@ def test_option_combinations(tmp_path, toy_model, masks, brains, fill, skull_str
     for image in ("sub_01_ses_1_wf", "sub_01_ses_2_run_1_wf"):
         own = {name.split(".", 1)[1] for name in nodes if name.startswith(f"{image}.")}
         assert {"preprocess_wf.register", "inpaint_wf.inpaint", "lesions_wf.native", "outputs_wf.save"} <= own
-        assert ("inpaint_wf.given" in own) is masks
+        assert ("reference_wf.given" in own) is masks
+        assert "inpaint_wf.given" not in own
         mask = nodes[f"{image}.preprocess_wf.mask"].inputs
         assert str(mask.precomputed).endswith("brain_mask.nii.gz") is brains
         assert mask.skull_strip == skull_strip
         assert nodes[f"{image}.lesions_wf.native"].inputs.fill == fill
-    # every result that has a name in the outputs is connected to the node that saves it
+    assert_everything_is_saved(workflow)
+
+
+def assert_everything_is_saved(workflow):
+    """Every result that has a name in the outputs is connected to the node that saves it."""
     flat = workflow._create_flat_graph()
-    for node in flat.nodes():
-        if node.name != "save":
-            continue
+    saves = [node for node in flat.nodes() if node.name == "save"]
+    assert saves
+    for node in saves:
         arrives = {pair[1] for *_, data in flat.in_edges(node, data=True) for pair in data["connect"]}
         assert arrives == {*node.inputs.names, "found"}
+
+
+@pytest.mark.parametrize("masks", BOTH)
+@pytest.mark.parametrize("compare", BOTH)
+@pytest.mark.parametrize("method", ["atropos", "spm12", "none"])
+def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, method):
+    if method == "none" and compare:
+        with pytest.raises(InputError, match="--compare-segmentation needs a segmentation"):
+            build(tmp_path, toy_model, masks, segmentation=method, compare_segmentation=compare)
+        return
+    monkeypatch.delenv("BIDS_INPAINT_SPM12", raising=False)
+    monkeypatch.setenv("SPMMCRCMD", "true /mcr script")
+    workflow, nodes = build(tmp_path, toy_model, masks, segmentation=method, compare_segmentation=compare)
+    found = {name.split(".", 1)[1] for name in nodes if name.endswith((".atropos", ".spm12"))}
+    steps = ["segment_wf", *["segment_original_wf"] * compare, *["segment_reference_wf"] * masks]
+    assert found == (set() if method == "none" else {f"{step}.{method}" for step in steps})
+    assert_everything_is_saved(workflow)
+    image = bids.Image("p", "u", {"sub": "01"})
+    settings = Settings(
+        tmp_path / "bids", tmp_path / "out", tmp_path / "w", segmentation=method,
+        compare_segmentation=compare, lesion_masks=tmp_path / "masks" if masks else None,
+    )  # fmt: skip
+    names = expected(image, template.DEFAULT, Products.of(settings, models.find(str(toy_model))))
+    space = "sub-01/anat/sub-01_space-MNI152NLin2009aSym_res-1"
+    for name, there in (
+        ("dseg.nii.gz", method != "none"),
+        ("desc-original_dseg.nii.gz", compare),
+        ("label-GM_desc-reference_probseg.json", masks and method != "none"),
+        ("desc-reference_T1w.nii.gz", masks),
+        ("label-L_desc-reference_mask.nii.gz", masks),
+    ):
+        assert (f"{space}_{name}" in names) is there
+        assert (f"sub-01/anat/sub-01_{name}" in names) is there
+
+
+def test_non_blind_networks_fill_the_given_lesions(tmp_path, toy_model):
+    path = tmp_path / "masked.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path, blind=False)
+    _, nodes = build(tmp_path, path, masks=True)
+    own = {name.split(".", 1)[1] for name in nodes if name.startswith("sub_01_ses_1_wf.")}
+    assert "inpaint_wf.given" in own
+    assert not any(name.startswith("reference") for name in own)
 
 
 def test_threads_and_memory_stay_within_the_run(tmp_path, toy_model):

@@ -12,13 +12,19 @@ from bids_inpaint.settings import Settings
 from bids_inpaint.template import TemplateFiles
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
-from bids_inpaint.workflows.outputs import NATIVE, STANDARD, init_outputs_wf
+from bids_inpaint.workflows.outputs import NATIVE, STANDARD, Products, init_outputs_wf, tissue_key
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
-from bids_inpaint.workflows.segment import init_segment_wf
+from bids_inpaint.workflows.segment import TISSUE_MAPS, init_segment_wf
 
 
 def init_participants_wf(
-    *, images: list[Image], settings: Settings, model: Model, template: TemplateFiles, run_uuid: str
+    *,
+    images: list[Image],
+    settings: Settings,
+    model: Model,
+    template: TemplateFiles,
+    run_uuid: str,
+    reference: Model | None = None,
 ) -> pe.Workflow:
     """Build the graph of a run.
 
@@ -31,6 +37,8 @@ def init_participants_wf(
     template : TemplateFiles
     run_uuid : str
         Names the folders of crash files.
+    reference : Model, optional
+        Fills the lesions of given masks, beside what a blind network does.
 
     Returns
     -------
@@ -39,7 +47,9 @@ def init_participants_wf(
     """
     whole = pe.Workflow(name="bids_inpaint_wf", base_dir=str(settings.work_dir))
     for image in images:
-        workflow = init_image_wf(image=image, settings=settings, model=model, template=template)
+        workflow = init_image_wf(
+            image=image, settings=settings, model=model, template=template, reference=reference
+        )
         crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
         for node in workflow._get_all_nodes():
             node.config = {"execution": {"crashdump_dir": str(crashes)}}
@@ -57,11 +67,21 @@ def image_wf_name(image: Image) -> str:
     return image.prefix.replace("-", "_") + "_wf"
 
 
-def init_image_wf(*, image: Image, settings: Settings, model: Model, template: TemplateFiles) -> pe.Workflow:
+def init_image_wf(
+    *,
+    image: Image,
+    settings: Settings,
+    model: Model,
+    template: TemplateFiles,
+    reference: Model | None = None,
+) -> pe.Workflow:
     """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
     threads = settings.threads
     threshold = settings.lesion_threshold or float(model.card["lesion_threshold"])
+    products = Products.of(settings, model)
     workflow = pe.Workflow(name=image_wf_name(image))
+    # a blind network makes its own map; given masks lead to the reference it is compared with
+    given = None if model.blind else image.lesion_mask
     preprocess = init_preprocess_wf(
         template=template,
         skull_strip=settings.skull_strip,
@@ -76,21 +96,11 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
     inpaint = init_inpaint_wf(
         model=model,
         template=template,
-        lesion_mask=image.lesion_mask,
+        lesion_mask=given,
         lesion_space=image.lesion_space,
         device=settings.device,
         omp_nthreads=threads,
     )
-    inpaint.inputs.inputnode.t1w = image.path
-    segment = init_segment_wf(template=template, omp_nthreads=threads, sloppy=settings.sloppy)
-    lesions = init_lesions_wf(
-        template=template,
-        threshold=threshold,
-        min_volume=settings.lesion_min_volume,
-        fill=settings.fill,
-        given=image.lesion_mask is not None,
-    )
-    lesions.inputs.inputnode.t1w = image.path
     outputs = init_outputs_wf(
         image=image,
         template=template.name,
@@ -102,6 +112,8 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
             "min_volume": settings.lesion_min_volume,
         },
         output_dir=settings.output_dir,
+        products=products,
+        reference=reference,
     )
 
     def link(source, target, pairs):
@@ -110,31 +122,75 @@ def init_image_wf(*, image: Image, settings: Settings, model: Model, template: T
     def same(*names):
         return [(n, n) for n in names]
 
+    def segment(source, name, image_name, field):
+        """Segment an image, and save its tissues."""
+        step = init_segment_wf(
+            template=template, spm=settings.spm, omp_nthreads=threads, sloppy=settings.sloppy, name=name
+        )
+        link(source, step, [(field, "in_file")])
+        link(preprocess, step, same("working_mask", "brain_mask", "inverse_xfm"))
+        pairs = [(k, tissue_key(image_name, k)) for k in TISSUE_MAPS]
+        native = [(f"native_{a}", f"native_{b}") for a, b in pairs]
+        link(step, outputs, [*pairs, *native, ("volumes", f"{image_name}_volumes")])
+        return step
+
+    def back(source, tissues, name, fill, given):
+        """The lesion map of an inpainted image, and both on the voxels of the T1w."""
+        step = init_lesions_wf(
+            template=template,
+            threshold=threshold,
+            min_volume=settings.lesion_min_volume,
+            fill=fill,
+            given=given,
+            name=name,
+        )
+        step.inputs.inputnode.t1w = image.path
+        link(preprocess, step, same("brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"))
+        link(source, step, same("inpainted", "white", "exponent", *(["given_lesions"] if given else [])))
+        if tissues:
+            link(tissues, step, same("wm"))
+        else:
+            step.inputs.inputnode.wm = template.priors["WM"]
+        return step
+
+    inpaint.inputs.inputnode.t1w = image.path
     link(preprocess, inpaint, same("preproc", "working_mask", "xfm"))
-    link(inpaint, segment, [("inpainted", "in_file")])
-    link(preprocess, segment, [("working_mask", "mask_file")])
-    link(
-        preprocess,
-        lesions,
-        same("brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"),
-    )
-    link(
-        inpaint,
-        lesions,
-        same("inpainted", "white", "exponent", *(["given_lesions"] if image.lesion_mask else [])),
-    )
-    link(segment, lesions, same("gm", "wm", "csf"))
+    tissues = segment(inpaint, "segment_wf", "inpainted", "inpainted") if products.segmented else None
+    lesions = back(inpaint, tissues, "lesions_wf", settings.fill, given is not None)
+    steps = [preprocess, inpaint, *([tissues] if tissues else []), lesions]
     link(
         preprocess,
         outputs,
         same("conformed", "brain_mask", "mask_method", "working_mask", "preproc", "xfm", "inverse_xfm"),
     )
     link(inpaint, outputs, same("inpainted"))
-    link(segment, outputs, same("gm", "wm", "csf", "dseg"))
     native = [key for key in NATIVE if key.startswith("native_")]
     mapped = [key for key in STANDARD if key in ("mask", "probability")]
     link(lesions, outputs, same(*native, *mapped, "darkening", "table"))
-    workflow.__desc__ = "".join(
-        getattr(step, "__desc__", "") for step in (preprocess, inpaint, segment, lesions)
-    )
+    if "original" in products.segmented:
+        segment(preprocess, "segment_original_wf", "original", "preproc")
+    if reference:
+        fill = init_inpaint_wf(
+            model=reference,
+            template=template,
+            lesion_mask=image.lesion_mask,
+            lesion_space=image.lesion_space,
+            device=settings.device,
+            omp_nthreads=threads,
+            name="reference_wf",
+        )
+        fill.inputs.inputnode.t1w = image.path
+        link(preprocess, fill, same("preproc", "working_mask", "xfm"))
+        link(fill, outputs, [("inpainted", "reference"), ("given_lesions", "reference_mask")])
+        tissues = None
+        if "reference" in products.segmented:
+            tissues = segment(fill, "segment_reference_wf", "reference", "inpainted")
+        filled = back(fill, tissues, "reference_lesions_wf", "lesions", True)
+        link(
+            filled,
+            outputs,
+            [("native_inpainted", "native_reference"), ("native_mask", "native_reference_mask")],
+        )
+        steps.append(fill)
+    workflow.__desc__ = "".join(getattr(step, "__desc__", "") for step in steps)
     return workflow

@@ -6,7 +6,6 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.intensity import GREY
-from bids_inpaint.interfaces.images import TissuesToNative
 from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions
 from bids_inpaint.template import TemplateFiles
 
@@ -45,8 +44,8 @@ def init_lesions_wf(
         Of the preprocessing.
     inpainted, white, exponent, given_lesions
         Of the inpainting.
-    gm, wm, csf
-        Of the segmentation.
+    wm
+        White matter on the working grid.
 
     Outputs
     -------
@@ -54,8 +53,6 @@ def init_lesions_wf(
         On the working grid.
     native_inpainted, native_preproc, native_mask, native_probability, native_labels, table
         On the voxels of the T1w.
-    native_gm, native_wm, native_csf, native_dseg
-        Tissues on the voxels of the T1w.
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = (
@@ -83,9 +80,7 @@ def init_lesions_wf(
                 "white",
                 "exponent",
                 "given_lesions",
-                "gm",
                 "wm",
-                "csf",
             ]
         ),
         name="inputnode",
@@ -96,7 +91,6 @@ def init_lesions_wf(
                 "mask", "probability", "darkening",
                 "native_inpainted", "native_preproc", "native_mask", "native_probability",
                 "native_labels", "table",
-                "native_gm", "native_wm", "native_csf", "native_dseg",
             ]
         ),
         name="outputnode",
@@ -107,7 +101,6 @@ def init_lesions_wf(
         mem_gb=1,
     )
     native = pe.Node(BackToNative(fill=fill), name="native", mem_gb=3)
-    tissues = pe.Node(TissuesToNative(), name="tissues", mem_gb=2)
     workflow.connect([
         (inputnode, map_lesions, [
             (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")
@@ -117,10 +110,6 @@ def init_lesions_wf(
             ("weight", "weight"), ("probability", "probability"), ("mask", "lesion_mask"),
             ("darkening", "darkening"),
         ]),
-        (inputnode, tissues, [
-            ("brain_mask", "brain_mask"), ("inverse_xfm", "inverse_xfm"),
-            ("gm", "gm"), ("wm", "wm"), ("csf", "csf"),
-        ]),
         (map_lesions, outputnode, [
             ("mask", "mask"), ("probability", "probability"), ("darkening", "darkening"),
         ]),
@@ -128,9 +117,6 @@ def init_lesions_wf(
             ("inpainted", "native_inpainted"), ("preproc", "native_preproc"),
             ("lesion_mask", "native_mask"), ("probability", "native_probability"),
             ("labels", "native_labels"), ("table", "table"),
-        ]),
-        (tissues, outputnode, [
-            ("gm", "native_gm"), ("wm", "native_wm"), ("csf", "native_csf"), ("dseg", "native_dseg"),
         ]),
     ])  # fmt: skip
     if given:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from nipype.pipeline import engine as pe
@@ -10,6 +11,7 @@ from bids_inpaint.bids import Image
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
 from bids_inpaint.models import Model
+from bids_inpaint.settings import Settings
 
 #: Result -> (BIDS suffix with the entities that derivatives add, sidecar)
 NATIVE: dict[str, tuple[str, dict]] = {
@@ -19,10 +21,6 @@ NATIVE: dict[str, tuple[str, dict]] = {
     "native_mask": ("label-L_desc-inpaint_mask.nii.gz", {"Type": "Lesion"}),
     "native_probability": ("label-L_probseg.nii.gz", {}),
     "native_labels": ("desc-lesions_dseg.nii.gz", {}),
-    "native_gm": ("label-GM_probseg.nii.gz", {}),
-    "native_wm": ("label-WM_probseg.nii.gz", {}),
-    "native_csf": ("label-CSF_probseg.nii.gz", {}),
-    "native_dseg": ("dseg.nii.gz", {}),
 }
 STANDARD: dict[str, tuple[str, dict]] = {
     "preproc": ("desc-preproc_T1w.nii.gz", {"SkullStripped": True}),
@@ -30,10 +28,17 @@ STANDARD: dict[str, tuple[str, dict]] = {
     "working_mask": ("desc-brain_mask.nii.gz", {"Type": "Brain"}),
     "mask": ("label-L_desc-inpaint_mask.nii.gz", {"Type": "Lesion"}),
     "probability": ("label-L_probseg.nii.gz", {}),
-    "gm": ("label-GM_probseg.nii.gz", {}),
-    "wm": ("label-WM_probseg.nii.gz", {}),
-    "csf": ("label-CSF_probseg.nii.gz", {}),
-    "dseg": ("dseg.nii.gz", {}),
+}
+#: What the given lesion masks lead to.
+_REFERENCE: dict[str, tuple[str, dict]] = {
+    "reference": ("desc-reference_T1w.nii.gz", {}),
+    "reference_mask": ("label-L_desc-reference_mask.nii.gz", {"Type": "Lesion"}),
+}
+_TISSUES = {
+    "gm": "label-GM_{}probseg.nii.gz",
+    "wm": "label-WM_{}probseg.nii.gz",
+    "csf": "label-CSF_{}probseg.nii.gz",
+    "dseg": "{}dseg.nii.gz",
 }
 TABLE = "desc-lesions_dseg.tsv"
 _COLUMNS = {
@@ -59,42 +64,106 @@ FIGURES = {
 }
 
 
+#: Images that can be segmented; the last is the non-blind filling of given lesions.
+SEGMENTED = ("inpainted", "original", "reference")
+
+
+@dataclass(frozen=True)
+class Products:
+    """What a run leaves of each image.
+
+    Attributes
+    ----------
+    segmented : tuple of str
+        Which of `SEGMENTED` get tissue maps.
+    reference : bool
+        Whether given lesions are also filled by a non-blind network.
+    """
+
+    segmented: tuple[str, ...] = ("inpainted",)
+    reference: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings, model: Model) -> Products:
+        """What a run with these settings and this network leaves."""
+        reference = settings.lesion_masks is not None and model.blind
+        if settings.segmentation == "none":
+            return cls((), reference)
+        asked = (True, settings.compare_segmentation, reference)
+        return cls(tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a), reference)
+
+    def native(self) -> dict[str, tuple[str, dict]]:
+        """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
+        more = {f"native_{k}": v for k, v in (self._tissues() | self._reference()).items()}
+        return NATIVE | more
+
+    def standard(self) -> dict[str, tuple[str, dict]]:
+        """Results on the working grid: key to BIDS suffix and sidecar."""
+        stripped = {k: (s, m | {"SkullStripped": True} if k == "reference" else m)
+                    for k, (s, m) in self._reference().items()}  # fmt: skip
+        return STANDARD | self._tissues() | stripped
+
+    def _tissues(self) -> dict[str, tuple[str, dict]]:
+        return {
+            tissue_key(image, tissue): (name.format("" if image == "inpainted" else f"desc-{image}_"), {})
+            for image in self.segmented
+            for tissue, name in _TISSUES.items()
+        }
+
+    def _reference(self) -> dict[str, tuple[str, dict]]:
+        return _REFERENCE if self.reference else {}
+
+
+_USUAL = Products()
+
+
+def tissue_key(image: str, tissue: str) -> str:
+    """Name of a result of a segmentation, as ``original_gm``."""
+    return tissue if image == "inpainted" else f"{image}_{tissue}"
+
+
 def prefix(image: Image) -> str:
     """Path of an image's derivatives below the output folder, up to the entities they add."""
     return f"{image.folder}/{image.prefix}"
 
 
-def expected(image: Image, template: str) -> list[str]:
+def expected(image: Image, template: str, products: Products = _USUAL) -> list[str]:
     """Every file a finished image leaves below the output folder, but for the report."""
-    names = _names(image, template)
+    names = _names(image, template, products)
     sidecars = [n.split(".")[0] + ".json" for n in names.values() if n.endswith(".nii.gz")]
-    return sorted([*names.values(), *sidecars, *_figure_names(image).values()])
+    return sorted([*names.values(), *sidecars, *_figure_names(image, products).values()])
 
 
-def _names(image: Image, template: str) -> dict[str, str]:
+def _names(image: Image, template: str, products: Products) -> dict[str, str]:
     stem = prefix(image)
     space = f"space-{template}_res-1"
     return {
-        **{key: f"{stem}_{suffix}" for key, (suffix, _) in NATIVE.items()},
-        **{key: f"{stem}_{space}_{suffix}" for key, (suffix, _) in STANDARD.items()},
+        **{key: f"{stem}_{suffix}" for key, (suffix, _) in products.native().items()},
+        **{key: f"{stem}_{space}_{suffix}" for key, (suffix, _) in products.standard().items()},
         "xfm": f"{stem}_from-T1w_to-{template}_mode-image_xfm.txt",
         "inverse_xfm": f"{stem}_from-{template}_to-T1w_mode-image_xfm.txt",
         "table": f"{stem}_{TABLE}",
     }
 
 
-def _figure_names(image: Image) -> dict[str, str]:
+def _figure_names(image: Image, products: Products) -> dict[str, str]:
     folder = f"sub-{image.subject}/figures"
-    return {key: f"{folder}/{image.prefix}_{suffix}" for key, suffix in FIGURES.items()}
+    return {
+        key: f"{folder}/{image.prefix}_{suffix}"
+        for key, suffix in FIGURES.items()
+        if key != "tissues" or products.segmented
+    }
 
 
-def _metadata(image: Image, template: str, model: Model, options: dict) -> dict[str, dict]:
-    names = _names(image, template)
+def _metadata(
+    image: Image, template: str, model: Model, reference: Model | None, options: dict, products: Products
+) -> dict[str, dict]:
+    names = _names(image, template, products)
     raw = [image.uri, *image.sources]
     out: dict[str, dict] = {}
-    for key, (_, own) in NATIVE.items():
+    for key, (_, own) in products.native().items():
         out[key] = {**own, "Sources": raw}
-    for key, (_, own) in STANDARD.items():
+    for key, (_, own) in products.standard().items():
         out[key] = {
             **own,
             "Sources": [*raw, f"bids::{names['xfm']}"],
@@ -105,6 +174,9 @@ def _metadata(image: Image, template: str, model: Model, options: dict) -> dict[
     network = {"Model": model.name, "ModelSHA256": model.sha256}
     for key in ("native_inpainted", "inpainted"):
         out[key] |= network
+    if reference:
+        for key in ("native_reference", "reference"):
+            out[key] |= {"Model": reference.name, "ModelSHA256": reference.sha256}
     out["native_inpainted"]["Fill"] = options["fill"]
     found = network | {
         "LesionThreshold": options["threshold"],
@@ -126,6 +198,8 @@ def init_outputs_wf(
     model: Model,
     options: dict,
     output_dir: Path,
+    products: Products = _USUAL,
+    reference: Model | None = None,
     name: str = "outputs_wf",
 ) -> pe.Workflow:
     """Build the figures of one image, and the writing of its derivatives after everything else.
@@ -140,6 +214,9 @@ def init_outputs_wf(
     options : dict
         ``fill``, ``threshold`` and ``min_volume`` of the run, for the sidecars.
     output_dir : Path
+    products : Products, optional
+    reference : Model, optional
+        The network that filled given lesions.
 
     Inputs
     ------
@@ -149,16 +226,19 @@ def init_outputs_wf(
         How the brain mask came about.
     darkening
         Shown in the figure of the difference.
-    xfm, inverse_xfm, table and all keys of `NATIVE` and `STANDARD`
+    xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
         The results.
+    inpainted_volumes, original_volumes, reference_volumes
+        Tissue volumes of each segmented image, for the sidecars.
     """
-    from nipype.interfaces.utility import IdentityInterface
+    from nipype.interfaces.utility import Function, IdentityInterface
 
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = ""
-    names = _names(image, template)
-    figure_names = _figure_names(image)
-    fields = ["conformed", "darkening", "mask_method", *names]
+    names = _names(image, template, products)
+    figure_names = _figure_names(image, products)
+    volumes = [f"{segmented}_volumes" for segmented in products.segmented]
+    fields = ["conformed", "darkening", "mask_method", *volumes, *names]
     inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
         Flicker(before=template_t1w, labels=(template, "T1w")), name="registration", mem_gb=1
@@ -168,14 +248,17 @@ def init_outputs_wf(
         Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
     )
     difference = pe.Node(Difference(), name="difference", mem_gb=1)
-    tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
     lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
+    found = pe.Node(
+        Function(function=_found, input_names=["mask_method", *volumes], output_names=["out"]),
+        name="found", run_without_submitting=True,
+    )  # fmt: skip
     save = pe.Node(
         SaveDerivatives(
             keys=[*names, *figure_names],
             out_dir=str(output_dir),
             names={**names, **figure_names},
-            metadata=_metadata(image, template, model, options),
+            metadata=_metadata(image, template, model, reference, options, products),
         ),
         name="save", mem_gb=0.2, run_without_submitting=True,
     )  # fmt: skip
@@ -190,13 +273,19 @@ def init_outputs_wf(
             ("preproc", "background"), ("darkening", "darkening"), ("working_mask", "mask_file"),
             ("mask", "lesions"),
         ]),
-        (inputnode, tissues, [("inpainted", "background"), (("wm", _pair, "gm"), "masks")]),
         (inputnode, lesions, [("table", "table")]),
         (inputnode, save, [(key, key) for key in names]),
-        (inputnode, save, [(("mask_method", _stripped), "found")]),
+        (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in volumes)]),
+        (found, save, [("out", "found")]),
         *((node, save, [("out_file", node.name)]) for node in
-          (registration, brain, inpainting, difference, tissues, lesions)),
+          (registration, brain, inpainting, difference, lesions)),
     ])  # fmt: skip
+    if products.segmented:
+        tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
+        workflow.connect([
+            (inputnode, tissues, [("inpainted", "background"), (("wm", _pair, "gm"), "masks")]),
+            (tissues, save, [("out_file", "tissues")]),
+        ])  # fmt: skip
     return workflow
 
 
@@ -207,6 +296,15 @@ def _pair(path, other):
     return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
 
 
-def _stripped(method):
-    """The T1w on its own voxels is skull-stripped if the raw one was."""
-    return {"native_inpainted": {"SkullStripped": method in ("stripped", "skipped")}}
+def _found(mask_method, **volumes):
+    """What sidecars say that is known only after the run.
+
+    The T1w on its own voxels is skull-stripped if the raw one was.
+    """
+    stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
+    found: dict = {"native_inpainted": stripped, "native_reference": stripped}
+    for name, tissues in volumes.items():
+        image = name.split("_")[0]
+        key = "native_dseg" if image == "inpainted" else f"native_{image}_dseg"
+        found[key] = {"TissueVolumes": tissues, "TissueVolumesUnits": "mm^3"}
+    return found

@@ -1,4 +1,4 @@
-"""Tissue segmentation of the inpainted brain."""
+"""Tissue segmentation of a brain, with or without its lesions."""
 
 from __future__ import annotations
 
@@ -6,45 +6,91 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.interfaces.ants import SegmentAtropos
+from bids_inpaint.interfaces.images import TissuesToNative
+from bids_inpaint.interfaces.spm import SegmentSPM
+from bids_inpaint.spm import Spm
 from bids_inpaint.template import TISSUES, TemplateFiles
+
+TISSUE_MAPS = ("csf", "gm", "wm", "dseg")
 
 
 def init_segment_wf(
     *,
     template: TemplateFiles,
+    spm: Spm | None = None,
     omp_nthreads: int = 1,
     sloppy: bool = False,
     name: str = "segment_wf",
 ) -> pe.Workflow:
-    """Build the segmentation with Atropos and template priors.
+    """Build the segmentation of one image, and its way to the voxels of the T1w.
+
+    Parameters
+    ----------
+    template : TemplateFiles
+        Its tissue priors are those of Atropos.
+    spm : Spm, optional
+        Use this SPM12 in place of Atropos.
 
     Inputs
     ------
-    in_file, mask_file
+    in_file, working_mask
         A brain and its mask on the working grid.
+    brain_mask, inverse_xfm
+        Of the preprocessing.
 
     Outputs
     -------
     csf, gm, wm
-        Posterior probabilities.
+        Posterior probabilities on the working grid.
     dseg
         1 GM, 2 WM, 3 CSF.
+    native_csf, native_gm, native_wm, native_dseg
+        On the voxels of the T1w.
+    volumes
+        Of the tissues, in mm³.
     """
     workflow = pe.Workflow(name=name)
+    how = (
+        "the unified segmentation of SPM12 [@spm12]"
+        if spm
+        else f"Atropos [@atropos] and the tissue priors of {template.name}"
+    )
     workflow.__desc__ = (
         "The inpainted image was segmented into cerebrospinal fluid, grey matter and white matter with "
-        f"Atropos [@atropos] and the tissue priors of {template.name}.\n\n"
+        f"{how}.\n\n"
     )
-    inputnode = pe.Node(IdentityInterface(fields=["in_file", "mask_file"]), name="inputnode")
-    outputnode = pe.Node(IdentityInterface(fields=["csf", "gm", "wm", "dseg"]), name="outputnode")
-    atropos = pe.Node(
-        SegmentAtropos(
-            priors=[template.priors[t] for t in TISSUES], num_threads=omp_nthreads, sloppy=sloppy
-        ),
-        name="atropos", n_procs=omp_nthreads, mem_gb=3,
+    inputnode = pe.Node(
+        IdentityInterface(fields=["in_file", "working_mask", "brain_mask", "inverse_xfm"]), name="inputnode"
+    )
+    outputnode = pe.Node(
+        IdentityInterface(fields=[*TISSUE_MAPS, *(f"native_{k}" for k in TISSUE_MAPS), "volumes"]),
+        name="outputnode",
+    )
+    segment = (
+        pe.Node(
+            SegmentSPM(
+                command=spm.command,
+                standalone=spm.standalone,
+                **({"folder": spm.folder} if spm.folder else {}),
+            ),
+            name="spm12", n_procs=omp_nthreads, mem_gb=4,
+        )
+        if spm
+        else pe.Node(
+            SegmentAtropos(
+                priors=[template.priors[t] for t in TISSUES], num_threads=omp_nthreads, sloppy=sloppy
+            ),
+            name="atropos", n_procs=omp_nthreads, mem_gb=3,
+        )
     )  # fmt: skip
+    native = pe.Node(TissuesToNative(), name="native", mem_gb=2)
     workflow.connect([
-        (inputnode, atropos, [("in_file", "in_file"), ("mask_file", "mask_file")]),
-        (atropos, outputnode, [("csf", "csf"), ("gm", "gm"), ("wm", "wm"), ("dseg", "dseg")]),
+        (inputnode, segment, [("in_file", "in_file"), ("working_mask", "mask_file")]),
+        (inputnode, native, [("brain_mask", "brain_mask"), ("inverse_xfm", "inverse_xfm")]),
+        (segment, native, [(k, k) for k in ("gm", "wm", "csf")]),
+        (segment, outputnode, [(k, k) for k in TISSUE_MAPS]),
+        (native, outputnode, [
+            *((k, f"native_{k}") for k in TISSUE_MAPS), ("volumes", "volumes"),
+        ]),
     ])  # fmt: skip
     return workflow

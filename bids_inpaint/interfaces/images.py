@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
@@ -188,6 +190,7 @@ class TissuesToNativeOutputSpec(TraitedSpec):
     wm = File(exists=True)
     csf = File(exists=True)
     dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+    volumes = traits.Dict(desc="tissue to the sum of its probabilities, in mm³")
 
 
 class TissuesToNative(FileInterface):
@@ -201,7 +204,8 @@ class TissuesToNative(FileInterface):
         mask = mask > 0
         world = read_xfm(self.inputs.inverse_xfm)
         box = bounding_box(mask)
-        outputs, maps = {}, []
+        outputs: dict[str, Any] = {}
+        maps = []
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
             native = np.clip(resample(data, source, grid, world, order=1, box=box), 0, 1) * mask
@@ -209,6 +213,10 @@ class TissuesToNative(FileInterface):
             outputs[tissue] = images.save(within(runtime, f"{tissue}.nii.gz"), native, grid, np.float32)
         labels = np.where(mask & (np.sum(maps, 0) > 0), np.argmax(maps, 0) + 1, 0)
         outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8)
+        outputs["volumes"] = {
+            tissue: round(float(values.sum(dtype=np.float64)) * grid.voxel_volume, 1)
+            for tissue, values in zip(("GM", "WM", "CSF"), maps, strict=True)
+        }
         return outputs
 
 

@@ -11,6 +11,8 @@ from bids_inpaint.images import InputError
 
 FOLDER = Path(__file__).parent
 DEFAULT = "blind-unet"
+#: Fills given lesions, for the images that others are compared with.
+REFERENCE = "unet"
 BRAIN = "brain"
 _MARK = "bids_inpaint"
 
@@ -34,6 +36,8 @@ class Model:
     card : dict
         The whole card: training data, licences, scores.
     task : {'inpaint', 'brain'}
+    priors : bool
+        Whether two more channels of its input are the white and grey matter of the template.
     """
 
     name: str

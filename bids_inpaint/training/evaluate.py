@@ -126,7 +126,6 @@ class _Scorer:
         lesioned, support = painted(subject, self.shapes, self.seed)
         truth = support > 0.5
         filled, scale = self.fill(lesioned, truth)
-        clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
         peak = float(healthy.max())
         voided = np.where(inference.to_fill(truth), 0, healthy)
         row = filling_scores(filled, healthy, lesioned, truth).as_dict()
@@ -135,12 +134,13 @@ class _Scorer:
             "whole_psnr": psnr(filled[mask], healthy[mask], peak),
             "voided_psnr": psnr(voided[mask], healthy[mask], peak),
             "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
-            "healthy_psnr": psnr(clean[mask], healthy[mask], peak),
         }
         title = f"{subject.name}: RMSE {row['rmse']:.3f}, gain {row['gain']:.1f} dB, SSIM {row['ssim']:.2f}"
         self.views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
         if not self.model.blind:
             return row, {}
+        clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
+        row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
         white = _white(healthy, subject)
         sweep = self.lesion_maps(lesioned, filled, scale, white, truth & white)
         false = self.lesion_maps(healthy, clean, clean_scale, white, np.zeros_like(mask))

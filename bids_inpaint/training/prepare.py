@@ -209,5 +209,5 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
         scale = Scale.measure(image, image > 0, *priors)
         filled = inference.inpaint(model, image, image > 0, scale, patient.lesions, runtime, priors)
         with replacing(patient.folder / "target.npy") as part:
-            np.save(part, np.where(inference.to_fill(patient.lesions), filled, image).astype(np.float16))
+            np.save(part, filled.astype(np.float16))
     return len(patients)

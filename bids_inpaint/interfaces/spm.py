@@ -1,0 +1,111 @@
+"""Tissue segmentation with SPM12 through Nipype's interfaces, which let many failures pass."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.utils.filemanip import indirectory
+
+from bids_inpaint import images
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+
+#: Gaussians of each tissue class of SPM12's own template: GM, WM, CSF, bone, soft tissue, air.
+_GAUSSIANS = (1, 1, 2, 3, 4, 2)
+_COMPLAINTS = ("MATLAB code threw an exception", "Job execution failed", "Error using", "Error in", "error:")
+
+
+class SegmentSPMInputSpec(InputSpec):
+    in_file = File(exists=True, mandatory=True)
+    mask_file = File(exists=True, mandatory=True)
+    command = traits.Str(mandatory=True, desc="starts MATLAB, or the standalone SPM12", nohash=True)
+    standalone = traits.Bool(mandatory=True, nohash=True)
+    folder = traits.Directory(exists=True, desc="of SPM12's code, for MATLAB", nohash=True)
+
+
+class SegmentSPMOutputSpec(TraitedSpec):
+    csf = File(exists=True)
+    gm = File(exists=True)
+    wm = File(exists=True)
+    dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+
+
+class SegmentSPM(FileInterface):
+    """Unified segmentation of SPM12 (Ashburner and Friston 2005): six classes, of which three are kept."""
+
+    input_spec = SegmentSPMInputSpec
+    output_spec = SegmentSPMOutputSpec
+
+    def process(self, runtime) -> dict:
+        data, grid = images.read(self.inputs.in_file)
+        mask = images.read(self.inputs.mask_file)[0] > 0
+        # results of an earlier run would pass for those of one that failed
+        folder = Path(runtime.cwd) / "spm"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir()
+        brain = str(folder / "brain.nii")
+        images.save(brain, np.where(mask, data, 0), grid, np.float32, space_code=4)
+        with indirectory(str(folder)):
+            self._segment(brain)
+        gm, wm, csf = (
+            np.clip(images.read(str(folder / f"c{i}brain.nii"))[0], 0, 1) * mask for i in (1, 2, 3)
+        )
+        shutil.rmtree(folder)
+        labels = np.where(mask & (gm + wm + csf > 0), np.stack([gm, wm, csf]).argmax(0) + 1, 0)
+        outputs = {
+            key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, np.float32, space_code=4)
+            for key, v in (("gm", gm), ("wm", wm), ("csf", csf))
+        }
+        outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4)
+        return outputs
+
+    def _segment(self, brain: str) -> None:
+        from nipype.interfaces import spm
+
+        command = self.inputs.command
+        where = {
+            "matlab_cmd": command,
+            "paths": [self.inputs.folder] if self.inputs.folder else None,
+            "use_mcr": self.inputs.standalone,
+        }
+        # Nipype keeps the answer of the last probe, also of one that failed
+        spm.Info._command = None
+        try:
+            spm.SPMCommand.set_mlab_paths(**where)
+            info = spm.Info.getinfo(*where.values())
+        except (OSError, ValueError, KeyError):
+            info = None
+        if info is None:
+            raise images.InputError(
+                f"SPM12 could not be started by '{command}': run that command by hand to see why."
+            )
+        version = f"{info['name'].removeprefix('SPM')}.{info['release']}".strip()
+        if not version.startswith("12."):
+            raise images.InputError(
+                f"'{command}' starts {info['name']} (release {info['release'].strip()}), but SPM12 is needed."
+            )
+        template = os.path.join(info["path"].strip(), "tpm", "TPM.nii")
+        step = spm.NewSegment(
+            channel_files=brain,
+            channel_info=(1e-3, 60.0, (False, False)),
+            tissues=[
+                ((template, i), gaussians, (i <= 3, False), (False, False))
+                for i, gaussians in enumerate(_GAUSSIANS, 1)
+            ],
+        )
+        # what SPM said is lost if Nipype raises
+        result = step.run(ignore_exception=True).runtime
+        said = "\n".join(getattr(result, name, None) or "" for name in ("stdout", "stderr", "traceback"))
+        failed = result.returncode not in (0, None) or any(c in said for c in _COMPLAINTS)
+        made = [os.path.exists(os.path.join(os.path.dirname(brain), f"c{i}brain.nii")) for i in (1, 2, 3)]
+        if failed or not all(made):
+            lines = [line.strip() for line in said.splitlines() if line.strip()]
+            complaints = [line for c in _COMPLAINTS for line in lines if c in line]
+            told = [*complaints, *lines[-1:], "nothing"][0]
+            raise images.InputError(
+                f"SPM12 failed to segment {self.inputs.in_file} (it said: {told[:200]}): "
+                f"look at the crash file, or choose --segmentation atropos."
+            )
