@@ -78,12 +78,14 @@ class Image:
         return "/".join([*parts, "anat"])
 
 
-def collect(settings: Any) -> list[Image]:
+def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
     """Find the T1w images a run is about.
 
     Parameters
     ----------
     settings : Settings
+    masks_needed : bool
+        Whether each image must have a lesion mask where a folder of masks is given.
 
     Raises
     ------
@@ -128,7 +130,7 @@ def collect(settings: Any) -> list[Image]:
             f"{root} has no T1w of {who}{where}: a file as sub-{next(iter(missing), present[0])}"
             f"/anat/sub-{next(iter(missing), present[0])}_T1w.nii.gz is needed."
         )
-    return _add_derivatives(found, settings)
+    return _add_derivatives(found, settings, masks_needed)
 
 
 def _check_dataset(root: Path) -> None:
@@ -206,7 +208,7 @@ def _image(file, root: Path) -> Image:
     return Image(path=str(file.path), uri=f"bids:raw:{relative}", entities=entities)
 
 
-def _add_derivatives(found: list[Image], settings: Any) -> list[Image]:
+def _add_derivatives(found: list[Image], settings: Any, masks_needed: bool) -> list[Image]:
     from dataclasses import replace
 
     for name, path in settings.derivatives.items():
@@ -238,6 +240,8 @@ def _add_derivatives(found: list[Image], settings: Any) -> list[Image]:
         files = _scan(settings.lesion_masks)
         for i, image in enumerate(found):
             mask = _belonging(files, image, suffix="mask", label=True, native=None)
+            if mask is None and not masks_needed:
+                continue
             if mask is None:
                 raise InputError(
                     f"{settings.lesion_masks} has no lesion mask (label-*_mask.nii.gz) of {image.prefix}: "

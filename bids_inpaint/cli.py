@@ -22,7 +22,11 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("bids_dir", type=Path, help="root of the BIDS dataset")
     p.add_argument("output_dir", type=Path, help="where derivatives and reports are written")
-    p.add_argument("analysis_level", choices=["participant"], help="processing stage")
+    p.add_argument(
+        "analysis_level",
+        choices=["participant", "group"],
+        help="work on each participant, or gather the results of those that are finished",
+    )
     p.add_argument("--version", action="version", version=f"bids_inpaint {__version__}")
     p.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; repeat for debug")
 
@@ -159,7 +163,8 @@ def main(argv: list[str] | None = None) -> int:
     0: all done; 1: some images failed; 2: nothing was run, as the input or the options are wrong.
     """
     args = vars(parser().parse_args(argv))
-    args.pop("analysis_level")
+    level = args.pop("analysis_level")
+    from bids_inpaint.group import run_group
     from bids_inpaint.images import InputError
     from bids_inpaint.run import run_participants
     from bids_inpaint.settings import Settings
@@ -170,7 +175,8 @@ def main(argv: list[str] | None = None) -> int:
     if args["nprocs"] is None:
         del args["nprocs"]
     try:
-        return run_participants(Settings(**args))
+        settings = Settings(**args)
+        return run_group(settings) if level == "group" else run_participants(settings)
     except InputError as error:
         print(f"bids_inpaint: error: {error}", file=sys.stderr)
         return 2

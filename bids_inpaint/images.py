@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_inpaint.files import replacing
-from bids_inpaint.space import Grid
+from bids_inpaint.space import Grid, resample
 
 if TYPE_CHECKING:
     import nibabel as nib
@@ -159,6 +159,49 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:
     """Voxels (float32) and grid of a file this program wrote."""
     image = load(path)
     return read_data(image, path), Grid.of(image.shape[:3], image.affine)
+
+
+def read_lesions(
+    path: str, grid: Grid, t1w: str, world: np.ndarray | None = None, brain: np.ndarray | None = None
+) -> np.ndarray:
+    """A given lesion mask on another grid, resampled by its header.
+
+    Parameters
+    ----------
+    path : str
+    grid : Grid
+        Where it is wanted.
+    t1w : str
+        The image it belongs to, for messages.
+    world : array, shape (4, 4), optional
+        Affine from the space of the grid to that of the mask (RAS+, mm).
+    brain : array of bool, optional
+        On the grid; the lesions must touch it.
+
+    Returns
+    -------
+    array of bool
+
+    Raises
+    ------
+    InputError
+        If it isn't binary, or has lesions but none on the grid or in the brain.
+    """
+    data, own = read(path)
+    values = np.unique(data)
+    if np.count_nonzero(values) > 1:
+        raise InputError(
+            f"{path} is not a binary mask ({len(values)} values from {values[0]:g} to "
+            f"{values[-1]:g}): threshold it to 0 and 1."
+        )
+    mask = data > 0
+    out = mask if world is None and own.same_as(grid) else resample(mask, own, grid, world, order=1) > 0.5
+    if mask.any() and not (out if brain is None else out & brain).any():
+        raise InputError(
+            f"{path} does not overlap the brain of {t1w}: "
+            "check that the mask belongs to this image and space."
+        )
+    return out
 
 
 def _by(values) -> str:

@@ -9,6 +9,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from bids_inpaint import images
+from bids_inpaint.bids import Image
+from bids_inpaint.interfaces.inpaint import write_table
+from bids_inpaint.lesions import tabulate
+from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.template import DEFAULT
+from bids_inpaint.workflows.outputs import Products, expected
+
 
 def write_card(path: Path, **changes) -> None:
     """Write the card of a network file."""
@@ -45,3 +53,48 @@ def write_dataset(root: Path, *names: str, data: np.ndarray | None = None) -> Pa
     for name in names:
         write_nifti(root / name, data)
     return root
+
+
+def write_finished(
+    out_dir: Path,
+    image: Image,
+    lesions: np.ndarray,
+    *,
+    volumes: dict[str, float] | None = None,
+    tissues: dict[str, np.ndarray] | None = None,
+    reference: np.ndarray | None = None,
+    native: Grid = WORKING_GRID,
+) -> None:
+    """The outputs of a finished image as far as the group level looks at them; the rest is empty files.
+
+    Parameters
+    ----------
+    out_dir : Path
+    image : Image
+    lesions : array of bool, shape of the working grid
+    volumes : dict of float
+        Tissue volumes in mm³.
+    tissues : dict of array of int, shape of the working grid
+        By segmented image: original, inpainted, reference.
+    reference : array of bool, on `native`
+    native : Grid
+        Voxels of the T1w.
+    """
+    products = Products(tuple(tissues or ()), reference is not None)
+    for name in expected(image, DEFAULT, products):
+        (out_dir / name).parent.mkdir(parents=True, exist_ok=True)
+        (out_dir / name).touch()
+    stem = f"{out_dir / image.folder / image.prefix}_"
+    space = f"{stem}space-{DEFAULT}_res-1_"
+    own = resample(lesions, WORKING_GRID, native, order=0) > 0.5
+    _, found = tabulate(own, np.zeros(native.shape), native)
+    write_table(f"{stem}desc-lesions_dseg.tsv", found)
+    images.save(f"{stem}label-L_desc-inpaint_mask.nii.gz", own, native, np.uint8)
+    images.save(f"{space}label-L_desc-inpaint_mask.nii.gz", lesions, WORKING_GRID, np.uint8)
+    if reference is not None:
+        images.save(f"{stem}label-L_desc-reference_mask.nii.gz", reference, native, np.uint8)
+    if volumes:
+        Path(f"{stem}dseg.json").write_text(json.dumps({"TissueVolumes": volumes}))
+    for key, labels in (tissues or {}).items():
+        name = "dseg.nii.gz" if key == "inpainted" else f"desc-{key}_dseg.nii.gz"
+        images.save(f"{space}{name}", labels, WORKING_GRID, np.uint8)

@@ -78,7 +78,7 @@ def init_inpaint_wf(
     if lesion_mask:
         given = pe.Node(LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1)
         workflow.connect([
-            (inputnode, given, [("t1w", "t1w"), ("xfm", "xfm")]),
+            (inputnode, given, [("t1w", "t1w"), ("xfm", "xfm"), ("working_mask", "brain_mask")]),
             (given, inpaint, [("out_file", "lesion_mask")]),
             (given, outputnode, [("out_file", "given_lesions")]),
         ])  # fmt: skip

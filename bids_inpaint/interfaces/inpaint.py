@@ -69,6 +69,7 @@ class LesionMaskInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True, desc="binary lesion mask on any grid")
     t1w = File(exists=True, mandatory=True)
     xfm = File(exists=True, mandatory=True)
+    brain_mask = File(exists=True, desc="on the working grid; the lesions must touch it")
     space = traits.Enum("T1w", "template", usedefault=True)
 
 
@@ -83,21 +84,11 @@ class LesionMask(FileInterface):
     output_spec = LesionMaskOutputSpec
 
     def process(self, runtime) -> dict:
-        path = self.inputs.in_file
-        data, grid = images.read(path)
-        values = np.unique(data)
-        if np.count_nonzero(values) > 1:
-            raise images.InputError(
-                f"{path} is not a binary mask ({len(values)} values from {values[0]:g} to "
-                f"{values[-1]:g}): threshold it to 0 and 1."
-            )
         world = read_xfm(self.inputs.xfm) if self.inputs.space == "T1w" else None
-        out = resample(data > 0, grid, WORKING_GRID, world, order=1) > 0.5
-        if data.any() and not out.any():
-            raise images.InputError(
-                f"{path} does not overlap the brain of {self.inputs.t1w}: "
-                "check that the mask belongs to this image and space."
-            )
+        brain = None
+        if isdefined(self.inputs.brain_mask):
+            brain = images.read(self.inputs.brain_mask)[0] > 0
+        out = images.read_lesions(self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain)
         out_file = within(runtime, "lesions.nii.gz")
         return {"out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4)}
 

@@ -1,0 +1,169 @@
+"""The group level on made-up outputs whose scores can be worked out by hand."""
+
+import csv
+import json
+import re
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers import write_dataset, write_finished, write_nifti
+
+from bids_inpaint import cli, images
+from bids_inpaint.bids import Image
+from bids_inpaint.space import WORKING_GRID, Grid
+
+NATIVE = Grid.of((91, 109, 91), [[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
+
+
+def block(start, stop, shape=WORKING_GRID.shape):
+    out = np.zeros(shape, bool)
+    out[tuple(slice(a, b) for a, b in zip(start, stop, strict=True))] = True
+    return out
+
+
+def tissues(wrong: int) -> dict[str, np.ndarray]:
+    """100 voxels of each tissue; in the original, `wrong` voxels of white matter are taken for grey."""
+    reference = np.zeros(WORKING_GRID.shape, np.uint8)
+    reference[50:60, 50:60, 50] = 1
+    reference[50:60, 50:60, 60] = 2
+    original = reference.copy()
+    original.reshape(-1)[np.flatnonzero(reference == 2)[:wrong]] = 1
+    return {"original": original, "inpainted": reference, "reference": reference}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Three participants, of whom one has two sessions; the fourth is not finished."""
+    root = tmp_path_factory.mktemp("group")
+    names = ["sub-01/anat/sub-01", "sub-02/anat/sub-02", "sub-03/ses-a/anat/sub-03_ses-a",
+             "sub-03/ses-b/anat/sub-03_ses-b", "sub-04/anat/sub-04"]  # fmt: skip
+    write_dataset(root / "bids", *(f"{n}_T1w.nii.gz" for n in names))
+    (root / "bids/participants.tsv").write_text("participant_id\tage\tgroup\nsub-02\t40\tMS\nsub-03\t\tHC\n")
+    out = root / "out"
+    small, large = block((80, 80, 80), (84, 84, 84)), block((80, 80, 80), (88, 88, 88))
+    brain = {"GM": 600_000.0, "WM": 500_000.0, "CSF": 250_000.0}
+    write_finished(
+        out, Image("", "", {"sub": "01"}), large, volumes=brain, tissues=tissues(20),
+        reference=block((40, 40, 40), (44, 44, 42), NATIVE.shape), native=NATIVE,
+    )  # fmt: skip
+    write_finished(
+        out, Image("", "", {"sub": "02"}), small, volumes=brain, tissues=tissues(10),
+        reference=block((40, 40, 40), (42, 42, 42), NATIVE.shape), native=NATIVE,
+    )  # fmt: skip
+    for session, lesions in (("a", small), ("b", np.zeros_like(small))):
+        write_finished(out, Image("", "", {"sub": "03", "ses": session}), lesions)
+    return root
+
+
+def group(root, *options) -> int:
+    return cli.main([str(root / "bids"), str(root / "out"), "group", "-w", str(root / "w"), *options])
+
+
+def table(root, name) -> list[dict[str, str]]:
+    with (root / "out" / f"group_desc-{name}.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+@pytest.fixture(scope="module")
+def finished(root):
+    assert group(root, "--nprocs", "2") == 0
+
+
+def test_volumes(root, finished):
+    rows = table(root, "volumes")
+    assert [(r["participant_id"], r["session_id"]) for r in rows] == [
+        ("sub-01", "n/a"), ("sub-02", "n/a"), ("sub-03", "ses-a"), ("sub-03", "ses-b"),
+    ]  # fmt: skip
+    assert [float(r["lesion_volume"]) for r in rows] == [0.512, 0.064, 0.064, 0]
+    assert [r["lesion_count"] for r in rows] == ["1", "1", "1", "0"]
+    assert [r["gm_volume"] for r in rows] == ["600", "600", "n/a", "n/a"]
+    assert [r["age"] for r in rows] == ["n/a", "40", "n/a", "n/a"]
+    assert [r["group"] for r in rows] == ["n/a", "MS", "HC", "HC"]
+    described = json.loads((root / "out/group_desc-volumes.json").read_text())
+    assert described["lesion_volume"]["Units"] == "mL"
+
+
+def test_tissue_dice(root, finished):
+    one, two = table(root, "tissue_dice")
+    # 2·100 / (120 + 100) and 2·80 / (80 + 100)
+    assert float(one["gm_original"]) == pytest.approx(200 / 220, abs=1e-5)
+    assert float(one["wm_original"]) == pytest.approx(160 / 180, abs=1e-5)
+    assert float(one["average_original"]) == pytest.approx((200 / 220 + 160 / 180) / 2, abs=1e-5)
+    assert one["wm_inpainted"] == "1"
+    assert float(two["wm_original"]) == pytest.approx(180 / 190, abs=1e-5)
+    wm = json.loads((root / "out/group_desc-tissue_dice.json").read_text())["Statistics"]["wm"]
+    assert wm["Participants"] == 2
+    assert wm["Original"]["Mean"] == pytest.approx((160 / 180 + 180 / 190) / 2)
+    assert wm["MeanDifference"] == pytest.approx(1 - wm["Original"]["Mean"])
+    # both improve: of 4 signs, 2 are as extreme
+    assert wm["WilcoxonP"] == 0.5
+    assert wm["RankBiserialCorrelation"] == 1
+
+
+def test_lesion_dice(root, finished):
+    one, two = table(root, "lesion_dice")
+    # the map is a cube of 64 voxels of 8 mm³, the reference half of it
+    assert float(one["dice"]) == pytest.approx(2 * 32 / 96, abs=1e-5)
+    assert (one["sensitivity"], one["precision"], one["lesion_f1"]) == ("1", "0.5", "1")
+    assert float(one["absolute_volume_difference"]) == pytest.approx(0.256)
+    # two layers of voxels away
+    assert float(one["hausdorff95"]) == 4
+    assert (two["dice"], two["hausdorff95"]) == ("1", "0")
+    statistics = json.loads((root / "out/group_desc-lesion_dice.json").read_text())["Statistics"]
+    assert statistics["VolumeBias"] == pytest.approx(0.128)
+    assert statistics["Scores"]["dice"]["Mean"] == pytest.approx((2 / 3 + 1) / 2)
+
+
+def test_lesion_probability(root, finished):
+    share, grid = images.read(root / "out/group_space-MNI152NLin2009aSym_res-1_label-L_probseg.nii.gz")
+    assert grid.same_as(WORKING_GRID)
+    # all three, the third in one of two sessions; then the first alone
+    assert share[81, 81, 81] == pytest.approx(2.5 / 3)
+    assert share[86, 86, 86] == pytest.approx(1 / 3)
+    assert np.count_nonzero(share) == 512
+
+
+def test_page(root, finished):
+    page = (root / "out/group.html").read_text()
+    assert "Not finished, and left out (1): sub-04" in page
+    assert 'href="sub-02.html"' in page
+    for title in ("Tissue segmentation with and without inpainting", "Lesion maps against given masks"):
+        assert title in page
+    # it opens without network
+    assert not re.findall(r'(?:src|href)="(?!data:|#|sub-)', page)
+    assert page.count("data:image/svg+xml;base64,") == 4
+
+
+def test_given_masks(root, finished, tmp_path, caplog):
+    """In MNI space, on another grid than the T1w, and one that is no mask."""
+    shutil.copytree(root, tmp_path / "copy")
+    masks = write_dataset(tmp_path / "masks", data=np.zeros(1))
+    lesion = block((80, 80, 80), (84, 84, 84)).astype(np.uint8)
+    space = "space-MNI152NLin2009aSym_label-lesion_mask.nii.gz"
+    write_nifti(masks / f"sub-02/anat/sub-02_{space}", lesion, WORKING_GRID.matrix)
+    write_nifti(masks / "sub-01/anat/sub-01_label-lesion_mask.nii.gz", lesion, WORKING_GRID.matrix)
+    graded = np.linspace(0, 1, 32**3, dtype=np.float32).reshape((32,) * 3)
+    write_nifti(masks / "sub-03/ses-a/anat/sub-03_ses-a_label-lesion_mask.nii.gz", graded)
+    assert group(tmp_path / "copy", "--lesion-masks", str(masks), "--nprocs", "1") == 1
+    assert "sub-03_ses-a_label-lesion_mask.nii.gz is not a binary mask" in caplog.text
+    one, two = table(tmp_path / "copy", "lesion_dice")
+    assert float(one["reference_volume"]) == pytest.approx(0.064)
+    assert float(one["dice"]) == pytest.approx(2 * 8 / (64 + 8), abs=1e-5)
+    assert two["dice"] == "1"
+
+
+def test_a_single_participant(root, finished, tmp_path):
+    shutil.copytree(root, tmp_path / "copy")
+    assert group(tmp_path / "copy", "--participant-label", "03", "--session-label", "b") == 0
+    rows = table(tmp_path / "copy", "volumes")
+    assert [r["session_id"] for r in rows] == ["ses-b"]
+    share = nib.load(tmp_path / "copy/out/group_space-MNI152NLin2009aSym_res-1_label-L_probseg.nii.gz")
+    assert not np.asanyarray(share.dataobj).any()
+
+
+def test_nobody_finished(root, tmp_path, capsys):
+    shutil.copytree(root / "bids", tmp_path / "bids")
+    assert group(tmp_path) == 2
+    assert "has no finished participant" in capsys.readouterr().err
