@@ -119,9 +119,12 @@ def bounding_box(mask: Array, margin: int = 0) -> tuple[slice, ...]:
     ValueError
         If the mask is empty.
     """
-    if not np.any(mask):
+    mask = np.asarray(mask, dtype=bool)
+    axes = range(mask.ndim)
+    extents = [np.flatnonzero(mask.any(tuple(a for a in axes if a != axis))) for axis in axes]
+    if not extents[0].size:
         raise ValueError("an empty mask has no bounding box")
-    box = ndimage.find_objects(np.asarray(mask, dtype=bool).astype(np.uint8))[0]
     return tuple(
-        slice(max(s.start - margin, 0), min(s.stop + margin, n)) for s, n in zip(box, mask.shape, strict=True)
+        slice(max(int(e[0]) - margin, 0), min(int(e[-1]) + 1 + margin, n))
+        for e, n in zip(extents, mask.shape, strict=True)
     )

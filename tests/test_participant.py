@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import shutil
@@ -14,15 +15,15 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from helpers import write_nifti
+from helpers import write_dataset, write_nifti
 
-from bids_inpaint import images
+from bids_inpaint import cli, images
 from bids_inpaint.bids import Image
 from bids_inpaint.demo import LESIONS, acquire, tilted
 from bids_inpaint.metrics import dice
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import expected
+from bids_inpaint.workflows.outputs import Products, expected
 
 LESIONED = Image("", "", {"sub": "01", "ses": "pre"})
 THICK = Image("", "", {"sub": "02", "run": "1"})
@@ -31,7 +32,8 @@ THICK = Image("", "", {"sub": "02", "run": "1"})
 def command(root: Path, out="out", work="work", *options: str) -> list[str]:
     return [
         sys.executable, "-m", "bids_inpaint", str(root / "bids"), str(root / out), "participant",
-        "-w", str(root / work), "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
+        "-w", str(root / work), "--sloppy", "--nprocs", "2", "--skip-bids-validation",
+        "--lesion-masks", str(root / "masks"), "--compare-segmentation", *options,
     ]  # fmt: skip
 
 
@@ -61,6 +63,14 @@ def root(tmp_path_factory) -> Path:
     data, mask = acquire(tilt, LESIONS)
     write_nifti(bids / "sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz", data, tilt.matrix)
     np.save(root / "painted.npy", mask)
+    masks = write_dataset(root / "masks")
+    lesions = masks / "sub-01/ses-pre/anat/sub-01_ses-pre_label-lesion_mask.nii.gz"
+    write_nifti(lesions, mask.astype(np.uint8), tilt.matrix)
+    for name in ("sub-02/anat/sub-02", "sub-03/anat/sub-03"):
+        nobody = np.zeros(WORKING_GRID.shape, np.uint8)
+        write_nifti(
+            masks / f"{name}_space-MNI152NLin2009aSym_label-lesion_mask.nii.gz", nobody, WORKING_GRID.matrix
+        )
     # as RPI, 3 mm slices, floating point
     affine = np.array([[-1, 0, 0, 90], [0, -1, 0, 90], [0, 0, 3, -72], [0, 0, 0, 1.0]])
     thick = Grid.of((182, 218, 60), affine)
@@ -93,7 +103,8 @@ def test_outputs_are_those_promised(root, finished):
     found = {n for n in contents(out) if n.startswith("sub-")} | {
         str(p.relative_to(out)) for p in out.glob("sub-*/figures/*.html")
     }
-    assert found == {*expected(LESIONED, DEFAULT), *expected(THICK, DEFAULT)}
+    products = Products(("inpainted", "original", "reference"), reference=True)
+    assert found == {*expected(LESIONED, DEFAULT, products), *expected(THICK, DEFAULT, products)}
     assert (out / "sub-01.html").exists()
     assert not list(out.rglob("*.part*"))
 
@@ -161,6 +172,44 @@ def test_lesion_free_images_stay_as_they_are(root, finished):
     mask = native(root, THICK, "label-L_desc-inpaint_mask")
     volume = np.asanyarray(mask.dataobj).sum() * np.prod(mask.header.get_zooms()) / 1000
     assert volume < 0.5
+
+
+def test_given_lesions_are_filled_in_the_reference(root, finished):
+    from scipy import ndimage
+
+    painted = np.load(root / "painted.npy")
+    raw = nib.load(root / "bids/sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz")
+    filled = native(root, LESIONED, "desc-reference_T1w")
+    before, after = (np.asanyarray(i.dataobj).astype(float) for i in (raw, filled))
+    assert (after - before)[painted].mean() > 80
+    away = ndimage.distance_transform_edt(~painted, sampling=raw.header.get_zooms())
+    assert (before == after)[away > 6].all()
+    mask = np.asanyarray(native(root, LESIONED, "label-L_desc-reference_mask").dataobj) > 0
+    assert dice(mask, painted) > 0.85
+    # on the working grid all but the given lesions, a voxel wider, is the image that went in
+    space = f"space-{DEFAULT}_res-1"
+    image, reference, given = (
+        np.asanyarray(native(root, LESIONED, f"{space}_{name}").dataobj)
+        for name in ("desc-preproc_T1w", "desc-reference_T1w", "label-L_desc-reference_mask")
+    )
+    assert (image == reference)[~ndimage.binary_dilation(given > 0)].all()
+    # nothing was given, so nothing is filled
+    thick = nib.load(root / "bids/sub-02/anat/sub-02_run-1_T1w.nii.gz")
+    assert (np.asanyarray(native(root, THICK, "desc-reference_T1w").dataobj) == thick.dataobj).all()
+
+
+def test_group_of_finished_participants(root, finished):
+    """Lesions take white matter away; filling them brings it back."""
+    arguments = [*command(root)[3:5], "group", "-w", str(root / "work")]
+    assert cli.main(arguments) == 0
+    tissue = json.loads((root / "out/group_desc-tissue_dice.json").read_text())["Statistics"]
+    assert tissue["wm"]["Participants"] == 2
+    with (root / "out/group_desc-tissue_dice.tsv").open() as file:
+        lesioned = next(csv.DictReader(file, delimiter="\t"))
+    assert float(lesioned["wm_inpainted"]) > float(lesioned["wm_original"])
+    with (root / "out/group_desc-lesion_dice.tsv").open() as file:
+        assert float(next(csv.DictReader(file, delimiter="\t"))["dice"]) > 0.5
+    assert "sub-03" in (root / "out/group.html").read_text()
 
 
 def test_sidecars(root, finished):
