@@ -164,7 +164,6 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = vars(parser().parse_args(argv))
     level = args.pop("analysis_level")
-    from bids_inpaint.group import run_group
     from bids_inpaint.images import InputError
     from bids_inpaint.run import run_participants
     from bids_inpaint.settings import Settings
@@ -176,7 +175,11 @@ def main(argv: list[str] | None = None) -> int:
         del args["nprocs"]
     try:
         settings = Settings(**args)
-        return run_group(settings) if level == "group" else run_participants(settings)
+        if level == "participant":
+            return run_participants(settings)
+        from bids_inpaint.group import run_group
+
+        return run_group(settings)
     except InputError as error:
         print(f"bids_inpaint: error: {error}", file=sys.stderr)
         return 2

@@ -226,6 +226,10 @@ def _tissue_plot(measured: Sequence[Measured]) -> str:
             labels.append(f"{_TISSUES[measure]}\n{name}")
             colours.append(colour)
     _strip(axis, groups, labels, colours)
+    if len(groups[0]) <= 100:
+        for i in range(0, len(groups), 2):
+            pairs = list(zip(groups[i], groups[i + 1], strict=True))
+            axis.plot([i, i + 1], np.transpose(pairs), color="#bbbbbb", linewidth=0.6, zorder=0)
     axis.set_ylabel("Dice against the reference")
     return _embed(figure)
 
