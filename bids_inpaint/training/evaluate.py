@@ -21,9 +21,13 @@ from bids_inpaint.training.extraction import load_heads
 from bids_inpaint.training.heads import draw_head, make_head
 from bids_inpaint.training.synthesis import draw_patient, paint
 
-THRESHOLDS = (0.05, 0.07, 0.1, 0.12, 0.15, 0.2)
+THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
 #: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
 VISIBLE = 0.9
+
+
+#: Lesions in a healthy image may sum up to so much on average (ml).
+FALSE_ML = 0.3
 
 
 def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,8 +75,8 @@ def evaluate(
     Returns
     -------
     dict
-        Mean and standard deviation of each score, the λ sweep of a blind network, and the subjects; those
-        of the patients under ``patients``.
+        Mean and standard deviation of each score, the λ sweep of a blind network and the λ it suggests
+        (:func:`calibrate`), and the subjects; those of the patients under ``patients``.
 
     Raises
     ------
@@ -85,6 +89,8 @@ def evaluate(
     scorer = _Scorer(config, cache, shapes_folder, model_name, threads)
     healthy = [s for s in chosen if not s.patient]
     scores = _table(healthy, [scorer.painted(s) for s in healthy])
+    if scorer.model.blind:
+        scores["calibrated_threshold"] = calibrate(scores["threshold_sweep"])
     if patients := [s for s in chosen if s.patient and scorer.model.blind]:
         scores["patients"] = _table(patients, [scorer.patient(s) for s in patients])
     print(json.dumps(scores, indent=1))
@@ -94,6 +100,32 @@ def evaluate(
         worst = sorted(scorer.views, key=lambda view: -view[0])[:3]
         draw_slices(figure, [(title, slices) for _, title, slices in worst])
     return scores
+
+
+def calibrate(sweep: dict[str, dict[str, dict]]) -> float | None:
+    """λ with the best Dice coefficient among those that map too little of healthy images to matter.
+
+    It is for the subjects of the training: those of the test would be judged by what they chose.
+
+    Parameters
+    ----------
+    sweep : dict
+        ``threshold_sweep`` of :func:`evaluate`.
+
+    Returns
+    -------
+    float, optional
+        None if every λ maps too much.
+
+    Examples
+    --------
+    >>> def row(dice, false):
+    ...     return {"dice": {"mean": dice}, "false_ml": {"mean": false}}
+    >>> calibrate({"0.05": row(0.8, 0.9), "0.1": row(0.7, 0.2), "0.2": row(0.5, 0.0)})
+    0.1
+    """
+    allowed = {t: row["dice"]["mean"] for t, row in sweep.items() if row["false_ml"]["mean"] < FALSE_ML}
+    return float(max(allowed, key=lambda t: allowed[t])) if allowed else None
 
 
 Sweep = dict[float, dict[str, float]]
