@@ -8,7 +8,7 @@ import json
 import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,15 @@ from typing import Any
 import numpy as np
 
 from bids_inpaint import bids, images
-from bids_inpaint.bids import Image
+from bids_inpaint.group_measure import Measured, Task, measure
 from bids_inpaint.images import InputError
-from bids_inpaint.metrics import dice, hausdorff95, lesion_scores
 from bids_inpaint.settings import Settings
-from bids_inpaint.space import WORKING_GRID, Grid, bounding_box
+from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.statistics import agree, compare
 
 log = logging.getLogger("bids_inpaint")
 
-#: Labels of the tissue maps that are compared.
-TISSUES = {"gm": 1, "wm": 2}
-MEASURES = (*TISSUES, "average")
+MEASURES = ("gm", "wm", "average")
 #: Column -> description and unit
 Columns = dict[str, tuple[str, str | None]]
 VOLUMES: Columns = {
@@ -48,8 +45,17 @@ LESIONS: Columns = {
     ),
     "volume": ("Volume of the lesion map", "mL"),
     "reference_volume": ("Volume of the reference", "mL"),
-    "absolute_volume_difference": ("Absolute difference of both volumes", "mL"),
+    "volume_error": ("Absolute difference of both volumes", "mL"),
     "hausdorff95": ("95th percentile of the distances of both surfaces, the larger of two directions", "mm"),
+}
+_IDENTITY = {"sub": "participant_id", "ses": "session_id"}
+_ENTITY = {
+    "sub": "Participant",
+    "ses": "Session",
+    "acq": "Acquisition",
+    "ce": "Contrast agent",
+    "rec": "Reconstruction",
+    "run": "Run",
 }
 _NAMES = {"gm": "grey matter", "wm": "white matter", "average": "their mean"}
 TISSUE_DICE: Columns = {
@@ -57,29 +63,6 @@ TISSUE_DICE: Columns = {
     for image in ("original", "inpainted")
     for measure in MEASURES
 }
-
-
-@dataclass
-class Measured:
-    """What is known of one finished image.
-
-    Attributes
-    ----------
-    image : Image
-    volumes, tissue_dice, lesions : dict of float
-        Columns of `VOLUMES`, `TISSUE_DICE` and `LESIONS`; empty where there is nothing to compare with.
-    voxels : array of int
-        Flat indices of the lesion voxels on the working grid.
-    problem : str
-        What was wrong with its reference mask.
-    """
-
-    image: Image
-    volumes: dict[str, float] = field(default_factory=dict)
-    tissue_dice: dict[str, float] = field(default_factory=dict)
-    lesions: dict[str, float] = field(default_factory=dict)
-    voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    problem: str = ""
 
 
 @dataclass
@@ -91,8 +74,8 @@ class Group:
     measured : list of Measured
     missing : list of str
         Images without finished results.
-    participants : dict of dict
-        Columns of ``participants.tsv`` by participant.
+    problems : list of str
+        What could not be read.
     statistics : dict
         By table: ``tissue_dice``, ``lesion_dice``.
     lesion_map : Path
@@ -101,7 +84,7 @@ class Group:
 
     measured: list[Measured]
     missing: list[str]
-    participants: dict[str, dict[str, str]]
+    problems: list[str]
     statistics: dict[str, Any]
     lesion_map: Path
 
@@ -112,7 +95,7 @@ def run_group(settings: Settings) -> int:
     Returns
     -------
     int
-        0, or 1 if a given lesion mask could not be used (everything else is done).
+        0, or 1 if a file of an image or a given mask could not be used (everything else is done).
 
     Raises
     ------
@@ -125,6 +108,7 @@ def run_group(settings: Settings) -> int:
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     found = bids.collect(settings, masks_needed=False)
+    participants = _participants(settings.bids_dir)
     out_dir = settings.output_dir
     least = Products(())
     finished = [
@@ -137,110 +121,50 @@ def run_group(settings: Settings) -> int:
         raise InputError(
             f"{out_dir} has no finished participant of {settings.bids_dir}: run the participant level first."
         )
-    tasks = [(image, str(out_dir), settings.template) for image in finished]
+    given = settings.lesion_masks is not None
+    tasks = [Task(image, str(out_dir), settings.template, given) for image in finished]
     if settings.nprocs > 1 and len(tasks) > 1:
         with ProcessPoolExecutor(settings.nprocs, mp_context=get_context("forkserver")) as pool:
-            measured = list(pool.map(_measure, tasks, chunksize=min(8, len(tasks) // settings.nprocs + 1)))
+            every = list(pool.map(measure, tasks, chunksize=min(8, len(tasks) // settings.nprocs + 1)))
     else:
-        measured = [_measure(task) for task in tasks]
-    for one in measured:
+        every = [measure(task) for task in tasks]
+    for one in every:
         if one.problem:
             log.error("%s", one.problem)
+        for note in one.notes:
+            log.warning("%s: %s.", one.image.prefix, note)
+    measured = [m for m in every if not m.problem]
+    if not measured:
+        raise InputError(f"No results in {out_dir} can be read; see the messages above.")
     statistics = {
         "tissue_dice": tissue_statistics(measured),
         "lesion_dice": lesion_statistics(measured),
     }
-    participants = _participants(settings.bids_dir)
     files = template.prepare(settings.template, settings.work_dir)
     group = Group(
-        measured, missing, participants, statistics, _write_lesion_map(measured, out_dir, settings.template)
+        measured=measured,
+        missing=missing,
+        problems=[m.problem for m in every if m.problem],
+        statistics=statistics,
+        lesion_map=_write_lesion_map(measured, out_dir, settings.template),
     )
-    write_table(out_dir, "volumes", VOLUMES, measured, "volumes", participants=participants)
+    write_table(
+        out_dir, "volumes", VOLUMES, measured, "volumes",
+        participants=participants, explained=_explained(settings.bids_dir),
+    )  # fmt: skip
     for name, columns, table in (
         ("tissue_dice", TISSUE_DICE, "tissue_dice"),
         ("lesion_dice", LESIONS, "lesions"),
     ):
         if rows := [m for m in measured if getattr(m, table)]:
             write_table(out_dir, name, columns, rows, table, statistics[name])
+        else:
+            # those of an earlier run would pass for this one's
+            for suffix in ("tsv", "json"):
+                (out_dir / f"group_desc-{name}.{suffix}").unlink(missing_ok=True)
     page = write_page(group, settings, files.t1w)
     log.info("Tables, map and page of %d images: %s", len(measured), page)
-    return 1 if any(m.problem for m in measured) else 0
-
-
-def _measure(task: tuple[Image, str, str]) -> Measured:
-    """Read the results of one image."""
-    from bids_inpaint.workflows.outputs import prefix
-
-    image, out_dir, template_name = task
-    native = f"{out_dir}/{prefix(image)}_"
-    standard = f"{native}space-{template_name}_res-1_"
-    out = Measured(image)
-    with open(f"{native}desc-lesions_dseg.tsv") as file:
-        volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
-    out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
-    sidecar = Path(f"{native}dseg.json")
-    if sidecar.exists():
-        tissues = json.loads(sidecar.read_text()).get("TissueVolumes", {})
-        out.volumes |= {f"{t.lower()}_volume": v / 1000 for t, v in tissues.items()}
-    mask = _labels(f"{standard}label-L_desc-inpaint_mask.nii.gz")[0] > 0
-    out.voxels = np.flatnonzero(mask)
-    try:
-        out.lesions = _compare_lesions(image, native, standard)
-    except InputError as error:
-        out.problem = str(error)
-    segmented = [f"{standard}{d}dseg.nii.gz" for d in ("desc-original_", "", "desc-reference_")]
-    if all(Path(path).exists() for path in segmented):
-        original, inpainted, reference = (_labels(path)[0] for path in segmented)
-        out.tissue_dice = {
-            f"{measure}_{name}": value
-            for name, labels in (("original", original), ("inpainted", inpainted))
-            for measure, value in tissue_dice(labels, reference).items()
-        }
-    return out
-
-
-def tissue_dice(labels: np.ndarray, reference: np.ndarray) -> dict[str, float]:
-    """Dice of grey matter, of white matter and their mean (Manjón 2020, table 1).
-
-    Parameters
-    ----------
-    labels, reference : array of int
-        1 GM, 2 WM.
-
-    Examples
-    --------
-    >>> tissue_dice(np.array([1, 1, 2, 2]), np.array([1, 2, 2, 2]))["wm"]
-    0.8
-    """
-    values = {name: dice(labels == value, reference == value) for name, value in TISSUES.items()}
-    return values | {"average": float(np.mean(list(values.values())))}
-
-
-def _compare_lesions(image: Image, native: str, standard: str) -> dict[str, float]:
-    """Scores of the lesion map against the given mask, or the one the participant level was given."""
-    own = f"{native}label-L_desc-reference_mask.nii.gz"
-    if image.lesion_mask:
-        space = native if image.lesion_space == "T1w" else standard
-        found, grid = _labels(f"{space}label-L_desc-inpaint_mask.nii.gz")
-        reference = images.read_lesions(image.lesion_mask, grid, image.path)
-    elif Path(own).exists():
-        found, grid = _labels(f"{native}label-L_desc-inpaint_mask.nii.gz")
-        reference = _labels(own)[0] > 0
-    else:
-        return {}
-    found = found > 0
-    either = found | reference
-    box = bounding_box(either, margin=1) if either.any() else (slice(0, 2),) * 3
-    found, reference = found[box], reference[box]
-    scores = lesion_scores(found, reference, grid.voxel_volume).as_dict()
-    scores["absolute_volume_difference"] = abs(scores["volume"] - scores["reference_volume"])
-    scores["hausdorff95"] = hausdorff95(found, reference, tuple(grid.voxel_sizes))
-    return {column: scores[column] for column in LESIONS}
-
-
-def _labels(path: str) -> tuple[np.ndarray, Grid]:
-    image = images.load(path)
-    return np.asanyarray(image.dataobj), Grid.of(image.shape, image.affine)
+    return 1 if group.problems else 0
 
 
 def by_participant(measured: Iterable[Measured], table: str, column: str) -> list[float]:
@@ -260,24 +184,28 @@ def by_participant(measured: Iterable[Measured], table: str, column: str) -> lis
     return [float(np.mean(v)) for v in values.values()]
 
 
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Mean and standard deviation (n - 1); None where undefined."""
+def spread(values: Sequence[float]) -> dict[str, Any]:
+    """Number, mean and standard deviation (n - 1) of values; None where undefined."""
     return {
+        "Participants": len(values),
         "Mean": float(np.mean(values)) if values else None,
         "StandardDeviation": float(np.std(values, ddof=1)) if len(values) > 1 else None,
     }
 
 
 def tissue_statistics(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Table 1 of Manjón 2020, with its tests: the original against the inpainted image, by tissue."""
-    rows = [m for m in measured if m.tissue_dice]
+    """Table 1 of Manjón 2020, with its tests: the original against the inpainted image, by tissue.
+
+    Images without lesions are left out: their original is the reference.
+    """
+    rows = [m for m in measured if m.tissue_dice and not m.lesion_free]
     out: dict[str, Any] = {}
-    for measure in MEASURES if rows else ():
+    for column in MEASURES if rows else ():
         before, after = (
-            by_participant(rows, "tissue_dice", f"{measure}_{name}") for name in ("original", "inpainted")
+            by_participant(rows, "tissue_dice", f"{column}_{name}") for name in ("original", "inpainted")
         )
         test = compare(before, after)
-        out[measure] = {
+        out[column] = {
             "Participants": test.n,
             "Original": spread(before),
             "Inpainted": spread(after),
@@ -290,19 +218,27 @@ def tissue_statistics(measured: Sequence[Measured]) -> dict[str, Any]:
 
 
 def lesion_statistics(measured: Sequence[Measured]) -> dict[str, Any]:
-    """Mean scores of the lesion maps, and how their volumes agree with those of the references."""
-    rows = [m for m in measured if m.lesions]
-    if not rows:
+    """Mean scores of the lesion maps, and how their volumes agree with those of the references.
+
+    Scores are over images whose reference has lesions; of the others, the volume of what was mapped.
+    """
+    scored = [m for m in measured if m.lesions]
+    if not scored:
         return {}
-    scores = {column: spread(by_participant(rows, "lesions", column)) for column in LESIONS}
-    volume, reference = (by_participant(rows, "lesions", c) for c in ("volume", "reference_volume"))
-    agreement = {k: _defined([v])[0] for k, v in asdict(agree(volume, reference)).items()}
-    return {
+    rows = [m for m in scored if not m.lesion_free]
+    out: dict[str, Any] = {
+        "Scores": {column: spread(by_participant(rows, "lesions", column)) for column in LESIONS},
+        "FalseVolumeWithoutLesions": spread(
+            by_participant([m for m in scored if m.lesion_free], "lesions", "volume")
+        ),
+    }
+    volume, reference = (by_participant(scored, "lesions", c) for c in ("volume", "reference_volume"))
+    agreement = agree(volume, reference)
+    return out | {
         "Participants": len(volume),
-        "Scores": scores,
-        "VolumeCorrelation": agreement["correlation"],
-        "VolumeBias": agreement["bias"],
-        "VolumeLimitsOfAgreement": [agreement["low"], agreement["high"]],
+        "VolumeCorrelation": _defined([agreement.correlation])[0],
+        "VolumeBias": agreement.bias,
+        "VolumeLimitsOfAgreement": _defined([agreement.low, agreement.high]),
     }
 
 
@@ -313,6 +249,7 @@ def _defined(values: Sequence[float]) -> list[float | None]:
 def _write_lesion_map(measured: Sequence[Measured], out_dir: Path, template_name: str) -> Path:
     """Share of the participants with a lesion at each voxel; images of one count as their mean."""
     from bids_inpaint.interfaces.derivatives import write_json
+    from bids_inpaint.workflows.outputs import spatial_reference
 
     counts: dict[str, int] = {}
     for one in measured:
@@ -328,6 +265,7 @@ def _write_lesion_map(measured: Sequence[Measured], out_dir: Path, template_name
         {
             "Description": "Share of the participants whose lesion map has the voxel",
             "Participants": len(counts),
+            "SpatialReference": spatial_reference(template_name),
             "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
         },
     )
@@ -342,6 +280,7 @@ def write_table(
     table: str,
     statistics: dict | None = None,
     participants: dict[str, dict[str, str]] | None = None,
+    explained: dict[str, Any] | None = None,
 ) -> None:
     """Write ``group_desc-NAME.tsv`` with a row per image, and what its columns mean.
 
@@ -359,12 +298,14 @@ def write_table(
         For the sidecar.
     participants : dict of dict, optional
         More columns, by participant.
+    explained : dict, optional
+        What they mean: the content of ``participants.json``.
     """
     from bids_inpaint.interfaces.derivatives import write_json, write_text
 
+    explained = explained or {}
     entities = identifying(measured)
     more = list(dict.fromkeys(c for row in (participants or {}).values() for c in row))
-    more = [c for c in more if c not in columns]
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow([*entities.values(), *columns, *more])
@@ -379,11 +320,13 @@ def write_table(
             ]
         )
     write_text(out_dir / f"group_desc-{name}.tsv", text.getvalue())
-    described: dict[str, Any] = {
+    described: dict[str, Any] = {c: {"Description": _ENTITY[e]} for e, c in entities.items()}
+    described |= {
         c: {"Description": d, **({"Units": unit} if unit else {})} for c, (d, unit) in columns.items()
     }
     for c in more:
-        described[c] = {"Description": "From participants.tsv of the dataset"}
+        known = explained.get(c.removeprefix("participants_"))
+        described[c] = known or {"Description": "From participants.tsv of the dataset"}
     if statistics:
         described["Statistics"] = statistics
     write_json(out_dir / f"group_desc-{name}.json", described)
@@ -391,9 +334,8 @@ def write_table(
 
 def identifying(measured: Sequence[Measured]) -> dict[str, str]:
     """Entities that tell the images apart, and their columns."""
-    names = {"sub": "participant_id", "ses": "session_id"}
     used = [k for k in bids.ENTITIES.values() if any(k in m.image.entities for m in measured)]
-    return {k: names.get(k, k) for k in used}
+    return {k: _IDENTITY.get(k, k) for k in used}
 
 
 def identity(one: Measured, entities: Iterable[str]) -> list[str]:
@@ -408,12 +350,28 @@ def shown(value: float | None) -> str:
 
 
 def _participants(bids_dir: Path) -> dict[str, dict[str, str]]:
+    """Columns of ``participants.tsv`` by participant; names that are ours get a prefix."""
     path = bids_dir / "participants.tsv"
     if not path.exists():
         return {}
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, delimiter="\t"))
+    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
     if any("participant_id" not in row for row in rows):
         log.warning("%s has no column participant_id: its columns are not joined.", path)
         return {}
-    return {row.pop("participant_id"): {k: v or "n/a" for k, v in row.items() if k} for row in rows}
+    ours = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
+    return {
+        row.pop("participant_id"): {
+            (f"participants_{k}" if k in ours else k): v or "n/a" for k, v in row.items() if k
+        }
+        for row in rows
+    }
+
+
+def _explained(bids_dir: Path) -> dict[str, Any]:
+    """What the columns of ``participants.tsv`` mean, if its sidecar says so."""
+    try:
+        content = json.loads((bids_dir / "participants.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}

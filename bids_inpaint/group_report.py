@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from bids_inpaint.group import (
     identity,
     shown,
 )
+from bids_inpaint.group_measure import MADE_WITH
 from bids_inpaint.report import versions
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
@@ -33,13 +35,15 @@ OUTLYING = 3.5
 #: Fewer values have no outliers.
 _ENOUGH = 8
 _COLOURS = ("#8a8a8a", "#0b6fb8")
+#: Those that the group level looks at.
+_OPTIONS = ("participant_label", "session_label", "bids_filter_file", "lesion_masks", "template")
 _TISSUES = {"gm": "Grey matter", "wm": "White matter", "average": "Average"}
 _LABELS = {
     "dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision", "lesion_f1": "Lesion F1",
     "lesion_volume": "Lesions", "gm_volume": "Grey matter", "wm_volume": "White matter",
     "csf_volume": "CSF", "lesion_count": "Number of lesions", "hausdorff95": "Hausdorff 95% (mm)",
     "volume": "Volume (ml)", "reference_volume": "Reference volume (ml)",
-    "absolute_volume_difference": "Absolute volume difference (ml)",
+    "volume_error": "Absolute volume difference (ml)",
 }  # fmt: skip
 
 
@@ -56,7 +60,9 @@ def outliers(values: Sequence[float]) -> list[float]:
     if known.size < _ENOUGH:
         return [0.0] * x.size
     middle = np.median(known)
-    scale = 1.4826 * np.median(np.abs(known - middle))
+    away = np.abs(known - middle)
+    # where more than half are equal, the mean deviation stands in for the median one
+    scale = 1.4826 * np.median(away) or 1.2533 * away.mean()
     if scale == 0:
         return [0.0] * x.size
     return np.nan_to_num((x - middle) / scale).tolist()
@@ -83,7 +89,10 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         participants=len({m.image.subject for m in measured}),
         images=len(measured),
         missing=group.missing,
-        problems=[m.problem for m in measured if m.problem],
+        problems=group.problems,
+        notes=[(m.image.prefix, note) for m in measured for note in m.notes],
+        made_with=_made_with(measured),
+        lesion_free=sum(m.lesion_free for m in measured),
         tissue=_tissue_rows(group.statistics["tissue_dice"]),
         tissue_plot=_tissue_plot(measured),
         lesion=_lesion_rows(group.statistics["lesion_dice"]),
@@ -101,7 +110,7 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
             )
             for m in measured
         ],
-        options=settings.summary(),
+        options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
         methods=_methods(settings.output_dir),
     )
@@ -146,7 +155,24 @@ def _tissue_rows(statistics: dict[str, Any]) -> list[list[str]]:
 
 
 def _lesion_rows(statistics: dict[str, Any]) -> list[list[str]]:
-    return [[_LABELS[c], _mean_sd(s, 3)] for c, s in statistics.get("Scores", {}).items()]
+    rows = [
+        [_LABELS[c], str(s["Participants"]), _mean_sd(s, 3)] for c, s in statistics.get("Scores", {}).items()
+    ]
+    false = statistics.get("FalseVolumeWithoutLesions")
+    if false and false["Participants"]:
+        label = "Volume mapped where the reference is empty (ml)"
+        rows.append([label, str(false["Participants"]), _mean_sd(false, 3)])
+    return rows
+
+
+def _made_with(measured: Sequence[Measured]) -> list[tuple[str, list[str]]]:
+    """What the results were made with, and of how many images, where they differ."""
+    out = []
+    for label in MADE_WITH:
+        counts = Counter(m.made_with[label] for m in measured if label in m.made_with)
+        several = len(counts) > 1
+        out.append((label, [f"{v} ({n} images)" if several else v for v, n in counts.most_common()]))
+    return [(label, values) for label, values in out if values]
 
 
 def _outlying(measured: Sequence[Measured]) -> list[dict[str, str]]:
@@ -214,7 +240,7 @@ def _strip(axis, groups: Sequence[Sequence[float]], labels: Sequence[str], colou
 
 
 def _tissue_plot(measured: Sequence[Measured]) -> str:
-    rows = [m for m in measured if m.tissue_dice]
+    rows = [m for m in measured if m.tissue_dice and not m.lesion_free]
     if not rows:
         return ""
     figure = _figure(9, 3.6)
@@ -235,16 +261,19 @@ def _tissue_plot(measured: Sequence[Measured]) -> str:
 
 
 def _lesion_plot(measured: Sequence[Measured]) -> str:
-    rows = [m for m in measured if m.lesions]
-    if not rows:
+    scored = [m for m in measured if m.lesions]
+    if not scored:
         return ""
+    rows = [m for m in scored if not m.lesion_free]
     figure = _figure(11, 3.8)
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
     scores = [c for c in LESIONS if c in ("dice", "sensitivity", "precision", "lesion_f1")]
     groups = [by_participant(rows, "lesions", c) for c in scores]
     _strip(left, groups, [_LABELS[c] for c in scores], [_COLOURS[1]] * len(scores))
     left.set_ylim(-0.02, 1.02)
-    volume, reference = (np.array(by_participant(rows, "lesions", c)) for c in ("volume", "reference_volume"))
+    volume, reference = (
+        np.array(by_participant(scored, "lesions", c)) for c in ("volume", "reference_volume")
+    )
     mean, difference = (volume + reference) / 2, volume - reference
     right.plot(mean, difference, "o", color=_COLOURS[1], alpha=0.6, markersize=4, rasterized=len(mean) > 200)
     bias = float(difference.mean())

@@ -102,8 +102,8 @@ def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
         )
 
 
-def read_data(image: nib.Nifti1Image, path: str | os.PathLike) -> np.ndarray:
-    """Voxels of a 3D image (or of a 4D one with one volume) as float32.
+def read_data(image: nib.Nifti1Image, path: str | os.PathLike, dtype: Any = np.float32) -> np.ndarray:
+    """Voxels of a 3D image (or of a 4D one with one volume), as float32 or another type.
 
     Raises
     ------
@@ -111,7 +111,7 @@ def read_data(image: nib.Nifti1Image, path: str | os.PathLike) -> np.ndarray:
         If the file ends early or is corrupt.
     """
     try:
-        data = np.asarray(image.dataobj, dtype=np.float32)
+        data = np.asarray(image.dataobj, dtype=dtype)
     except MemoryError:
         raise
     except (OSError, EOFError, ValueError, zlib.error) as error:
@@ -195,13 +195,18 @@ def read_lesions(
             f"{values[-1]:g}): threshold it to 0 and 1."
         )
     mask = data > 0
-    out = mask if world is None and own.same_as(grid) else resample(mask, own, grid, world, order=1) > 0.5
-    if mask.any() and not (out if brain is None else out & brain).any():
+    if not mask.any():
+        return np.zeros(grid.shape, bool)
+    same = world is None and own.same_as(grid)
+    share = mask.astype(np.float32) if same else resample(mask, own, grid, world, order=1)
+    if not (share if brain is None else share * brain).any():
         raise InputError(
             f"{path} does not overlap the brain of {t1w}: "
             "check that the mask belongs to this image and space."
         )
-    return out
+    out = share > 0.5
+    # the only lesion may fill less than half a voxel
+    return out if out.any() else share == share.max()
 
 
 def _by(values) -> str:

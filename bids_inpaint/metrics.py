@@ -28,6 +28,23 @@ def dice(a: Array, b: Array) -> float:
     return float(2 * np.count_nonzero(a & b) / total) if total else 1.0
 
 
+def tissue_dice(labels: Array, reference: Array) -> dict[str, float]:
+    """Dice coefficients of grey matter, of white matter and their mean (Manjón 2020, table 1).
+
+    Parameters
+    ----------
+    labels, reference : array of int
+        1 GM, 2 WM.
+
+    Examples
+    --------
+    >>> tissue_dice(np.array([1, 1, 2, 2]), np.array([1, 2, 2, 2]))["wm"]
+    0.8
+    """
+    gm, wm = (dice(labels == value, reference == value) for value in (1, 2))
+    return {"gm": gm, "wm": wm, "average": (gm + wm) / 2}
+
+
 def psnr(image: Array, truth: Array, peak: float) -> float:
     """Peak signal-to-noise ratio in dB; infinite for equal images.
 
@@ -51,8 +68,8 @@ class LesionScores:
     lesion_f1 : float
         Lesion-wise; a lesion is hit if the other map shares at least one voxel with it. NaN if both maps
         are empty.
-    volume, reference_volume : float
-        In ml.
+    volume, reference_volume, volume_error : float
+        In ml; the last is the absolute difference of the others.
     """
 
     dice: float
@@ -61,6 +78,7 @@ class LesionScores:
     lesion_f1: float
     volume: float
     reference_volume: float
+    volume_error: float
 
     def as_dict(self) -> dict[str, float]:
         """The scores by name."""
@@ -100,6 +118,7 @@ def lesion_scores(found: Array, reference: Array, voxel_volume: float) -> Lesion
         lesion_f1=2 * recall * precision / total if total > 0 else (0.0 if n_lesions + n_marks else total),
         volume=n_found * voxel_volume / 1000,
         reference_volume=n_reference * voxel_volume / 1000,
+        volume_error=abs(n_found - n_reference) * voxel_volume / 1000,
     )
 
 

@@ -45,24 +45,30 @@ def find(folder: Path | None) -> Spm:
     Parameters
     ----------
     folder : Path, optional
-        Holds ``spm.m``; run by ``matlab``, or by Octave if there is no MATLAB. By default that of the
-        variable ``BIDS_INPAINT_SPM12``, and after that the standalone version of ``SPMMCRCMD``.
+        Holds ``spm.m``; run by ``matlab`` (or what the variable ``MATLABCMD`` names), or by Octave if there
+        is no MATLAB. By default that of the variable ``BIDS_INPAINT_SPM12``, and after that the standalone
+        version of ``SPMMCRCMD``.
 
     Raises
     ------
     InputError
         If there is none, or nothing that runs it.
     """
-    if folder is None and VARIABLE in os.environ:
+    if folder is None and os.environ.get(VARIABLE):
         folder = Path(os.environ[VARIABLE])
     if folder is not None:
         return _of_folder(folder.absolute())
     command = os.environ.get("SPMMCRCMD")
     if not command:
         raise InputError(f"--segmentation spm12 finds no SPM12: {_REMEDY}.")
-    program = shlex.split(command)[0]
-    if shutil.which(program) is None:
-        raise InputError(f"SPMMCRCMD names {program}, which is not a program: {_REMEDY}.")
+    words = shlex.split(command)
+    if shutil.which(words[0]) is None:
+        raise InputError(f"SPMMCRCMD names {words[0]}, which is not a program: {_REMEDY}.")
+    if len(words) != 3 or not Path(words[1]).is_dir() or words[2] != "script":
+        raise InputError(
+            f"SPMMCRCMD is '{command}', but must be the program, the folder of the MATLAB Runtime and the "
+            f"word 'script': {_REMEDY}."
+        )
     return Spm(command, standalone=True)
 
 
@@ -70,9 +76,15 @@ def _of_folder(folder: Path) -> Spm:
     for needed in ("spm.m", "spm_jobman.m", "tpm/TPM.nii"):
         if not (folder / needed).is_file():
             raise InputError(f"{folder} is not a folder of SPM12, as it has no {needed}: {_REMEDY}.")
-    if shutil.which("matlab"):
-        return Spm("matlab -nodesktop -nosplash", standalone=False, folder=str(folder))
+    matlab = shlex.split(os.environ.get("MATLABCMD", "matlab"))
+    if shutil.which(matlab[0]):
+        return Spm(shlex.join(matlab), standalone=False, folder=str(folder))
     if octave := shutil.which("octave-cli") or shutil.which("octave"):
+        if not list(folder.glob("*.mex")):
+            raise InputError(
+                f"The SPM12 of {folder} is not compiled for Octave: run 'make PLATFORM=octave' and 'make "
+                f"PLATFORM=octave install' in {folder / 'src'}."
+            )
         # Octave takes other arguments than the MATLAB that Nipype starts
         starter = [sys.executable, str(Path(__file__).with_name("octave.py")), octave, str(folder)]
         return Spm(shlex.join(starter), standalone=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint import images
 from bids_inpaint.bids import Image
@@ -93,8 +94,19 @@ def write_finished(
     images.save(f"{space}label-L_desc-inpaint_mask.nii.gz", lesions, WORKING_GRID, np.uint8)
     if reference is not None:
         images.save(f"{stem}label-L_desc-reference_mask.nii.gz", reference, native, np.uint8)
-    if volumes:
-        Path(f"{stem}dseg.json").write_text(json.dumps({"TissueVolumes": volumes}))
+    for xfm in (f"from-T1w_to-{DEFAULT}", f"from-{DEFAULT}_to-T1w"):
+        ITKLinearTransform.from_ras(np.eye(4)).to_filename(f"{stem}{xfm}_mode-image_xfm.txt")
+    images.save(f"{stem}desc-brain_mask.nii.gz", np.ones(native.shape), native, np.uint8)
+    network = {"Model": "toy", "ModelSHA256": "1"}
+    made = {
+        "desc-inpainted_T1w": network,
+        "label-L_desc-inpaint_mask": network | {"LesionThreshold": 0.1},
+    }
     for key, labels in (tissues or {}).items():
-        name = "dseg.nii.gz" if key == "inpainted" else f"desc-{key}_dseg.nii.gz"
-        images.save(f"{space}{name}", labels, WORKING_GRID, np.uint8)
+        name = "dseg" if key == "inpainted" else f"desc-{key}_dseg"
+        images.save(f"{space}{name}.nii.gz", labels, WORKING_GRID, np.uint8)
+        made[name] = {"Segmentation": "Atropos"}
+    if volumes:
+        made["dseg"] = made.get("dseg", {}) | network | {"TissueVolumes": volumes}
+    for name, sidecar in made.items():
+        Path(f"{stem}{name}.json").write_text(json.dumps(sidecar))

@@ -40,7 +40,7 @@ def root(tmp_path_factory):
     names = ["sub-01/anat/sub-01", "sub-02/anat/sub-02", "sub-03/ses-a/anat/sub-03_ses-a",
              "sub-03/ses-b/anat/sub-03_ses-b", "sub-04/anat/sub-04"]  # fmt: skip
     write_dataset(root / "bids", *(f"{n}_T1w.nii.gz" for n in names))
-    (root / "bids/participants.tsv").write_text("participant_id\tage\tgroup\nsub-02\t40\tMS\nsub-03\t\tHC\n")
+    (root / "bids/participants.tsv").write_text('participant_id\tage\tgroup\nsub-02\t40\t"MS\nsub-03\t\tHC\n')
     out = root / "out"
     small, large = block((80, 80, 80), (84, 84, 84)), block((80, 80, 80), (88, 88, 88))
     brain = {"GM": 600_000.0, "WM": 500_000.0, "CSF": 250_000.0}
@@ -80,7 +80,7 @@ def test_volumes(root, finished):
     assert [r["lesion_count"] for r in rows] == ["1", "1", "1", "0"]
     assert [r["gm_volume"] for r in rows] == ["600", "600", "n/a", "n/a"]
     assert [r["age"] for r in rows] == ["n/a", "40", "n/a", "n/a"]
-    assert [r["group"] for r in rows] == ["n/a", "MS", "HC", "HC"]
+    assert [r["group"] for r in rows] == ["n/a", '"MS', "HC", "HC"]
     described = json.loads((root / "out/group_desc-volumes.json").read_text())
     assert described["lesion_volume"]["Units"] == "mL"
 
@@ -107,7 +107,7 @@ def test_lesion_dice(root, finished):
     # the map is a cube of 64 voxels of 8 mm³, the reference half of it
     assert float(one["dice"]) == pytest.approx(2 * 32 / 96, abs=1e-5)
     assert (one["sensitivity"], one["precision"], one["lesion_f1"]) == ("1", "0.5", "1")
-    assert float(one["absolute_volume_difference"]) == pytest.approx(0.256)
+    assert float(one["volume_error"]) == pytest.approx(0.256)
     # two layers of voxels away
     assert float(one["hausdorff95"]) == 4
     assert (two["dice"], two["hausdorff95"]) == ("1", "0")
@@ -152,6 +152,57 @@ def test_given_masks(root, finished, tmp_path, caplog):
     assert float(one["reference_volume"]) == pytest.approx(0.064)
     assert float(one["dice"]) == pytest.approx(2 * 8 / (64 + 8), abs=1e-5)
     assert two["dice"] == "1"
+
+
+@pytest.fixture
+def copy(root, finished, tmp_path):
+    """The outputs, to change something."""
+    return shutil.copytree(root, tmp_path / "copy")
+
+
+def change(path, **values) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text() or "{}") | values))
+
+
+def test_a_damaged_file_does_not_stop_the_others(copy):
+    mask = copy / "out/sub-02/anat/sub-02_space-MNI152NLin2009aSym_res-1_label-L_desc-inpaint_mask.nii.gz"
+    mask.write_bytes(mask.read_bytes()[:2000])
+    assert group(copy) == 1
+    assert [r["participant_id"] for r in table(copy, "volumes")] == ["sub-01", "sub-03", "sub-03"]
+    assert "inpaint_mask.nii.gz is truncated or corrupt" in (copy / "out/group.html").read_text()
+
+
+def test_what_can_not_be_compared_is_left_out(copy):
+    change(copy / "out/sub-01/anat/sub-01_desc-reference_dseg.json", Segmentation="SPM12")
+    change(copy / "out/sub-02/anat/sub-02_label-L_desc-inpaint_mask.json", LesionsGiven=True)
+    assert group(copy) == 0
+    assert [r["participant_id"] for r in table(copy, "tissue_dice")] == ["sub-02"]
+    assert [r["participant_id"] for r in table(copy, "lesion_dice")] == ["sub-01"]
+    page = (copy / "out/group.html").read_text()
+    assert "sub-01: its tissue maps come from different segmentations" in page
+    # tissues of what another network made
+    change(copy / "out/sub-02/anat/sub-02_dseg.json", ModelSHA256="2")
+    assert group(copy) == 0
+    assert not (copy / "out/group_desc-tissue_dice.tsv").exists()
+    assert table(copy, "volumes")[1]["gm_volume"] == "n/a"
+
+
+def test_images_without_lesions_are_no_test_of_inpainting(copy):
+    nobody = np.zeros(NATIVE.shape)
+    images.save(copy / "out/sub-02/anat/sub-02_label-L_desc-reference_mask.nii.gz", nobody, NATIVE, np.uint8)
+    assert group(copy) == 0
+    assert len(table(copy, "tissue_dice")) == 2
+    tissue, lesion = (
+        json.loads((copy / f"out/group_desc-{name}.json").read_text())["Statistics"]
+        for name in ("tissue_dice", "lesion_dice")
+    )
+    assert tissue["wm"]["Participants"] == 1
+    assert lesion["Scores"]["dice"] == {
+        "Participants": 1,
+        "Mean": pytest.approx(2 / 3),
+        "StandardDeviation": None,
+    }
+    assert lesion["FalseVolumeWithoutLesions"]["Mean"] == pytest.approx(0.064)
 
 
 def test_a_single_participant(root, finished, tmp_path):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_inpaint import images, spm
+from bids_inpaint import images, spm, template
 from bids_inpaint.interfaces.spm import SegmentSPM
+from bids_inpaint.metrics import dice
 from bids_inpaint.space import Grid
 
 STANDIN = Path(__file__).with_name("spm_standin.py")
@@ -38,7 +39,7 @@ def program(folder: Path, name: str) -> Path:
 
 def spm_folder(root: Path) -> Path:
     folder = root / "spm 12"
-    for name in ("spm.m", "spm_jobman.m", "tpm/TPM.nii"):
+    for name in ("spm.m", "spm_jobman.m", "spm_add.mex", "tpm/TPM.nii"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     images.save(str(folder / "tpm" / "TPM.nii"), np.ones((4, 4, 4)), Grid.of((4, 4, 4), np.eye(4)))
@@ -53,8 +54,11 @@ def installed(request, tmp_path, monkeypatch):
     monkeypatch.delenv("SPMMCRCMD", raising=False)
     monkeypatch.setenv("SPM_STANDIN_HOME", str(folder))
     if request.param == "standalone":
-        monkeypatch.setenv("SPMMCRCMD", f"{program(tmp_path / 'bin', 'run_spm12.sh')} /opt/mcr/v97 script")
+        monkeypatch.setenv("SPMMCRCMD", f"{program(tmp_path / 'bin', 'run_spm12.sh')} {tmp_path} script")
         return spm.find(None)
+    # MATLAB is not the standalone version, also where Nipype was told to use that
+    monkeypatch.setenv("FORCE_SPMMCR", "1")
+    monkeypatch.delenv("MATLABCMD", raising=False)
     program(tmp_path / "bin", "matlab" if request.param == "matlab" else "octave-cli")
     # no MATLAB or Octave of this machine
     for tool in ("sh", "env", "stty"):
@@ -86,6 +90,7 @@ def test_three_of_six_classes_are_kept(brain, installed, tmp_path, monkeypatch):
     assert job.count(".tpm = ") == 6
     assert job.count(".native(1) = 1;") == 3
     assert not (tmp_path / "spm").exists()
+    assert out.method == "SPM12 (release 7771)"
 
 
 @pytest.mark.parametrize(
@@ -116,15 +121,30 @@ def test_missing_spm_is_told(tmp_path, monkeypatch):
     monkeypatch.setenv("SPMMCRCMD", "/nowhere/run_spm12.sh /mcr script")
     with pytest.raises(images.InputError, match=r"/nowhere/run_spm12\.sh, which is not a program"):
         spm.find(None)
+    monkeypatch.setenv("SPMMCRCMD", f"true {tmp_path}")
+    with pytest.raises(images.InputError, match="and the word 'script'"):
+        spm.find(None)
     with pytest.raises(images.InputError, match=r"is not a folder of SPM12, as it has no spm\.m"):
         spm.find(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
+    folder = spm_folder(tmp_path)
     with pytest.raises(images.InputError, match="install GNU Octave"):
-        spm.find(spm_folder(tmp_path))
+        spm.find(folder)
+    program(tmp_path, "octave-cli")
+    for path in folder.glob("*.mex"):
+        path.unlink()
+    with pytest.raises(images.InputError, match="not compiled for Octave: run 'make PLATFORM=octave'"):
+        spm.find(folder)
 
 
-def test_the_real_one(brain, tmp_path):
-    if spm.VARIABLE not in os.environ:
+def test_the_real_one(tmp_path):
+    if not os.environ.get(spm.VARIABLE):
         pytest.skip(f"{spm.VARIABLE} names no SPM12")
-    labels = images.read(segment(spm.find(None), tmp_path).dseg)[0]
-    assert labels.any()
+    files = template.prepare(template.DEFAULT, tmp_path)
+    found = spm.find(None)
+    node = SegmentSPM(
+        in_file=files.t1w, mask_file=files.mask, command=found.command, standalone=found.standalone,
+        **({"folder": found.folder} if found.folder else {}),
+    )  # fmt: skip
+    white = images.read(node.run(cwd=str(tmp_path)).outputs.wm)[0] > 0.5
+    assert dice(white, images.read(files.priors["WM"])[0] > 0.5) > 0.8

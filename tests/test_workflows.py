@@ -79,7 +79,7 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
             build(tmp_path, toy_model, masks, segmentation=method, compare_segmentation=compare)
         return
     monkeypatch.delenv("BIDS_INPAINT_SPM12", raising=False)
-    monkeypatch.setenv("SPMMCRCMD", "true /mcr script")
+    monkeypatch.setenv("SPMMCRCMD", f"true {tmp_path} script")
     workflow, nodes = build(tmp_path, toy_model, masks, segmentation=method, compare_segmentation=compare)
     found = {name.split(".", 1)[1] for name in nodes if name.endswith((".atropos", ".spm12"))}
     steps = ["segment_wf", *["segment_original_wf"] * compare, *["segment_reference_wf"] * masks]

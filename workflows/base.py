@@ -110,6 +110,7 @@ def init_image_wf(
             "fill": settings.fill,
             "threshold": threshold,
             "min_volume": settings.lesion_min_volume,
+            "given": given is not None,
         },
         output_dir=settings.output_dir,
         products=products,
@@ -131,7 +132,8 @@ def init_image_wf(
         link(preprocess, step, same("working_mask", "brain_mask", "inverse_xfm"))
         pairs = [(k, tissue_key(image_name, k)) for k in TISSUE_MAPS]
         native = [(f"native_{a}", f"native_{b}") for a, b in pairs]
-        link(step, outputs, [*pairs, *native, ("volumes", f"{image_name}_volumes")])
+        told = [(what, f"{image_name}_{what}") for what in ("volumes", "method")]
+        link(step, outputs, [*pairs, *native, *told])
         return step
 
     def back(source, tissues, name, fill, given):
@@ -142,6 +144,7 @@ def init_image_wf(
             min_volume=settings.lesion_min_volume,
             fill=fill,
             given=given,
+            segmented=tissues is not None,
             name=name,
         )
         step.inputs.inputnode.t1w = image.path
@@ -154,7 +157,8 @@ def init_image_wf(
         return step
 
     inpaint.inputs.inputnode.t1w = image.path
-    link(preprocess, inpaint, same("preproc", "working_mask", "xfm"))
+    prepared = same("preproc", "working_mask", "xfm", "inverse_xfm")
+    link(preprocess, inpaint, prepared)
     tissues = segment(inpaint, "segment_wf", "inpainted", "inpainted") if products.segmented else None
     lesions = back(inpaint, tissues, "lesions_wf", settings.fill, given is not None)
     steps = [preprocess, inpaint, *([tissues] if tissues else []), lesions]
@@ -177,20 +181,29 @@ def init_image_wf(
             lesion_space=image.lesion_space,
             device=settings.device,
             omp_nthreads=threads,
+            reference=True,
             name="reference_wf",
         )
         fill.inputs.inputnode.t1w = image.path
-        link(preprocess, fill, same("preproc", "working_mask", "xfm"))
-        link(fill, outputs, [("inpainted", "reference"), ("given_lesions", "reference_mask")])
+        link(preprocess, fill, prepared)
+        link(
+            fill,
+            outputs,
+            [
+                ("inpainted", "reference"),
+                ("given_lesions", "reference_mask"),
+                ("native_given_lesions", "native_reference_mask"),
+            ],
+        )
         tissues = None
         if "reference" in products.segmented:
             tissues = segment(fill, "segment_reference_wf", "reference", "inpainted")
         filled = back(fill, tissues, "reference_lesions_wf", "lesions", True)
-        link(
-            filled,
-            outputs,
-            [("native_inpainted", "native_reference"), ("native_mask", "native_reference_mask")],
-        )
+        link(filled, outputs, [("native_inpainted", "native_reference")])
         steps.append(fill)
     workflow.__desc__ = "".join(getattr(step, "__desc__", "") for step in steps)
+    if others := [name for name in products.segmented if name != "inpainted"]:
+        workflow.__desc__ += (
+            f"For comparison, the {' and the '.join(others)} image was segmented in the same way.\n\n"
+        )
     return workflow

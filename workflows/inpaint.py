@@ -18,6 +18,7 @@ def init_inpaint_wf(
     lesion_space: str = "T1w",
     device: str = "auto",
     omp_nthreads: int = 1,
+    reference: bool = False,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -32,10 +33,12 @@ def init_inpaint_wf(
         Given lesions; a non-blind network needs them.
     lesion_space : {'T1w', 'template'}
         Where they lie.
+    reference : bool
+        Whether the result is what others are compared with.
 
     Inputs
     ------
-    t1w, preproc, working_mask, xfm
+    t1w, preproc, working_mask, xfm, inverse_xfm
         Of :func:`bids_inpaint.workflows.preprocess.init_preprocess_wf`.
 
     Outputs
@@ -44,19 +47,26 @@ def init_inpaint_wf(
         On the working grid, in the unit of `preproc`.
     white, exponent
         The intensity scale of `preproc`.
-    given_lesions
-        The given mask on the working grid, if there is one.
+    given_lesions, native_given_lesions
+        The given mask on the working grid and on the voxels of the T1w, if there is one.
     """
     workflow = pe.Workflow(name=name)
+    what = (
+        "As a reference, the lesions of given masks were filled"
+        if reference
+        else f"Lesions were removed ({'blind, without masks' if model.blind else 'those of given masks'})"
+    )
     workflow.__desc__ = (
-        f"Lesions were removed with the network '{model.name}' "
-        f"({'blind, without lesion masks' if model.blind else 'with the given lesion masks'}), "
+        f"{what} with the network '{model.name}', "
         "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]"
         f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime.\n\n"
     )
-    inputnode = pe.Node(IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm"]), name="inputnode")
+    inputnode = pe.Node(
+        IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
+    )
     outputnode = pe.Node(
-        IdentityInterface(fields=["inpainted", "white", "exponent", "given_lesions"]), name="outputnode"
+        IdentityInterface(fields=["inpainted", "white", "exponent", "given_lesions", "native_given_lesions"]),
+        name="outputnode",
     )
     inpaint = pe.Node(
         Inpaint(
@@ -78,8 +88,13 @@ def init_inpaint_wf(
     if lesion_mask:
         given = pe.Node(LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1)
         workflow.connect([
-            (inputnode, given, [("t1w", "t1w"), ("xfm", "xfm"), ("working_mask", "brain_mask")]),
+            (inputnode, given, [
+                ("t1w", "t1w"), ("xfm", "xfm"), ("inverse_xfm", "inverse_xfm"),
+                ("working_mask", "brain_mask"),
+            ]),
             (given, inpaint, [("out_file", "lesion_mask")]),
-            (given, outputnode, [("out_file", "given_lesions")]),
+            (given, outputnode, [
+                ("out_file", "given_lesions"), ("native_file", "native_given_lesions"),
+            ]),
         ])  # fmt: skip
     return workflow

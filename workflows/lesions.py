@@ -19,6 +19,7 @@ def init_lesions_wf(
     min_volume: float,
     fill: str = "lesions",
     given: bool = False,
+    segmented: bool = True,
     name: str = "lesions_wf",
 ) -> pe.Workflow:
     """Build the lesion map and the native results.
@@ -35,6 +36,8 @@ def init_lesions_wf(
         Change the T1w at the lesions alone, or take the network's output in the whole brain.
     given : bool
         Whether lesion masks are given; they replace the map.
+    segmented : bool
+        Whether `wm` is that of a segmentation, and not the template's.
 
     Inputs
     ------
@@ -55,11 +58,11 @@ def init_lesions_wf(
         On the voxels of the T1w.
     """
     workflow = pe.Workflow(name=name)
+    where = "inpainted image and near that of the template" if segmented else "template"
     workflow.__desc__ = (
         "Given lesion masks were used as the lesion map. "
         if given
-        else "Lesions were mapped where, inside the white matter of the inpainted image "
-        "and near that of the template, the original was "
+        else f"Lesions were mapped where, inside the white matter of the {where}, the original was "
         f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
         f"white matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; "
         f"components below {min_volume:g} mm³ were dropped. "

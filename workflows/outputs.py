@@ -155,6 +155,11 @@ def _figure_names(image: Image, products: Products) -> dict[str, str]:
     }
 
 
+def spatial_reference(template: str) -> str:
+    """Where a template is described."""
+    return f"https://templateflow.s3.amazonaws.com/tpl-{template}/tpl-{template}_res-01_T1w.nii.gz"
+
+
 def _metadata(
     image: Image, template: str, model: Model, reference: Model | None, options: dict, products: Products
 ) -> dict[str, dict]:
@@ -167,12 +172,12 @@ def _metadata(
         out[key] = {
             **own,
             "Sources": [*raw, f"bids::{names['xfm']}"],
-            "SpatialReference": f"https://templateflow.s3.amazonaws.com/tpl-{template}"
-            f"/tpl-{template}_res-01_T1w.nii.gz",
+            "SpatialReference": spatial_reference(template),
             "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
         }
     network = {"Model": model.name, "ModelSHA256": model.sha256}
-    for key in ("native_inpainted", "inpainted"):
+    of_inpainted = [tissue_key("inpainted", t) for t in _TISSUES] if products.segmented else []
+    for key in ("native_inpainted", "inpainted", *of_inpainted, *(f"native_{k}" for k in of_inpainted)):
         out[key] |= network
     if reference:
         for key in ("native_reference", "reference"):
@@ -184,6 +189,8 @@ def _metadata(
         "LesionMinVolume": options["min_volume"],
         "LesionMinVolumeUnits": "mm^3",
     }
+    if options["given"]:
+        found = network | {"LesionsGiven": True}
     for key in ("native_mask", "mask", "native_probability", "probability", "native_labels"):
         out[key] |= found
     out["native_labels"] |= _COLUMNS
@@ -212,7 +219,8 @@ def init_outputs_wf(
         Name and image of the standard space.
     model : Model
     options : dict
-        ``fill``, ``threshold`` and ``min_volume`` of the run, for the sidecars.
+        ``fill``, ``threshold`` and ``min_volume`` of the run, and whether its lesions were ``given``, for the
+        sidecars.
     output_dir : Path
     products : Products, optional
     reference : Model, optional
@@ -228,8 +236,8 @@ def init_outputs_wf(
         Shown in the figure of the difference.
     xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
         The results.
-    inpainted_volumes, original_volumes, reference_volumes
-        Tissue volumes of each segmented image, for the sidecars.
+    inpainted_volumes, inpainted_method, and the same of the other segmented images
+        Tissue volumes, and what segmented, for the sidecars.
     """
     from nipype.interfaces.utility import Function, IdentityInterface
 
@@ -237,8 +245,8 @@ def init_outputs_wf(
     workflow.__desc__ = ""
     names = _names(image, template, products)
     figure_names = _figure_names(image, products)
-    volumes = [f"{segmented}_volumes" for segmented in products.segmented]
-    fields = ["conformed", "darkening", "mask_method", *volumes, *names]
+    told = [f"{segmented}_{what}" for segmented in products.segmented for what in ("volumes", "method")]
+    fields = ["conformed", "darkening", "mask_method", *told, *names]
     inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
         Flicker(before=template_t1w, labels=(template, "T1w")), name="registration", mem_gb=1
@@ -250,7 +258,7 @@ def init_outputs_wf(
     difference = pe.Node(Difference(), name="difference", mem_gb=1)
     lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
     found = pe.Node(
-        Function(function=_found, input_names=["mask_method", *volumes], output_names=["out"]),
+        Function(function=_found, input_names=["mask_method", *told], output_names=["out"]),
         name="found", run_without_submitting=True,
     )  # fmt: skip
     save = pe.Node(
@@ -275,7 +283,7 @@ def init_outputs_wf(
         ]),
         (inputnode, lesions, [("table", "table")]),
         (inputnode, save, [(key, key) for key in names]),
-        (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in volumes)]),
+        (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in told)]),
         (found, save, [("out", "found")]),
         *((node, save, [("out_file", node.name)]) for node in
           (registration, brain, inpainting, difference, lesions)),
@@ -296,15 +304,18 @@ def _pair(path, other):
     return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
 
 
-def _found(mask_method, **volumes):
+def _found(mask_method, **told):
     """What sidecars say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
     """
     stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
     found: dict = {"native_inpainted": stripped, "native_reference": stripped}
-    for name, tissues in volumes.items():
-        image = name.split("_")[0]
-        key = "native_dseg" if image == "inpainted" else f"native_{image}_dseg"
-        found[key] = {"TissueVolumes": tissues, "TissueVolumesUnits": "mm^3"}
+    for name in told:
+        image, what = name.split("_")
+        if what != "volumes":
+            continue
+        key = "dseg" if image == "inpainted" else f"{image}_dseg"
+        found[key] = {"Segmentation": told[f"{image}_method"]}
+        found[f"native_{key}"] = {**found[key], "TissueVolumes": told[name], "TissueVolumesUnits": "mm^3"}
     return found

@@ -48,6 +48,8 @@ def init_segment_wf(
         On the voxels of the T1w.
     volumes
         Of the tissues, in mm³.
+    method
+        Name and version of what segmented.
     """
     workflow = pe.Workflow(name=name)
     how = (
@@ -63,7 +65,7 @@ def init_segment_wf(
         IdentityInterface(fields=["in_file", "working_mask", "brain_mask", "inverse_xfm"]), name="inputnode"
     )
     outputnode = pe.Node(
-        IdentityInterface(fields=[*TISSUE_MAPS, *(f"native_{k}" for k in TISSUE_MAPS), "volumes"]),
+        IdentityInterface(fields=[*TISSUE_MAPS, *(f"native_{k}" for k in TISSUE_MAPS), "volumes", "method"]),
         name="outputnode",
     )
     segment = (
@@ -88,7 +90,7 @@ def init_segment_wf(
         (inputnode, segment, [("in_file", "in_file"), ("working_mask", "mask_file")]),
         (inputnode, native, [("brain_mask", "brain_mask"), ("inverse_xfm", "inverse_xfm")]),
         (segment, native, [(k, k) for k in ("gm", "wm", "csf")]),
-        (segment, outputnode, [(k, k) for k in TISSUE_MAPS]),
+        (segment, outputnode, [(k, k) for k in (*TISSUE_MAPS, "method")]),
         (native, outputnode, [
             *((k, f"native_{k}") for k in TISSUE_MAPS), ("volumes", "volumes"),
         ]),

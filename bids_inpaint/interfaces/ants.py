@@ -12,6 +12,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from itertools import pairwise
 from multiprocessing.connection import Connection
 from typing import Any
@@ -283,6 +284,7 @@ class SegmentAtroposOutputSpec(TraitedSpec):
     gm = File(exists=True)
     wm = File(exists=True)
     dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+    method = traits.Str(desc="name and version of what segmented")
 
 
 class SegmentAtropos(FileInterface):
@@ -312,6 +314,7 @@ class SegmentAtropos(FileInterface):
         csf, gm, wm = full
         labels = np.where(mask, np.stack([gm, wm, csf]).argmax(0) + 1, 0)
         outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4)
+        outputs["method"] = f"Atropos (antspyx {version('antspyx')})"
         return outputs
 
 

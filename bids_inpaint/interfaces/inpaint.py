@@ -70,15 +70,20 @@ class LesionMaskInputSpec(InputSpec):
     t1w = File(exists=True, mandatory=True)
     xfm = File(exists=True, mandatory=True)
     brain_mask = File(exists=True, desc="on the working grid; the lesions must touch it")
+    inverse_xfm = File(exists=True, desc="for the mask on the voxels of the T1w, too")
     space = traits.Enum("T1w", "template", usedefault=True)
 
 
 class LesionMaskOutputSpec(TraitedSpec):
     out_file = File(exists=True)
+    native_file = File(desc="on the voxels of the T1w")
 
 
 class LesionMask(FileInterface):
-    """Bring a given lesion mask, in T1w or template space, onto the working grid."""
+    """Bring a given lesion mask, in T1w or template space, onto the working grid and back to the T1w's.
+
+    Each is resampled from the given mask, at most once.
+    """
 
     input_spec = LesionMaskInputSpec
     output_spec = LesionMaskOutputSpec
@@ -90,7 +95,14 @@ class LesionMask(FileInterface):
             brain = images.read(self.inputs.brain_mask)[0] > 0
         out = images.read_lesions(self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain)
         out_file = within(runtime, "lesions.nii.gz")
-        return {"out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4)}
+        outputs = {"out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4)}
+        if isdefined(self.inputs.inverse_xfm):
+            raw = images.load(self.inputs.t1w)
+            grid = Grid.of(raw.shape[:3], raw.affine)
+            back = read_xfm(self.inputs.inverse_xfm) if self.inputs.space == "template" else None
+            native = images.read_lesions(self.inputs.in_file, grid, self.inputs.t1w, back)
+            outputs["native_file"] = images.save(within(runtime, "native.nii.gz"), native, grid, np.uint8)
+        return outputs
 
 
 class MapLesionsInputSpec(InputSpec):

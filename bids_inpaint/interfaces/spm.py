@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -15,15 +16,20 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 
 #: Gaussians of each tissue class of SPM12's own template: GM, WM, CSF, bone, soft tissue, air.
 _GAUSSIANS = (1, 1, 2, 3, 4, 2)
-_COMPLAINTS = ("MATLAB code threw an exception", "Job execution failed", "Error using", "Error in", "error:")
+#: What SPM, MATLAB and Octave say when a job fails, also where they then exit with 0.
+_COMPLAINTS = re.compile(
+    r"MATLAB code threw an exception|Job execution failed|^Failed\s|^Error (?:using|in)\b"
+    r"|^error: (?!ignoring)",
+    re.MULTILINE,
+)
 
 
 class SegmentSPMInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    command = traits.Str(mandatory=True, desc="starts MATLAB, or the standalone SPM12", nohash=True)
-    standalone = traits.Bool(mandatory=True, nohash=True)
-    folder = traits.Directory(exists=True, desc="of SPM12's code, for MATLAB", nohash=True)
+    command = traits.Str(mandatory=True, desc="starts MATLAB, or the standalone SPM12")
+    standalone = traits.Bool(mandatory=True)
+    folder = traits.Str(desc="of SPM12's code, for MATLAB")
 
 
 class SegmentSPMOutputSpec(TraitedSpec):
@@ -31,6 +37,7 @@ class SegmentSPMOutputSpec(TraitedSpec):
     gm = File(exists=True)
     wm = File(exists=True)
     dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+    method = traits.Str(desc="name and version of what segmented")
 
 
 class SegmentSPM(FileInterface):
@@ -49,7 +56,7 @@ class SegmentSPM(FileInterface):
         brain = str(folder / "brain.nii")
         images.save(brain, np.where(mask, data, 0), grid, np.float32, space_code=4)
         with indirectory(str(folder)):
-            self._segment(brain)
+            method = self._segment(brain)
         gm, wm, csf = (
             np.clip(images.read(str(folder / f"c{i}brain.nii"))[0], 0, 1) * mask for i in (1, 2, 3)
         )
@@ -60,10 +67,16 @@ class SegmentSPM(FileInterface):
             for key, v in (("gm", gm), ("wm", wm), ("csf", csf))
         }
         outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4)
+        outputs["method"] = method
         return outputs
 
-    def _segment(self, brain: str) -> None:
+    def _segment(self, brain: str) -> str:
+        """Run the job in the current folder, and tell which SPM did."""
         from nipype.interfaces import spm
+
+        if not self.inputs.standalone:
+            # Nipype would take MATLAB for the standalone version
+            os.environ.pop("FORCE_SPMMCR", None)
 
         command = self.inputs.command
         where = {
@@ -99,13 +112,14 @@ class SegmentSPM(FileInterface):
         # what SPM said is lost if Nipype raises
         result = step.run(ignore_exception=True).runtime
         said = "\n".join(getattr(result, name, None) or "" for name in ("stdout", "stderr", "traceback"))
-        failed = result.returncode not in (0, None) or any(c in said for c in _COMPLAINTS)
+        complaints = [said[m.start() :].splitlines()[0] for m in _COMPLAINTS.finditer(said)]
+        failed = result.returncode not in (0, None) or getattr(result, "traceback", None) or complaints
         made = [os.path.exists(os.path.join(os.path.dirname(brain), f"c{i}brain.nii")) for i in (1, 2, 3)]
         if failed or not all(made):
             lines = [line.strip() for line in said.splitlines() if line.strip()]
-            complaints = [line for c in _COMPLAINTS for line in lines if c in line]
             told = [*complaints, *lines[-1:], "nothing"][0]
             raise images.InputError(
                 f"SPM12 failed to segment {self.inputs.in_file} (it said: {told[:200]}): "
                 f"look at the crash file, or choose --segmentation atropos."
             )
+        return f"SPM12 (release {info['release'].strip()})"

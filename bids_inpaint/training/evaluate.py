@@ -208,7 +208,7 @@ class _Scorer:
                 "sensitivity": reached.sensitivity,
                 "precision": reached.precision,
                 "lesion_f1": reached.lesion_f1,
-                "volume_error_ml": abs(reached.volume - reached.reference_volume),
+                "volume_error_ml": reached.volume_error,
             }
         return out
 

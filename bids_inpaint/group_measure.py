@@ -1,0 +1,172 @@
+"""What the group level reads of one finished image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_inpaint import images
+from bids_inpaint.bids import Image
+from bids_inpaint.images import InputError
+from bids_inpaint.metrics import hausdorff95, lesion_scores, tissue_dice
+from bids_inpaint.space import Grid, bounding_box
+
+#: What the results were made with: label -> sidecar key, and the result whose sidecar has it
+MADE_WITH = {
+    "Network": ("Model", "desc-inpainted_T1w"),
+    "Lesion threshold": ("LesionThreshold", "label-L_desc-inpaint_mask"),
+    "Smallest lesion (mm³)": ("LesionMinVolume", "label-L_desc-inpaint_mask"),
+    "Segmentation": ("Segmentation", "dseg"),
+}
+
+
+@dataclass
+class Measured:
+    """What is known of one finished image.
+
+    Attributes
+    ----------
+    image : Image
+    volumes, tissue_dice, lesions : dict of float
+        Columns of the tables; empty where there is nothing to compare with.
+    lesion_free : bool
+        Whether its reference mask is empty.
+    voxels : array of int
+        Flat indices of the lesion voxels on the working grid.
+    made_with : dict of str
+        By the labels of `MADE_WITH`.
+    notes : list of str
+        Why something was left out.
+    problem : str
+        What could not be read.
+    """
+
+    image: Image
+    volumes: dict[str, float] = field(default_factory=dict)
+    tissue_dice: dict[str, float] = field(default_factory=dict)
+    lesions: dict[str, float] = field(default_factory=dict)
+    lesion_free: bool = False
+    voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    made_with: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image, and where its results are.
+
+    Attributes
+    ----------
+    image : Image
+    out_dir : str
+    template : str
+    given : bool
+        Whether reference masks are given to the group level; those of the participant level are not
+        looked at then.
+    """
+
+    image: Image
+    out_dir: str
+    template: str
+    given: bool
+
+
+def measure(task: Task) -> Measured:
+    """Read the results of one image; a file that can't be read is its `problem`."""
+    out = Measured(task.image)
+    try:
+        _read(task, out)
+    except InputError as error:
+        out.problem = str(error)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        out.problem = (
+            f"The results of {task.image.prefix} can't be read ({error}): run the participant level for it "
+            "again."
+        )
+    return out
+
+
+def _read(task: Task, out: Measured) -> None:
+    from bids_inpaint.workflows.outputs import prefix
+
+    native = f"{task.out_dir}/{prefix(task.image)}_"
+    standard = f"{native}space-{task.template}_res-1_"
+    sidecars = {name: _sidecar(f"{native}{name}") for _, name in MADE_WITH.values()}
+    out.made_with = {
+        label: str(sidecars[name][key]) for label, (key, name) in MADE_WITH.items() if key in sidecars[name]
+    }
+    with open(f"{native}desc-lesions_dseg.tsv") as file:
+        volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
+    out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
+    out.voxels = np.flatnonzero(_labels(f"{standard}label-L_desc-inpaint_mask.nii.gz")[0])
+    given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
+    reference = _reference(task, native)
+    if reference is not None:
+        out.lesion_free = not reference.any()
+        if given:
+            out.notes.append("its lesion map is a given mask, and is not scored")
+        else:
+            out.lesions = _compare_lesions(native, reference)
+    if not sidecars["dseg"]:
+        return
+    network = sidecars["desc-inpainted_T1w"].get("ModelSHA256")
+    if sidecars["dseg"].get("ModelSHA256") != network:
+        out.notes.append("its tissue maps are of another network's image")
+        return
+    tissues = sidecars["dseg"].get("TissueVolumes", {})
+    out.volumes |= {f"{t.lower()}_volume": v / 1000 for t, v in tissues.items()}
+    names = ("desc-original_dseg", "dseg", "desc-reference_dseg")
+    paths = [f"{standard}{name}.nii.gz" for name in names]
+    if not all(Path(path).exists() for path in paths):
+        return
+    if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
+        out.notes.append("its tissue maps come from different segmentations")
+        return
+    original, inpainted, truth = (_labels(path)[0] for path in paths)
+    out.tissue_dice = {
+        f"{measure}_{name}": value
+        for name, labels in (("original", original), ("inpainted", inpainted))
+        for measure, value in tissue_dice(labels, truth).items()
+    }
+
+
+def _reference(task: Task, native: str) -> np.ndarray | None:
+    """The reference mask on the voxels of the T1w."""
+    from bids_inpaint.interfaces.images import read_xfm
+
+    if task.given:
+        if not task.image.lesion_mask:
+            return None
+        brain, grid = _labels(f"{native}desc-brain_mask.nii.gz")
+        world = None
+        if task.image.lesion_space != "T1w":
+            world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
+        return images.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
+    own = f"{native}label-L_desc-reference_mask.nii.gz"
+    return _labels(own)[0] > 0 if Path(own).exists() else None
+
+
+def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
+    values, grid = _labels(f"{native}label-L_desc-inpaint_mask.nii.gz")
+    found = values > 0
+    either = found | reference
+    box = bounding_box(either, margin=1) if either.any() else (slice(0, 2),) * 3
+    found, reference = found[box], reference[box]
+    scores = lesion_scores(found, reference, grid.voxel_volume).as_dict()
+    return scores | {"hausdorff95": hausdorff95(found, reference, tuple(grid.voxel_sizes))}
+
+
+def _sidecar(stem: str) -> dict[str, Any]:
+    path = Path(f"{stem}.json")
+    return json.loads(path.read_text() or "{}") if path.exists() else {}
+
+
+def _labels(path: str) -> tuple[np.ndarray, Grid]:
+    image = images.load(path)
+    return images.read_data(image, path, dtype=None), Grid.of(image.shape, image.affine)
