@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from bids_inpaint import __version__
+from bids_inpaint.environment import settle
 
 DEFAULT_MODEL = "blind-unet"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
@@ -164,6 +165,15 @@ def main(argv: list[str] | None = None) -> int:
     """
     args = vars(parser().parse_args(argv))
     level = args.pop("analysis_level")
+    try:
+        settle()
+    except OSError as error:
+        print(
+            f"bids_inpaint: error: no folder for temporary files ({error.strerror}): mount a writable /tmp, "
+            "or name one with TMPDIR.",
+            file=sys.stderr,
+        )
+        return 2
     from bids_inpaint.images import InputError
     from bids_inpaint.run import run_participants
     from bids_inpaint.settings import Settings

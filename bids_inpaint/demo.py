@@ -117,7 +117,7 @@ def make_dataset(root: Path) -> Path:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Build the dataset, run the participant level on it, and say where the results are."""
+    """Build the dataset, run both levels on it, and say where the results are."""
     p = argparse.ArgumentParser(prog="python -m bids_inpaint.demo", description=main.__doc__)
     p.add_argument("folder", type=Path, help="where everything goes")
     folder = p.parse_args(argv).folder.absolute()
@@ -125,7 +125,10 @@ def main(argv: list[str] | None = None) -> int:
     from bids_inpaint.metrics import dice
 
     dataset, output = make_dataset(folder / "bids"), folder / "out"
-    code = bids_inpaint([str(dataset), str(output), "participant", "-w", str(folder / "work")])
+    places = [str(dataset), str(output)]
+    masks = ["--lesion-masks", str(dataset / "derivatives" / "painted")]
+    work = ["-w", str(folder / "work")]
+    code = bids_inpaint([*places, "participant", *work]) or bids_inpaint([*places, "group", *work, *masks])
     if code:
         return code
     found = output / "sub-lesions/anat/sub-lesions_label-L_desc-inpaint_mask.nii.gz"
@@ -133,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     score = dice(images.read(found)[0] > 0, images.read(painted)[0] > 0)
     anat = output / "sub-lesions" / "anat"
     print(f"Report:           {output / 'sub-lesions.html'}")
+    print(f"Group:            {output / 'group.html'}")
     print(f"Inpainted image:  {anat / 'sub-lesions_desc-inpainted_T1w.nii.gz'}")
     print(f"Lesion map:       {found} (Dice with the painted lesions {score:.2f})")
     print(f"Tissues:          {anat / 'sub-lesions_dseg.nii.gz'}")

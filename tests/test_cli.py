@@ -110,3 +110,20 @@ def test_boilerplate_only(dataset, capsys):
     assert all(f"{{{key.strip('@.,;')}," in bibliography for key in cited)
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
     assert not list(out.glob("sub-*"))
+
+
+def test_without_a_home(monkeypatch, tmp_path):
+    """Libraries that keep files there find a place to write."""
+    from bids_inpaint.environment import settle
+
+    names = ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR")
+    for name in names:
+        monkeypatch.setenv(name, str(tmp_path / "nowhere"))
+    monkeypatch.delenv("HOME")
+    settle()
+    home = os.environ["HOME"]
+    assert os.access(home, os.W_OK)
+    assert all(os.environ[name].startswith(home) for name in names)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    settle()
+    assert os.environ["HOME"] == str(tmp_path)
