@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,13 +31,13 @@ VISIBLE = 0.9
 FALSE_ML = 0.3
 
 
-def painted(subject: Subject, shapes: Lesions, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def painted(subject: Subject, shapes: Lesions) -> tuple[np.ndarray, np.ndarray]:
     """A subject's whole volume with the lesions of one patient, and the lesion support.
 
-    The same seed gives the same lesions.
+    They depend on the name of the subject alone, so that networks can be compared.
     """
-    rng = np.random.default_rng([seed, int.from_bytes(subject.name.encode(), "little") % 2**32])
-    drawn = draw_patient(rng, shapes)
+    seed = zlib.crc32(subject.name.encode())
+    drawn = draw_patient(np.random.default_rng(seed), shapes)
     healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
     image, support = paint(healthy, subject.grey_level, drawn, (0, 0, 0), seed)
     return image.numpy(), support.numpy()
@@ -135,7 +136,6 @@ class _Scorer:
     """A network, and what is needed to score it."""
 
     def __init__(self, config: Config, cache: Path, shapes_folder: Path, model_name: str, threads: int):
-        self.seed = config.seed
         self.model = models.find(model_name)
         self.runtime = inference.Runtime(threads=threads)
         self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
@@ -155,7 +155,7 @@ class _Scorer:
         """Scores inside painted lesions and of the healthy image, and those of lesion maps by λ."""
         healthy = np.asarray(subject.image, np.float32)
         mask = healthy > 0
-        lesioned, support = painted(subject, self.shapes, self.seed)
+        lesioned, support = painted(subject, self.shapes)
         truth = support > 0.5
         filled, scale = self.fill(lesioned, truth)
         peak = float(healthy.max())
