@@ -200,6 +200,16 @@ def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_pa
     assert patches.sample(0)[3].shape == shown.shape
 
 
+def test_a_residual_network_fills_with_white_matter_to_begin_with():
+    network = networks.UNet(4, 3, residual=True, gated=True, full_resolution=False).eval()
+    torch.nn.init.zeros_(network.low.weight)
+    torch.nn.init.zeros_(network.low.bias)
+    x = torch.rand(1, 8, 8, 8, 8)
+    masked = torch.rand(x.shape) < 0.1
+    out = network(torch.where(masked, inference.MASKED, x))
+    assert torch.equal(out, torch.where(masked, 1.0, x))
+
+
 def test_patches_are_cut_where_they_lie():
     volume = np.arange(np.prod(WORKING_GRID.shape), dtype=np.float32).reshape(WORKING_GRID.shape)
     straight = Place((20, 30, 40), (8, 8, 8), False).crop(volume).numpy()

@@ -128,7 +128,7 @@ class UNet(nn.Module):
         assert self.gate is not None
         features = self.features(x)
         logits = self.gate(features)
-        return x[:, :8] + torch.sigmoid(logits) * self.low(features), logits
+        return base(x) + torch.sigmoid(logits) * self.low(features), logits
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
         """Every supervised output, as 8-channel sub-volumes; the last is the network's answer."""
@@ -136,16 +136,22 @@ class UNet(nn.Module):
             yield self.gated_output(x)[0]
             return
         features = self.features(x)
-        low, x = self.low(features), x[:, :8]
-        yield low + x if self.residual else low
+        low = self.low(features)
+        yield low + base(x) if self.residual else low
         if self.full is not None:
             full = space_to_depth(self.full(features))
-            yield full + x if self.residual else full
+            yield full + base(x) if self.residual else full
 
     def forward(self, x: Tensor) -> Tensor:
         """The inpainted sub-volumes, (N, 8, D, H, W)."""
         *_, answer = self.outputs(x)
         return answer
+
+
+def base(x: Tensor) -> Tensor:
+    """What a residual network adds to: the image, with white matter where it is masked."""
+    image = x[:, :8]
+    return torch.where(image < 0, 1.0, image)
 
 
 def space_to_depth(x: Tensor) -> Tensor:
