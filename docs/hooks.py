@@ -1,0 +1,15 @@
+"""Puts what the parser says into the page of the options."""
+
+from __future__ import annotations
+
+import os
+
+
+def on_page_markdown(markdown: str, page, **_) -> str:
+    """Replace the place-holder by the help text."""
+    if page.file.src_path != "options.md":
+        return markdown
+    os.environ["COLUMNS"] = "100"
+    from bids_inpaint.cli import parser
+
+    return markdown.replace("{{ help }}", parser().format_help().rstrip())
