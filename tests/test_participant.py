@@ -199,7 +199,7 @@ def test_given_lesions_are_filled_in_the_reference(root, finished):
 
 
 def test_group_of_finished_participants(root, finished):
-    """Lesions take white matter away; filling them brings it back."""
+    """Lesions take white matter away; filling them brings it back where they are."""
     arguments = [*command(root)[3:5], "group", "-w", str(root / "work")]
     assert cli.main(arguments) == 0
     tissue = json.loads((root / "out/group_desc-tissue_dice.json").read_text())["Statistics"]
@@ -207,7 +207,13 @@ def test_group_of_finished_participants(root, finished):
     assert tissue["wm"]["Participants"] == 1
     with (root / "out/group_desc-tissue_dice.tsv").open() as file:
         lesioned = next(csv.DictReader(file, delimiter="\t"))
-    assert float(lesioned["wm_inpainted"]) > float(lesioned["wm_original"])
+    assert min(float(lesioned[f"wm_{name}"]) for name in ("original", "inpainted")) > 0.98
+    space = f"space-{DEFAULT}_res-1"
+    given, original, inpainted = (
+        np.asanyarray(native(root, LESIONED, f"{space}_{name}").dataobj)
+        for name in ("label-L_desc-reference_mask", "desc-original_dseg", "dseg")
+    )
+    assert (inpainted[given > 0] == 2).mean() > (original[given > 0] == 2).mean() + 0.1
     with (root / "out/group_desc-lesion_dice.tsv").open() as file:
         assert float(next(csv.DictReader(file, delimiter="\t"))["dice"]) > 0.5
     assert "sub-03" in (root / "out/group.html").read_text()
