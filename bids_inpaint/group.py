@@ -249,7 +249,7 @@ def _defined(values: Sequence[float]) -> list[float | None]:
 def _write_lesion_map(measured: Sequence[Measured], out_dir: Path, template_name: str) -> Path:
     """Share of the participants with a lesion at each voxel; images of one count as their mean."""
     from bids_inpaint.interfaces.derivatives import write_json
-    from bids_inpaint.workflows.outputs import spatial_reference
+    from bids_inpaint.workflows.outputs import standard_space
 
     counts: dict[str, int] = {}
     for one in measured:
@@ -265,8 +265,7 @@ def _write_lesion_map(measured: Sequence[Measured], out_dir: Path, template_name
         {
             "Description": "Share of the participants whose lesion map has the voxel",
             "Participants": len(counts),
-            "SpatialReference": spatial_reference(template_name),
-            "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
+            **standard_space(template_name),
         },
     )
     return path

@@ -155,9 +155,13 @@ def _figure_names(image: Image, products: Products) -> dict[str, str]:
     }
 
 
-def spatial_reference(template: str) -> str:
-    """Where a template is described."""
-    return f"https://templateflow.s3.amazonaws.com/tpl-{template}/tpl-{template}_res-01_T1w.nii.gz"
+def standard_space(template: str) -> dict:
+    """What the sidecar of an image on the working grid says of its space."""
+    return {
+        "SpatialReference": f"https://templateflow.s3.amazonaws.com/tpl-{template}"
+        f"/tpl-{template}_res-01_T1w.nii.gz",
+        "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
+    }
 
 
 def _metadata(
@@ -172,8 +176,7 @@ def _metadata(
         out[key] = {
             **own,
             "Sources": [*raw, f"bids::{names['xfm']}"],
-            "SpatialReference": spatial_reference(template),
-            "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
+            **standard_space(template),
         }
     network = {"Model": model.name, "ModelSHA256": model.sha256}
     of_inpainted = [tissue_key("inpainted", t) for t in _TISSUES] if products.segmented else []

@@ -21,7 +21,7 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from bids_inpaint import images
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, SegmentationOutputSpec, within
 from bids_inpaint.space import Grid, bounding_box
 
 
@@ -279,19 +279,11 @@ class SegmentAtroposInputSpec(InputSpec):
     sloppy = traits.Bool(False, usedefault=True)
 
 
-class SegmentAtroposOutputSpec(TraitedSpec):
-    csf = File(exists=True)
-    gm = File(exists=True)
-    wm = File(exists=True)
-    dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
-    method = traits.Str(desc="name and version of what segmented")
-
-
 class SegmentAtropos(FileInterface):
     """Three-tissue segmentation with a Markov random field and template priors (Avants 2011)."""
 
     input_spec = SegmentAtroposInputSpec
-    output_spec = SegmentAtroposOutputSpec
+    output_spec = SegmentationOutputSpec
 
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, TraitedSpec, traits
+from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, File, TraitedSpec, traits
 
 from bids_inpaint import __version__
 
@@ -13,6 +13,16 @@ class InputSpec(BaseInterfaceInputSpec):
     """Inputs of a :class:`FileInterface`."""
 
     version = traits.Str(__version__, usedefault=True, desc="results of another version aren't reused")
+
+
+class SegmentationOutputSpec(TraitedSpec):
+    """Outputs of whatever segments a brain."""
+
+    csf = File(exists=True)
+    gm = File(exists=True)
+    wm = File(exists=True)
+    dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
+    method = traits.Str(desc="name and version of what segmented")
 
 
 class FileInterface(BaseInterface):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from bids_inpaint import brain, images, models
 from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
-from bids_inpaint.space import WORKING_GRID, bounding_box, resample
+from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
 
 class ConformInputSpec(InputSpec):
@@ -204,20 +205,30 @@ class TissuesToNative(FileInterface):
         mask = mask > 0
         world = read_xfm(self.inputs.inverse_xfm)
         box = bounding_box(mask)
-        outputs: dict[str, Any] = {}
         maps = []
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
             native = np.clip(resample(data, source, grid, world, order=1, box=box), 0, 1) * mask
             maps.append(native)
-            outputs[tissue] = images.save(within(runtime, f"{tissue}.nii.gz"), native, grid, np.float32)
-        labels = np.where(mask & (np.sum(maps, 0) > 0), np.argmax(maps, 0) + 1, 0)
-        outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8)
+        outputs: dict[str, Any] = save_tissues(runtime, maps, mask, grid, space_code=1)
         outputs["volumes"] = {
             tissue: round(float(values.sum(dtype=np.float64)) * grid.voxel_volume, 1)
             for tissue, values in zip(("GM", "WM", "CSF"), maps, strict=True)
         }
         return outputs
+
+
+def save_tissues(
+    runtime, maps: Sequence[np.ndarray], mask: np.ndarray, grid: Grid, space_code: int
+) -> dict[str, str]:
+    """Write probabilities of GM, WM and CSF, and the likeliest of them where there is any."""
+    outputs = {
+        tissue: images.save(within(runtime, f"{tissue}.nii.gz"), values, grid, np.float32, space_code)
+        for tissue, values in zip(("gm", "wm", "csf"), maps, strict=True)
+    }
+    labels = np.where(mask & (np.sum(maps, 0) > 0), np.argmax(maps, 0) + 1, 0)
+    dseg = within(runtime, "dseg.nii.gz")
+    return outputs | {"dseg": images.save(dseg, labels, grid, np.uint8, space_code)}
 
 
 def read_xfm(path: str) -> np.ndarray:

@@ -8,11 +8,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, traits
 from nipype.utils.filemanip import indirectory
 
 from bids_inpaint import images
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, SegmentationOutputSpec
+from bids_inpaint.interfaces.images import save_tissues
 
 #: Gaussians of each tissue class of SPM12's own template: GM, WM, CSF, bone, soft tissue, air.
 _GAUSSIANS = (1, 1, 2, 3, 4, 2)
@@ -32,19 +33,11 @@ class SegmentSPMInputSpec(InputSpec):
     folder = traits.Str(desc="of SPM12's code, for MATLAB")
 
 
-class SegmentSPMOutputSpec(TraitedSpec):
-    csf = File(exists=True)
-    gm = File(exists=True)
-    wm = File(exists=True)
-    dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
-    method = traits.Str(desc="name and version of what segmented")
-
-
 class SegmentSPM(FileInterface):
     """Unified segmentation of SPM12 (Ashburner and Friston 2005): six classes, of which three are kept."""
 
     input_spec = SegmentSPMInputSpec
-    output_spec = SegmentSPMOutputSpec
+    output_spec = SegmentationOutputSpec
 
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
@@ -57,18 +50,9 @@ class SegmentSPM(FileInterface):
         images.save(brain, np.where(mask, data, 0), grid, np.float32, space_code=4)
         with indirectory(str(folder)):
             method = self._segment(brain)
-        gm, wm, csf = (
-            np.clip(images.read(str(folder / f"c{i}brain.nii"))[0], 0, 1) * mask for i in (1, 2, 3)
-        )
+        maps = [np.clip(images.read(str(folder / f"c{i}brain.nii"))[0], 0, 1) * mask for i in (1, 2, 3)]
         shutil.rmtree(folder)
-        labels = np.where(mask & (gm + wm + csf > 0), np.stack([gm, wm, csf]).argmax(0) + 1, 0)
-        outputs = {
-            key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, np.float32, space_code=4)
-            for key, v in (("gm", gm), ("wm", wm), ("csf", csf))
-        }
-        outputs["dseg"] = images.save(within(runtime, "dseg.nii.gz"), labels, grid, np.uint8, space_code=4)
-        outputs["method"] = method
-        return outputs
+        return {**save_tissues(runtime, maps, mask, grid, space_code=4), "method": method}
 
     def _segment(self, brain: str) -> str:
         """Run the job in the current folder, and tell which SPM did."""

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint import images
+from bids_inpaint import images, template
 from bids_inpaint.intensity import levels
 from bids_inpaint.lesions import CONNECTIVITY
 from bids_inpaint.space import WORKING_GRID, resample
@@ -76,6 +76,12 @@ class Subject:
     def grey_level(self) -> float:
         """Intensity of the cortex relative to white matter."""
         return float(json.loads((self.folder / "levels.json").read_text())["grey"])
+
+
+def template_priors(cache: Path) -> list[np.ndarray]:
+    """White- and grey-matter probability of the standard space of a cache, on the working grid."""
+    files = template.prepare(template.DEFAULT, cache / "template")
+    return [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
 
 
 def cache_subject(

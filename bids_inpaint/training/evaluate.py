@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from bids_inpaint import inference, lesions, models, template
+from bids_inpaint import inference, lesions, models
 from bids_inpaint.brain import largest_component
-from bids_inpaint.images import read
 from bids_inpaint.intensity import Scale
 from bids_inpaint.metrics import dice, filling_scores, lesion_scores, psnr
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions, Subject, subjects
+from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
 from bids_inpaint.training.extraction import load_heads
 from bids_inpaint.training.heads import draw_head, make_head
 from bids_inpaint.training.synthesis import draw_patient, paint
@@ -140,8 +139,7 @@ class _Scorer:
         self.runtime = inference.Runtime(threads=threads)
         self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
         # the standard space, for the intensity scale
-        files = template.prepare(template.DEFAULT, cache / "template")
-        self.priors = [read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
+        self.priors = template_priors(cache)
         #: Error, title and slices of each painted subject.
         self.views: list[tuple[float, str, Sequence[np.ndarray]]] = []
 

@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint import images, template
 from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
-from bids_inpaint.training.data import Lesions, Subject, subjects
+from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
 from bids_inpaint.training.fit import Samples, Sums, mixed_precision
 from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
@@ -106,8 +105,7 @@ class Patches(Samples):
             raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
         self.priors: list[np.ndarray] = []
         if config.network.get("priors"):
-            files = template.prepare(template.DEFAULT, cache / "template")
-            self.priors = [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
+            self.priors = template_priors(cache)
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""

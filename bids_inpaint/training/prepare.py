@@ -17,7 +17,7 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.interfaces.inpaint import LesionMask
 from bids_inpaint.plugin import ImageByImage, set_nipype_level
 from bids_inpaint.settings import Settings
-from bids_inpaint.training.data import cache_subject, subjects
+from bids_inpaint.training.data import cache_subject, subjects, template_priors
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
 
 
@@ -200,8 +200,7 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
     model = models.find(model_name)
     if model.blind:
         raise ValueError(f"{model_name} is a blind network: targets need one that fills given masks")
-    files = template.prepare(template.DEFAULT, cache / "template")
-    priors = [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
+    priors = template_priors(cache)
     patients = [s for s in subjects(cache) if s.patient]
     for patient in patients:
         image = np.asarray(patient.image, np.float32)
