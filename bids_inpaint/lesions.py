@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.intensity import Scale
 from bids_inpaint.space import Grid, bounding_box
 
 Array = np.ndarray
@@ -83,6 +84,34 @@ def search_region(white_matter: Array, prior: Array, grid: Grid) -> Array:
     """
     near = ndimage.gaussian_filter(np.asarray(prior, np.float32), PRIOR_BLUR_MM / grid.voxel_sizes)
     return (white_matter >= 0.5) & (near >= 0.5)
+
+
+def confine(image: Array, inpainted: Array, scale: Scale, prior: Array, threshold: float, grid: Grid) -> Array:
+    """Undo what a blind network changed where no lesion can be.
+
+    Kept are changes around candidates: voxels near white matter of the template, darker than inpainted by
+    half of λ. The map of lesions lies within them, and all else is the image itself, so that its tissues
+    are segmented as if there had been no network.
+
+    Parameters
+    ----------
+    image, inpainted : array
+        Bias-corrected brain and what the network made of it, in one unit.
+    scale : Scale
+        Of the image.
+    prior : array
+        White-matter probability of the template, 0-1.
+    threshold : float
+        λ, as a fraction of normal-appearing white matter at standard contrast.
+    grid : Grid
+
+    Returns
+    -------
+    array
+    """
+    dark = darkening(scale.apply(image), scale.apply(inpainted), prior)
+    candidates = probability(dark, search_region(np.ones_like(prior), prior, grid), threshold / 2) >= 0.5
+    return image + feather(candidates, grid) * (inpainted - image)
 
 
 def probability(dark: Array, region: Array, threshold: float) -> Array:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bids_inpaint import lesions
+from bids_inpaint.intensity import Scale
 from bids_inpaint.space import Grid
 
 GRID = Grid.of((40, 40, 40), np.diag([1.0, 1, 2, 1]))
@@ -48,6 +49,26 @@ def test_cortex_of_the_template_is_not_searched():
     assert not region[:15, 20, 20].any()
     white[30:] = 0
     assert not lesions.search_region(white, prior, GRID)[30:].any()
+
+
+def test_changes_are_kept_around_candidates_alone():
+    prior = np.zeros(GRID.shape, np.float32)
+    prior[20:] = 1
+    image = np.full(GRID.shape, 300, np.float32)
+    image[28:34, 10:16, 20:26] = 200  # a lesion
+    image[4:10, 10:16, 20:26] = 200  # cortex
+    inpainted = np.full(GRID.shape, 303, np.float32)
+    scale = Scale(white=300.0)
+    out = lesions.confine(image, inpainted, scale, prior, 0.1, GRID)
+    assert (out[28:34, 10:16, 20:26] == 303).all()
+    assert (out[:20] == image[:20]).all()
+    assert (out[:, :, 32:] == image[:, :, 32:]).all()
+    maps = [
+        lesions.lesion_map(lesions.probability(lesions.darkening(image, x, prior), prior, 0.1))
+        for x in (inpainted, out)
+    ]
+    assert maps[0].any()
+    assert (maps[0] == maps[1]).all()
 
 
 def test_equal_images_have_no_lesions(scene):

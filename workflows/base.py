@@ -100,6 +100,7 @@ def init_image_wf(
         lesion_space=image.lesion_space,
         device=settings.device,
         omp_nthreads=threads,
+        threshold=threshold if model.blind and settings.fill == "lesions" else None,
     )
     outputs = init_outputs_wf(
         image=image,

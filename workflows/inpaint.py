@@ -19,6 +19,7 @@ def init_inpaint_wf(
     device: str = "auto",
     omp_nthreads: int = 1,
     reference: bool = False,
+    threshold: float | None = None,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -35,6 +36,8 @@ def init_inpaint_wf(
         Where they lie.
     reference : bool
         Whether the result is what others are compared with.
+    threshold : float, optional
+        λ: what a blind network changed where no lesion can be found with it is undone.
 
     Inputs
     ------
@@ -59,8 +62,14 @@ def init_inpaint_wf(
     workflow.__desc__ = (
         f"{what} with the network '{model.name}', "
         "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]"
-        f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime.\n\n"
+        f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime."
     )
+    if threshold is not None:
+        workflow.__desc__ += (
+            " Its changes were kept around voxels near the white matter of the template that it had brightened "
+            f"by more than {threshold / 2:g} of white matter, and undone elsewhere."
+        )
+    workflow.__desc__ += "\n\n"
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )
@@ -76,6 +85,7 @@ def init_inpaint_wf(
             gm_prior=template.priors["GM"],
             device=device,
             num_threads=omp_nthreads,
+            **({} if threshold is None else {"threshold": threshold}),
         ),
         name="inpaint", n_procs=omp_nthreads, mem_gb=4,
     )  # fmt: skip

@@ -25,6 +25,7 @@ class InpaintInputSpec(InputSpec):
     lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
     model = traits.Str(mandatory=True)
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
+    threshold = traits.Float(desc="undo changes that can't lead to lesions at this threshold")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
@@ -58,6 +59,8 @@ class Inpaint(FileInterface):
             inference.Runtime(self.inputs.device, self.inputs.num_threads),
             priors,
         )
+        if isdefined(self.inputs.threshold):
+            out = lesions.confine(data, out, scale, priors[0], self.inputs.threshold, grid)
         return {
             "out_file": images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4),
             "white": scale.white,
