@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 from helpers import write_card, write_dataset
+from nipype.interfaces.base import isdefined
 
 from bids_inpaint import bids, models, template
 from bids_inpaint.images import InputError
@@ -57,6 +58,8 @@ def test_option_combinations(tmp_path, toy_model, masks, brains, fill, skull_str
         assert str(mask.precomputed).endswith("brain_mask.nii.gz") is brains
         assert mask.skull_strip == skull_strip
         assert nodes[f"{image}.lesions_wf.native"].inputs.fill == fill
+        # the network's whole output is kept where it is asked for
+        assert isdefined(nodes[f"{image}.inpaint_wf.inpaint"].inputs.threshold) is (fill == "lesions")
     assert_everything_is_saved(workflow)
 
 
