@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.intensity import Scale
+from bids_inpaint.intensity import GREY, Scale
 from bids_inpaint.space import Grid, bounding_box
 
 Array = np.ndarray
@@ -86,34 +86,6 @@ def search_region(white_matter: Array, prior: Array, grid: Grid) -> Array:
     return (white_matter >= 0.5) & (near >= 0.5)
 
 
-def confine(image: Array, inpainted: Array, scale: Scale, prior: Array, threshold: float, grid: Grid) -> Array:
-    """Undo what a blind network changed where no lesion can be.
-
-    Kept are changes around candidates: voxels near white matter of the template, darker than inpainted by
-    half of λ. The map of lesions lies within them, and all else is the image itself, so that its tissues
-    are segmented as if there had been no network.
-
-    Parameters
-    ----------
-    image, inpainted : array
-        Bias-corrected brain and what the network made of it, in one unit.
-    scale : Scale
-        Of the image.
-    prior : array
-        White-matter probability of the template, 0-1.
-    threshold : float
-        λ, as a fraction of normal-appearing white matter at standard contrast.
-    grid : Grid
-
-    Returns
-    -------
-    array
-    """
-    dark = darkening(scale.apply(image), scale.apply(inpainted), prior)
-    candidates = probability(dark, search_region(np.ones_like(prior), prior, grid), threshold / 2) >= 0.5
-    return image + feather(candidates, grid) * (inpainted - image)
-
-
 def probability(dark: Array, region: Array, threshold: float) -> Array:
     """Graded lesion map: 0.5 at the threshold, 1 from twice the threshold, 0 outside the region.
 
@@ -144,6 +116,68 @@ def lesion_map(graded: Array, min_voxels: int = 1) -> Array:
     (3, 4)
     """
     return remove_small(graded >= 0.5, min_voxels)
+
+
+def find(
+    image: Array,
+    inpainted: Array,
+    scale: Scale,
+    white_matter: Array,
+    prior: Array,
+    threshold: float,
+    min_volume: float,
+    grid: Grid,
+) -> tuple[Array, Array]:
+    """Graded and binary lesion map of a bias-corrected brain.
+
+    Parameters
+    ----------
+    image, inpainted : array
+        The brain and what a network made of it, in one unit.
+    scale : Scale
+        Of the image.
+    white_matter : array
+        Probability of white matter in the inpainted image, 0-1.
+    prior : array
+        White-matter probability of the template, 0-1.
+    threshold : float
+        λ, as a fraction of normal-appearing white matter at standard contrast.
+    min_volume : float
+        Of a lesion, in mm³.
+    grid : Grid
+
+    Returns
+    -------
+    graded : array of float, 0-1
+    mask : array of bool
+    """
+    dark = darkening(scale.apply(image), scale.apply(inpainted), white_matter)
+    graded = probability(dark, search_region(white_matter, prior, grid), threshold)
+    return graded, lesion_map(graded, int(np.ceil(min_volume / grid.voxel_volume)))
+
+
+def confine(
+    image: Array,
+    inpainted: Array,
+    scale: Scale,
+    prior: Array,
+    threshold: float,
+    min_volume: float,
+    grid: Grid,
+) -> Array:
+    """Undo what a blind network changed away from lesions.
+
+    The lesions are those :func:`find` sees where the inpainted image is as bright as white matter, as there
+    is no segmentation yet. All else is the image itself, so that its tissues are segmented as if there had
+    been no network. The arguments are those of :func:`find`.
+
+    Returns
+    -------
+    array
+    """
+    white = (scale.apply(inpainted) > (1 + GREY) / 2).astype(np.float32)
+    _, mask = find(image, inpainted, scale, white, prior, threshold, min_volume, grid)
+    return image + feather(mask, grid) * (inpainted - image)
 
 
 def remove_small(mask: Array, min_voxels: int) -> Array:

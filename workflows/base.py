@@ -101,6 +101,7 @@ def init_image_wf(
         device=settings.device,
         omp_nthreads=threads,
         threshold=threshold if model.blind and settings.fill == "lesions" else None,
+        min_volume=settings.lesion_min_volume,
     )
     outputs = init_outputs_wf(
         image=image,
@@ -150,7 +151,9 @@ def init_image_wf(
         )
         step.inputs.inputnode.t1w = image.path
         link(preprocess, step, same("brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"))
-        link(source, step, same("inpainted", "white", "exponent", *(["given_lesions"] if given else [])))
+        link(source, step, [("whole", "inpainted"), *same("white", "exponent")])
+        if given:
+            link(source, step, same("given_lesions"))
         if tissues:
             link(tissues, step, same("wm"))
         else:

@@ -20,6 +20,7 @@ def init_inpaint_wf(
     omp_nthreads: int = 1,
     reference: bool = False,
     threshold: float | None = None,
+    min_volume: float = 10.0,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -37,7 +38,9 @@ def init_inpaint_wf(
     reference : bool
         Whether the result is what others are compared with.
     threshold : float, optional
-        λ: what a blind network changed where no lesion can be found with it is undone.
+        λ: what a blind network changed away from the lesions found with it is undone.
+    min_volume : float
+        Of these lesions, in mm³.
 
     Inputs
     ------
@@ -48,6 +51,8 @@ def init_inpaint_wf(
     -------
     inpainted
         On the working grid, in the unit of `preproc`.
+    whole
+        The same with nothing undone.
     white, exponent
         The intensity scale of `preproc`.
     given_lesions, native_given_lesions
@@ -66,15 +71,17 @@ def init_inpaint_wf(
     )
     if threshold is not None:
         workflow.__desc__ += (
-            " Its changes were kept around voxels near the white matter of the template that it had brightened "
-            f"by more than {threshold / 2:g} of white matter, and undone elsewhere."
+            " For the segmentation, its changes were kept around voxels as bright as white matter which it "
+            f"had brightened by more than {threshold:g} of it, and undone elsewhere."
         )
     workflow.__desc__ += "\n\n"
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )
     outputnode = pe.Node(
-        IdentityInterface(fields=["inpainted", "white", "exponent", "given_lesions", "native_given_lesions"]),
+        IdentityInterface(
+            fields=["inpainted", "whole", "white", "exponent", "given_lesions", "native_given_lesions"]
+        ),
         name="outputnode",
     )
     inpaint = pe.Node(
@@ -85,14 +92,15 @@ def init_inpaint_wf(
             gm_prior=template.priors["GM"],
             device=device,
             num_threads=omp_nthreads,
-            **({} if threshold is None else {"threshold": threshold}),
+            **({} if threshold is None else {"threshold": threshold, "min_volume": min_volume}),
         ),
         name="inpaint", n_procs=omp_nthreads, mem_gb=4,
     )  # fmt: skip
     workflow.connect([
         (inputnode, inpaint, [("preproc", "in_file"), ("working_mask", "mask_file")]),
         (inpaint, outputnode, [
-            ("out_file", "inpainted"), ("white", "white"), ("exponent", "exponent"),
+            ("out_file", "inpainted"), ("whole_file", "whole"),
+            ("white", "white"), ("exponent", "exponent"),
         ]),
     ])  # fmt: skip
     if lesion_mask:

@@ -25,13 +25,15 @@ class InpaintInputSpec(InputSpec):
     lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
     model = traits.Str(mandatory=True)
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
-    threshold = traits.Float(desc="undo changes that can't lead to lesions at this threshold")
+    threshold = traits.Float(desc="undo changes away from lesions; λ")
+    min_volume = traits.Float(10.0, usedefault=True, desc="of these lesions, mm³")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 
 class InpaintOutputSpec(TraitedSpec):
     out_file = File(exists=True)
+    whole_file = File(exists=True, desc="the network's output, with nothing undone")
     white = traits.Float(desc="white-matter level")
     exponent = traits.Float(desc="of the standard contrast")
 
@@ -59,10 +61,14 @@ class Inpaint(FileInterface):
             inference.Runtime(self.inputs.device, self.inputs.num_threads),
             priors,
         )
+        whole_file = out_file = images.save(within(runtime, "whole.nii.gz"), out, grid, space_code=4)
         if isdefined(self.inputs.threshold):
-            out = lesions.confine(data, out, scale, priors[0], self.inputs.threshold, grid)
+            limits = self.inputs.threshold, self.inputs.min_volume
+            out = lesions.confine(data, out, scale, priors[0], *limits, grid)
+            out_file = images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4)
         return {
-            "out_file": images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4),
+            "out_file": out_file,
+            "whole_file": whole_file,
             "white": scale.white,
             "exponent": scale.exponent,
         }
@@ -141,12 +147,16 @@ class MapLesions(FileInterface):
             graded = images.read(self.inputs.given)[0]
             mask = graded > 0
         else:
-            region = lesions.search_region(wm, images.read(self.inputs.wm_prior)[0], grid)
-            scale = Scale(self.inputs.white, self.inputs.exponent)
-            dark = lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm)
-            graded = lesions.probability(dark, region, self.inputs.threshold)
-            smallest = int(np.ceil(self.inputs.min_volume / grid.voxel_volume))
-            mask = lesions.lesion_map(graded, smallest)
+            graded, mask = lesions.find(
+                preproc,
+                inpainted,
+                Scale(self.inputs.white, self.inputs.exponent),
+                wm,
+                images.read(self.inputs.wm_prior)[0],
+                self.inputs.threshold,
+                self.inputs.min_volume,
+                grid,
+            )
         volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
