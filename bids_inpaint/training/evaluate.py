@@ -171,9 +171,11 @@ class _Scorer:
             return row, {}
         clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
         row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
-        white = _white(healthy, subject)
-        sweep = self.lesion_maps(lesioned, filled, scale, white, truth & white)
-        false = self.lesion_maps(healthy, clean, clean_scale, white, np.zeros_like(mask))
+        # as in the app, lesions are looked for where the inpainted image is white matter
+        sweep = self.lesion_maps(
+            lesioned, filled, scale, _white(filled, subject), truth & _white(healthy, subject)
+        )
+        false = self.lesion_maps(healthy, clean, clean_scale, _white(clean, subject), np.zeros_like(mask))
         return row, {t: values | {"false_ml": false[t]["volume_error_ml"]} for t, values in sweep.items()}
 
     def patient(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
