@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,7 +32,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     """
     target = Path(path)
     stem, dot, extensions = target.name.partition(".")
-    part = target.with_name(f".{stem}.{os.getpid()}.part{dot}{extensions}")
+    # processes of different containers and machines have the same number
+    part = target.with_name(f".{stem}.{uuid.uuid4().hex}.part{dot}{extensions}")
     try:
         yield part
         os.replace(part, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -135,7 +136,7 @@ class Settings:
 
 def check_writable(name: str, path: Path) -> None:
     """Make a folder and write into it, or raise `InputError`."""
-    probe = path / f".write-test-{os.getpid()}"
+    probe = path / f".write-test-{uuid.uuid4().hex}"
     try:
         path.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"bids_inpaint" * 1000)
