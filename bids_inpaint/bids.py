@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bids_inpaint.images import InputError
@@ -22,6 +24,8 @@ ENTITIES = {
     "reconstruction": "rec",
     "run": "run",
 }
+#: File of a PyBIDS database in its folder.
+DATABASE = "layout_index.sqlite"
 _SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
 
 
@@ -163,13 +167,23 @@ def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs
         # a database serves other participants too; without one, index those asked for alone
         wanted = "|".join(re.escape(label) for label in labels)
         ignore.append(re.compile(rf"/sub-(?!(?:{wanted})(?:/|$))[^/_]+(/|$)"))
-    try:
+
+    def index(database_path: Path | str | None) -> BIDSLayout:
         return BIDSLayout(
             root,
-            database_path=database,
+            database_path=database_path,
             indexer=BIDSLayoutIndexer(index_metadata=False, ignore=ignore, validate=False),
             **kwargs,
         )
+
+    try:
+        if database and not (database / DATABASE).exists():
+            # others may be doing the same: each sees a whole database or none
+            database.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix=".index-", dir=database) as part:
+                index(part).session.close()
+                os.replace(Path(part) / DATABASE, database / DATABASE)
+        return index(database)
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:160]
         raise InputError(f"{root} can't be indexed as BIDS ({reason}).") from None

@@ -53,7 +53,8 @@ def test_selection(dataset):
 def test_database_is_made_and_reused(dataset):
     folder = dataset.parent / "db"
     first = collect(dataset, bids_database_dir=folder)
-    assert any(folder.iterdir())
+    # nothing of its making is left
+    assert [p.name for p in folder.iterdir()] == ["layout_index.sqlite"]
     assert collect(dataset, bids_database_dir=folder) == first
 
 
