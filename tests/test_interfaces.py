@@ -1,9 +1,15 @@
 import json
 import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
 import pytest
+from nipype.interfaces.utility import Function
+from nipype.pipeline import engine as pe
+from nipype.pipeline.plugins.tools import create_pyscript
+from nipype.utils.filemanip import loadpkl
 
 from bids_inpaint import images
 from bids_inpaint.demo import acquire, tilted
@@ -269,6 +275,22 @@ def test_results_of_another_version_are_not_reused(here):
     assert now.get_hashval()[1] == before.get_hashval()[1]
     before.version = "0.0.1"
     assert now.get_hashval()[1] != before.get_hashval()[1]
+
+
+def _in_a_process_of_its_own():
+    from bids_inpaint.interfaces.ants import alone
+
+    return alone(max, 3, 5)
+
+
+def test_steps_run_in_batch_jobs(here):
+    """Nipype's plugins for clusters write a script for each step, without a guarded main part."""
+    node = pe.Node(
+        Function(function=_in_a_process_of_its_own, output_names=["out"]), name="step", base_dir=here
+    )
+    node.config = pe.Workflow("all").config
+    subprocess.run([sys.executable, create_pyscript(node)], check=True, capture_output=True)
+    assert loadpkl(here / "step" / "result_step.pklz").outputs.out == 5
 
 
 def test_calls_in_processes_of_their_own_answer_fail_and_die():

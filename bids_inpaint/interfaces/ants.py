@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import pairwise
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -32,11 +34,13 @@ def alone(function: Callable, *args, threads: int = 1):
 
 def each_alone(function: Callable, calls: list[tuple], threads: int = 1) -> list:
     """Make calls at the same time, each in a process of its own."""
-    in_worker = multiprocessing.parent_process() is not None
-    if in_worker:
-        # it runs no filter itself, and what it imports once serves every step
+    # the script of a batch job does nothing but this step, and a spawned process would run it again
+    in_batch_job = Path(sys.argv[0]).name.startswith("pyscript_")
+    fork = in_batch_job or multiprocessing.parent_process() is not None
+    if fork:
+        # this process runs no filter itself, and what it imports once serves every step
         import ants  # noqa: F401
-    context: Any = multiprocessing.get_context("fork" if in_worker else "spawn")
+    context: Any = multiprocessing.get_context("fork" if fork else "spawn")
     jobs = []
     for args in calls:
         receiver, sender = context.Pipe(duplex=False)
