@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import shutil
 import subprocess
@@ -72,11 +73,13 @@ def run_participants(settings: Settings) -> int:
         return 0
     if settings.write_graph:
         _write_graph(first, settings)
-    crashed = False
+    error = None
     if not settings.reports_only:
-        crashed = _execute(workflow, settings, plugin, plugin_args)
-        _report_crashes(found, settings, run_uuid)
-    return _finish(found, crashed, settings, model, run_uuid)
+        error = _execute(workflow, settings, plugin, plugin_args)
+        if not _report_crashes(found, settings, run_uuid) and error:
+            # no step crashed: the plugin did
+            print(f"bids_inpaint: error: {type(error).__name__}: {error}", file=sys.stderr)
+    return _finish(found, error is not None, settings, model, run_uuid)
 
 
 def _set_up_logging(verbose: int) -> None:
@@ -98,7 +101,9 @@ def _configure_nipype(settings: Settings) -> None:
                 "crashfile_format": "txt",
                 "remove_unnecessary_outputs": "false",
                 "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
-                "poll_sleep_duration": "0.2",
+                # a scheduler is asked about every job each time, and shared file systems are slow
+                "poll_sleep_duration": "5" if settings.use_plugin else "0.2",
+                "job_finished_timeout": "60",
                 "check_version": "false",
             }
         }
@@ -134,6 +139,8 @@ def _plugin(settings: Settings) -> tuple[Any, dict]:
         return ImageByImage, args
     import yaml
 
+    # Nipype's batch plugins name jobs by it; containers and cron have none
+    os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
     remedy = "it needs 'plugin: NAME' and, if wanted, 'plugin_args: {…}'."
     try:
         content = yaml.safe_load(settings.use_plugin.read_text())
@@ -192,8 +199,8 @@ def _write_graph(workflow, settings: Settings) -> None:
     log.info("The graph is in %s", file)
 
 
-def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> bool:
-    """Run the graph; return whether anything went wrong."""
+def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> Exception | None:
+    """Run the graph; return what Nipype ended with, if it wasn't well."""
     from bids_inpaint.progress import Progress
 
     steps: dict[str, int] = {}
@@ -206,12 +213,12 @@ def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> bool:
     try:
         workflow.run(plugin=runner, plugin_args=plugin_args)
     except Exception as error:
-        # every crash has its file by now; what was not hurt has run
+        # every crash of a step has its file by now, and what was not hurt has run
         log.debug("nipype ended with %s", error)
-        return True
+        return error
     finally:
         progress.close()
-    return False
+    return None
 
 
 def expanded(workflow):
@@ -223,14 +230,19 @@ def expanded(workflow):
     return generate_expanded_graph(deepcopy(workflow._create_flat_graph()))
 
 
-def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) -> None:
-    """Print one sentence for each crash of this run."""
+def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) -> int:
+    """Print one sentence for each crash of this run, and return their number."""
     from bids_inpaint.workflows.base import crash_folder
 
-    for subject in sorted({image.subject for image in found}):
-        for crash in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt")):
-            sentence = explain(crash.read_text(errors="replace"), settings)
-            print(f"bids_inpaint: error: {sentence} (details: {crash})", file=sys.stderr)
+    crashes = [
+        crash
+        for subject in sorted({image.subject for image in found})
+        for crash in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt"))
+    ]
+    for crash in crashes:
+        sentence = explain(crash.read_text(errors="replace"), settings)
+        print(f"bids_inpaint: error: {sentence} (details: {crash})", file=sys.stderr)
+    return len(crashes)
 
 
 def explain(crash: str, settings: Settings) -> str:
