@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.images import InputError
 from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
 
@@ -104,7 +105,16 @@ def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
     options.log_severity_level = 3
     # a fold of the same sums in another order would change the last bits from run to run
     options.use_deterministic_compute = True
-    session = onnxruntime.InferenceSession(os.fspath(model.path), options, providers=runtime.providers())
+    providers = runtime.providers()
+    if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
+        # CUDA's libraries come as Python packages
+        onnxruntime.preload_dlls()
+    session = onnxruntime.InferenceSession(os.fspath(model.path), options, providers=providers)
+    if runtime.device == "cuda" and session.get_providers()[0] != providers[0]:
+        raise InputError(
+            "--device cuda was asked for, but ONNX Runtime can't start CUDA: show the GPU to the container "
+            "(--gpus all, --nv), or use --device cpu."
+        )
     name = session.get_inputs()[0].name
     return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
 
