@@ -98,11 +98,6 @@ def _bundled() -> dict[str, str]:
 
 
 def _templateflow(name: str) -> dict[str, str]:
-    with warnings.catch_warnings():
-        # it announces a new, empty TEMPLATEFLOW_HOME
-        warnings.simplefilter("ignore", ResourceWarning)
-        from templateflow import api
-
     found: dict[str, str] = {}
     wanted: dict[str, dict] = {
         "T1w": {"suffix": "T1w", "desc": None},
@@ -110,6 +105,10 @@ def _templateflow(name: str) -> dict[str, str]:
         **{t: {"suffix": "probseg", "label": t} for t in TISSUES},
     }
     try:
+        with warnings.catch_warnings():
+            # it announces a new, empty TEMPLATEFLOW_HOME, which it fills on import
+            warnings.simplefilter("ignore", ResourceWarning)
+            from templateflow import api
         for key, query in wanted.items():
             path = api.get(name, resolution=1, extension=".nii.gz", raise_empty=True, **query)
             path = path[0] if isinstance(path, list) else path
