@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test setup lint clean
+.PHONY: demo test minimal setup lint docs container slurm lock clean
 
 # the stamp is renewed when the dependencies change
 $(VENV)/.app: pyproject.toml
@@ -12,7 +12,7 @@ $(VENV)/.app: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.app
 	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet --editable '.[dev,test,train]'
+	$(BIN)/python -m pip install --quiet --editable '.[dev,docs,test,train]'
 	touch $@
 
 setup: $(VENV)/.dev
@@ -21,13 +21,40 @@ setup: $(VENV)/.dev
 demo: $(VENV)/.app
 	$(BIN)/python -m bids_inpaint.demo demo
 
+# a file's fixtures are made once, by the worker that has the file
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# with the oldest versions that pyproject.toml allows
+minimal: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv venv --quiet --allow-existing --seed --python $(BIN)/python .venv-minimal
+	.venv-minimal/bin/python -m pip install --quiet torch==2.13.0
+	$(BIN)/uv pip install --quiet --python .venv-minimal/bin/python --resolution lowest-direct \
+	  --editable '.[test,train]'
+	.venv-minimal/bin/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+# the site, in site/
+docs: $(VENV)/.dev
+	$(BIN)/mkdocs build --strict
+
+container:
+	tests/container.sh
+
+slurm: $(VENV)/.app
+	tests/slurm.sh
+
+# everything the image installs, with hashes
+lock: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --python-version 3.11 --python-platform x86_64-manylinux_2_28 \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
+	  --output-file docker/requirements.txt pyproject.toml
+
 clean:
-	rm -rf $(VENV) demo build dist *.egg-info
+	rm -rf $(VENV) .venv-minimal demo build dist site *.egg-info
