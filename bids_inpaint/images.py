@@ -187,9 +187,11 @@ def read_lesions(
     InputError
         If it isn't binary, or has lesions but none on the grid or in the brain.
     """
-    data, own = read(path)
-    values = np.unique(data)
-    if np.count_nonzero(values) > 1:
+    image = load(path)
+    data, own = read_data(image, path, dtype=None), Grid.of(image.shape[:3], image.affine)
+    lesion = data[data != 0]
+    if not (lesion == lesion[:1]).all():
+        values = np.unique(data)
         raise InputError(
             f"{path} is not a binary mask ({len(values)} values from {values[0]:g} to "
             f"{values[-1]:g}): threshold it to 0 and 1."
@@ -198,7 +200,7 @@ def read_lesions(
     if not mask.any():
         return np.zeros(grid.shape, bool)
     same = world is None and own.same_as(grid)
-    share = mask.astype(np.float32) if same else resample(mask, own, grid, world, order=1)
+    share = mask if same else resample(mask, own, grid, world, order=1)
     if not (share if brain is None else share * brain).any():
         raise InputError(
             f"{path} does not overlap the brain of {t1w}: "
