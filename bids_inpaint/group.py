@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from bids_inpaint import bids, images
+from bids_inpaint.environment import keep_memory
 from bids_inpaint.group_measure import Measured, Task, measure
 from bids_inpaint.images import InputError
 from bids_inpaint.settings import Settings
@@ -124,7 +125,8 @@ def run_group(settings: Settings) -> int:
     given = settings.lesion_masks is not None
     tasks = [Task(image, str(out_dir), settings.template, given) for image in finished]
     if settings.nprocs > 1 and len(tasks) > 1:
-        with ProcessPoolExecutor(settings.nprocs, mp_context=get_context("forkserver")) as pool:
+        context = get_context("forkserver")
+        with ProcessPoolExecutor(settings.nprocs, context, initializer=keep_memory) as pool:
             every = list(pool.map(measure, tasks, chunksize=min(8, len(tasks) // settings.nprocs + 1)))
     else:
         every = [measure(task) for task in tasks]
@@ -258,7 +260,7 @@ def _write_lesion_map(measured: Sequence[Measured], out_dir: Path, template_name
     for one in measured:
         total[one.voxels] += 1 / counts[one.image.subject]
     path = out_dir / f"group_space-{template_name}_res-1_label-L_probseg.nii.gz"
-    share = (total / len(counts)).reshape(WORKING_GRID.shape)
+    share = (total / len(counts)).reshape(WORKING_GRID.shape, order="F")
     images.save(path, share, WORKING_GRID, np.float32, space_code=4)
     write_json(
         out_dir / path.name.replace(".nii.gz", ".json"),
