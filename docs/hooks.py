@@ -1,4 +1,4 @@
-"""Puts what the parser says into the page of the options."""
+"""Makes the pages that come from elsewhere: the first from the README, the options from the parser."""
 
 from __future__ import annotations
 

@@ -6,15 +6,7 @@ here=$(cd "$(dirname "$0")/.." && pwd)
 name=$1
 shift
 
-needed=()
-for tool in buildah debootstrap; do
-  command -v "$tool" >/dev/null || needed+=("$tool")
-done
-if [ ${#needed[@]} -gt 0 ]; then
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${needed[@]}" >/dev/null
-fi
-
+"$here/tests/debian.sh" buildah debootstrap
 export BUILDAH_ISOLATION=chroot STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
 base=${BASE:-docker.io/library/python:3.11-slim-bookworm}
 if [ -z "${BASE:-}" ] && ! timeout 60 buildah pull -q "$base" >/dev/null 2>&1; then

@@ -8,11 +8,7 @@ out=${1:-$(mktemp -d)}
 tag=localhost/bids_inpaint
 
 "$here/tests/build_image.sh" "$tag" --target app
-if ! command -v bwrap >/dev/null; then
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends bubblewrap >/dev/null
-fi
-
+"$here/tests/debian.sh" bwrap=bubblewrap
 export STORAGE_DRIVER=${STORAGE_DRIVER:-vfs}
 container=$(buildah from "$tag")
 root=$(buildah mount "$container")
