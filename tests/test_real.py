@@ -17,11 +17,11 @@ from bids_inpaint.metrics import dice, lesion_scores
 from bids_inpaint.space import WORKING_GRID, Grid
 
 
-def run(dataset: Path, root: Path, *labels: str) -> Path:
+def run(dataset: Path, root: Path, label: str, *options: str) -> Path:
     out = root / "out"
     command = [
         sys.executable, "-m", "bids_inpaint", str(dataset), str(out), "participant",
-        "--participant-label", *labels, "-w", str(root / "work"), "--nprocs", "2",
+        "--participant-label", label, "-w", str(root / "work"), "--nprocs", "2", *options,
     ]  # fmt: skip
     subprocess.run(command, check=True, capture_output=True, timeout=1500)
     return out
@@ -62,7 +62,8 @@ def test_control_of_the_training_scanner(real_data, tmp_path):
 
 @pytest.fixture(scope="module")
 def head(real_data, tmp_path_factory) -> Path:
-    return run(real_data / "ms", tmp_path_factory.mktemp("head"), "thick01")
+    root = tmp_path_factory.mktemp("head")
+    return run(real_data / "ms", root, "thick01", "--segmentation", "none")
 
 
 def test_full_head_with_thick_slices(head):
