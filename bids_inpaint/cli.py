@@ -10,6 +10,7 @@ from bids_inpaint import __version__
 from bids_inpaint.environment import settle
 
 DEFAULT_MODEL = "blind-unet"
+SECOND_PASS = "unet"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 
 
@@ -76,6 +77,13 @@ def parser() -> argparse.ArgumentParser:
 
     g = p.add_argument_group("Inpainting")
     g.add_argument("--model", default=DEFAULT_MODEL, help="network by name, or path of an exported ONNX file")
+    g.add_argument(
+        "--second-pass",
+        metavar="MODEL",
+        default=SECOND_PASS,
+        help="non-blind network that fills again what a blind one found (the result is the mean of both "
+        "fillings), or 'none'",
+    )
     g.add_argument(
         "--fill",
         choices=["lesions", "full"],

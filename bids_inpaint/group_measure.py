@@ -23,6 +23,7 @@ from bids_inpaint.space import Grid, bounding_box
 #: What the results were made with: label -> sidecar key, and the result whose sidecar has it
 MADE_WITH = {
     "Network": ("Model", "desc-inpainted_T1w"),
+    "Second pass": ("SecondPassModel", "desc-inpainted_T1w"),
     "Lesion threshold": ("LesionThreshold", "label-L_desc-inpaint_mask"),
     "Smallest lesion (mm³)": ("LesionMinVolume", "label-L_desc-inpaint_mask"),
     "Segmentation": ("Segmentation", "dseg"),
@@ -119,8 +120,11 @@ def _read(task: Task, out: Measured) -> None:
             out.lesions = _compare_lesions(native, reference)
     if not sidecars["dseg"]:
         return
-    network = sidecars["desc-inpainted_T1w"].get("ModelSHA256")
-    if sidecars["dseg"].get("ModelSHA256") != network:
+    made, segmented = (
+        [sidecars[name].get(key) for key in ("ModelSHA256", "SecondPassModelSHA256")]
+        for name in ("desc-inpainted_T1w", "dseg")
+    )
+    if made != segmented:
         out.notes.append("its tissue maps are of another network's image")
         return
     tissues = sidecars["dseg"].get("TissueVolumes", {})

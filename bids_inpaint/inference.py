@@ -196,3 +196,38 @@ def inpaint(
     if lesions is not None and not model.blind:
         filled = np.where(to_fill(lesions), filled, image)
     return np.where(mask, filled, 0).astype(np.float32)
+
+
+def fill_again(
+    model: Model,
+    inpainted: Array,
+    lesions: Array,
+    mask: Array,
+    scale: Scale,
+    runtime: Runtime | None = None,
+    priors: Sequence[Array] | None = None,
+) -> Array:
+    """Second pass: the lesions that a blind network found are filled by a non-blind one, too.
+
+    The non-blind network sees what the blind one made of the surroundings, so that a lesion that was found
+    in part does not spread into the filling. The result is the mean of both fillings: their errors differ.
+
+    Parameters
+    ----------
+    model : Model
+        A non-blind network.
+    inpainted : array of float32, shape (182, 218, 182)
+        Output of the blind one.
+    lesions : array of bool
+        What it found.
+    mask, scale, runtime, priors
+        Of :func:`inpaint`.
+
+    Returns
+    -------
+    array of float32
+    """
+    if not lesions.any():
+        return inpainted
+    again = inpaint(model, inpainted, mask, scale, lesions, runtime, priors)
+    return (inpainted + again) / 2

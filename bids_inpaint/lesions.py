@@ -156,7 +156,7 @@ def find(
     return graded, lesion_map(graded, int(np.ceil(min_volume / grid.voxel_volume)))
 
 
-def confine(
+def find_unsegmented(
     image: Array,
     inpainted: Array,
     scale: Scale,
@@ -165,18 +165,31 @@ def confine(
     min_volume: float,
     grid: Grid,
 ) -> Array:
-    """Undo what a blind network changed away from lesions.
+    """Binary lesion map before there is a segmentation: white matter is what is as bright as it.
 
-    The lesions are those :func:`find` sees where the inpainted image is as bright as white matter, as there
-    is no segmentation yet. All else is the image itself, so that its tissues are segmented as if there had
-    been no network. The arguments are those of :func:`find`.
+    The arguments are those of :func:`find`.
 
     Returns
     -------
-    array
+    array of bool
     """
     white = (scale.apply(inpainted) > (1 + GREY) / 2).astype(np.float32)
-    _, mask = find(image, inpainted, scale, white, prior, threshold, min_volume, grid)
+    return find(image, inpainted, scale, white, prior, threshold, min_volume, grid)[1]
+
+
+def confine(image: Array, inpainted: Array, mask: Array, grid: Grid) -> Array:
+    """Undo what a blind network changed away from lesions.
+
+    All else is the image itself, so that its tissues are segmented as if there had been no network.
+
+    Parameters
+    ----------
+    image, inpainted : array
+        In one unit.
+    mask : array of bool
+        Of :func:`find_unsegmented`.
+    grid : Grid
+    """
     return image + feather(mask, grid) * (inpainted - image)
 
 

@@ -44,6 +44,7 @@ def run_participants(settings: Settings) -> int:
     if not model.blind and settings.lesion_masks is None:
         raise InputError(f"Network {model.name} isn't blind: give it masks with --lesion-masks.")
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
+    second = _second_pass(settings) if model.blind else None
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -64,6 +65,7 @@ def run_participants(settings: Settings) -> int:
         template=files,
         run_uuid=run_uuid,
         reference=reference,
+        second=second,
     )
     dataset.describe(settings)
     first = workflow.get_node(image_wf_name(found[0]))
@@ -113,6 +115,17 @@ def _configure_nipype(settings: Settings) -> None:
 def _nipype_level(verbose: int) -> int:
     # what goes wrong is said in our own words; the crash files have the rest
     return {0: logging.CRITICAL, 1: logging.INFO}.get(verbose, logging.DEBUG)
+
+
+def _second_pass(settings: Settings) -> models.Model | None:
+    if settings.second_pass == "none":
+        return None
+    model = models.find(settings.second_pass)
+    if model.blind:
+        raise InputError(
+            f"Network {model.name} of --second-pass is blind: name one that fills masks, or none."
+        )
+    return model
 
 
 def _check_device(settings: Settings) -> None:

@@ -48,6 +48,7 @@ class Settings:
     use_plugin: Path | None = None
     device: str = "auto"
     model: str = models.DEFAULT
+    second_pass: str = models.REFERENCE
     fill: str = "lesions"
     lesion_threshold: float | None = None
     lesion_min_volume: float = 10.0

@@ -58,6 +58,7 @@ def test_torch_is_for_training_alone():
     [
         (["--participant-label", "sub-09"], "Participant 09 is not in"),
         (["--model", "nothing"], "Model nothing is neither shipped nor a file"),
+        (["--second-pass", "blind-unet"], "blind-unet of --second-pass is blind"),
         (["--use-plugin", "/nonexistent.yml"], "Plugin file /nonexistent.yml can't be used"),
         (["--lesion-threshold", "3"], "--lesion-threshold 3.0 is out of range"),
         (["--lesion-masks", "/nonexistent"], "--lesion-masks /nonexistent is not a folder"),

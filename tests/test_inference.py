@@ -75,6 +75,21 @@ def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypat
     assert (seen["volume"][79:91, 80:90, 80:90] == -1).all()
 
 
+def test_second_pass_fills_what_was_found_and_nothing_else(toy_model, volume, tmp_path, monkeypatch):
+    image, mask, scale = volume
+    path = tmp_path / "second.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path, blind=False)
+    model = models.find(str(path))
+    found = np.zeros_like(mask)
+    assert inference.fill_again(model, image, found, mask, scale) is image
+    found[80:90, 80:90, 80:90] = True
+    monkeypatch.setattr(inference, "run_network", lambda model, channels, runtime: np.ones_like(channels))
+    out = inference.fill_again(model, image, found, mask, scale)
+    expected = np.where(inference.to_fill(found), (image + 0.7) / 2, image)
+    np.testing.assert_allclose(out, expected, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -25,6 +25,7 @@ def init_participants_wf(
     template: TemplateFiles,
     run_uuid: str,
     reference: Model | None = None,
+    second: Model | None = None,
 ) -> pe.Workflow:
     """Build the graph of a run.
 
@@ -39,6 +40,8 @@ def init_participants_wf(
         Names the folders of crash files.
     reference : Model, optional
         Fills the lesions of given masks, beside what a blind network does.
+    second : Model, optional
+        Fills again what a blind network found.
 
     Returns
     -------
@@ -48,7 +51,12 @@ def init_participants_wf(
     whole = pe.Workflow(name="bids_inpaint_wf", base_dir=str(settings.work_dir))
     for image in images:
         workflow = init_image_wf(
-            image=image, settings=settings, model=model, template=template, reference=reference
+            image=image,
+            settings=settings,
+            model=model,
+            template=template,
+            reference=reference,
+            second=second,
         )
         crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
         for node in workflow._get_all_nodes():
@@ -74,6 +82,7 @@ def init_image_wf(
     model: Model,
     template: TemplateFiles,
     reference: Model | None = None,
+    second: Model | None = None,
 ) -> pe.Workflow:
     """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
     threads = settings.threads
@@ -100,8 +109,10 @@ def init_image_wf(
         lesion_space=image.lesion_space,
         device=settings.device,
         omp_nthreads=threads,
-        threshold=threshold if model.blind and settings.fill == "lesions" else None,
+        threshold=threshold,
         min_volume=settings.lesion_min_volume,
+        confine=model.blind and settings.fill == "lesions",
+        second=second,
     )
     outputs = init_outputs_wf(
         image=image,
@@ -117,6 +128,7 @@ def init_image_wf(
         output_dir=settings.output_dir,
         products=products,
         reference=reference,
+        second=second,
     )
 
     def link(source, target, pairs):

@@ -19,8 +19,10 @@ def init_inpaint_wf(
     device: str = "auto",
     omp_nthreads: int = 1,
     reference: bool = False,
-    threshold: float | None = None,
+    threshold: float = 0.1,
     min_volume: float = 10.0,
+    confine: bool = False,
+    second: Model | None = None,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -37,10 +39,14 @@ def init_inpaint_wf(
         Where they lie.
     reference : bool
         Whether the result is what others are compared with.
-    threshold : float, optional
-        λ: what a blind network changed away from the lesions found with it is undone.
+    threshold : float
+        λ of the lesions that a blind network found.
     min_volume : float
         Of these lesions, in mm³.
+    confine : bool
+        Whether what a blind network changed away from them is undone.
+    second : Model, optional
+        Non-blind network that fills them again.
 
     Inputs
     ------
@@ -69,10 +75,19 @@ def init_inpaint_wf(
         "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]"
         f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime."
     )
-    if threshold is not None:
+    if second or confine:
         workflow.__desc__ += (
-            " For the segmentation, its changes were kept around voxels as bright as white matter which it "
-            f"had brightened by more than {threshold:g} of it, and undone elsewhere."
+            " What it had made as bright as white matter, and had brightened by more than "
+            f"{threshold:g} of it, was taken for lesions in what follows."
+        )
+    if second:
+        workflow.__desc__ += (
+            f" In a second pass, the non-blind network '{second.name}' (SHA-256 {second.sha256[:12]}…) "
+            "filled these lesions in the output of the first, and the mean of both fillings was taken."
+        )
+    if confine:
+        workflow.__desc__ += (
+            " For the segmentation, changes were kept around these lesions and undone elsewhere."
         )
     workflow.__desc__ += "\n\n"
     inputnode = pe.Node(
@@ -84,15 +99,18 @@ def init_inpaint_wf(
         ),
         name="outputnode",
     )
+    more: dict = {} if second is None else {"second_model": second.identifier, "second_sha256": second.sha256}
+    if second or confine:
+        more |= {"threshold": threshold, "min_volume": min_volume, "confine": confine}
     inpaint = pe.Node(
         Inpaint(
-            model=model.name if model.path.parent.name == "models" else str(model.path),
+            model=model.identifier,
             model_sha256=model.sha256,
             wm_prior=template.priors["WM"],
             gm_prior=template.priors["GM"],
             device=device,
             num_threads=omp_nthreads,
-            **({} if threshold is None else {"threshold": threshold, "min_volume": min_volume}),
+            **more,
         ),
         name="inpaint", n_procs=omp_nthreads, mem_gb=4,
     )  # fmt: skip

@@ -165,7 +165,13 @@ def standard_space(template: str) -> dict:
 
 
 def _metadata(
-    image: Image, template: str, model: Model, reference: Model | None, options: dict, products: Products
+    image: Image,
+    template: str,
+    model: Model,
+    reference: Model | None,
+    second: Model | None,
+    options: dict,
+    products: Products,
 ) -> dict[str, dict]:
     names = _names(image, template, products)
     raw = [image.uri, *image.sources]
@@ -179,6 +185,8 @@ def _metadata(
             **standard_space(template),
         }
     network = {"Model": model.name, "ModelSHA256": model.sha256}
+    if second:
+        network |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}
     of_inpainted = [tissue_key("inpainted", t) for t in _TISSUES] if products.segmented else []
     for key in ("native_inpainted", "inpainted", *of_inpainted, *(f"native_{k}" for k in of_inpainted)):
         out[key] |= network
@@ -210,6 +218,7 @@ def init_outputs_wf(
     output_dir: Path,
     products: Products = _USUAL,
     reference: Model | None = None,
+    second: Model | None = None,
     name: str = "outputs_wf",
 ) -> pe.Workflow:
     """Build the figures of one image, and the writing of its derivatives after everything else.
@@ -228,6 +237,8 @@ def init_outputs_wf(
     products : Products, optional
     reference : Model, optional
         The network that filled given lesions.
+    second : Model, optional
+        The network of the second pass.
 
     Inputs
     ------
@@ -269,7 +280,7 @@ def init_outputs_wf(
             keys=[*names, *figure_names],
             out_dir=str(output_dir),
             names={**names, **figure_names},
-            metadata=_metadata(image, template, model, reference, options, products),
+            metadata=_metadata(image, template, model, reference, second, options, products),
         ),
         name="save", mem_gb=0.2, run_without_submitting=True,
     )  # fmt: skip

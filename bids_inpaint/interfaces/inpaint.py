@@ -25,15 +25,18 @@ class InpaintInputSpec(InputSpec):
     lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
     model = traits.Str(mandatory=True)
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
-    threshold = traits.Float(desc="undo changes away from lesions; λ")
+    threshold = traits.Float(desc="λ of the lesions that a blind network found")
     min_volume = traits.Float(10.0, usedefault=True, desc="of these lesions, mm³")
+    confine = traits.Bool(False, usedefault=True, desc="undo changes away from these lesions")
+    second_model = traits.Str(desc="non-blind network that fills these lesions again")
+    second_sha256 = traits.Str(desc="as model_sha256")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 
 class InpaintOutputSpec(TraitedSpec):
     out_file = File(exists=True)
-    whole_file = File(exists=True, desc="the network's output, with nothing undone")
+    whole_file = File(exists=True, desc="what the networks made, with nothing undone")
     white = traits.Float(desc="white-matter level")
     exponent = traits.Float(desc="of the standard contrast")
 
@@ -52,19 +55,19 @@ class Inpaint(FileInterface):
             masked = images.read(self.inputs.lesion_mask)[0] > 0
         priors = [images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
-        out = inference.inpaint(
-            models.find(self.inputs.model),
-            data,
-            mask,
-            scale,
-            masked,
-            inference.Runtime(self.inputs.device, self.inputs.num_threads),
-            priors,
-        )
-        whole_file = out_file = images.save(within(runtime, "whole.nii.gz"), out, grid, space_code=4)
-        if isdefined(self.inputs.threshold):
+        where = inference.Runtime(self.inputs.device, self.inputs.num_threads)
+        out = inference.inpaint(models.find(self.inputs.model), data, mask, scale, masked, where, priors)
+
+        def found() -> np.ndarray:
             limits = self.inputs.threshold, self.inputs.min_volume
-            out = lesions.confine(data, out, scale, priors[0], *limits, grid)
+            return lesions.find_unsegmented(data, out, scale, priors[0], *limits, grid)
+
+        if isdefined(self.inputs.second_model):
+            second = models.find(self.inputs.second_model)
+            out = inference.fill_again(second, out, found(), mask, scale, where, priors)
+        whole_file = out_file = images.save(within(runtime, "whole.nii.gz"), out, grid, space_code=4)
+        if self.inputs.confine:
+            out = lesions.confine(data, out, found(), grid)
             out_file = images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4)
         return {
             "out_file": out_file,

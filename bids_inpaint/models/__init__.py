@@ -50,6 +50,11 @@ class Model:
     priors: bool = False
 
     @property
+    def identifier(self) -> str:
+        """What :func:`find` finds it by."""
+        return self.name if self.path.parent == FOLDER else str(self.path)
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the ONNX file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()

@@ -49,6 +49,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("cache", type=Path)
     c.add_argument("model", help="name or ONNX file")
     c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
+    c.add_argument(
+        "--second-pass",
+        default="none",
+        metavar="MODEL",
+        help="non-blind network that fills again what a blind one found",
+    )
     c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
     c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split (inpainting)")
     c.add_argument("--threads", type=int, default=2)
@@ -122,7 +128,8 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
         names = args.subjects or getattr(config.data, args.split)
         evaluate(
-            config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure
+            config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure,
+            args.second_pass,
         )  # fmt: skip
     else:
         from bids_inpaint.training.export import export

@@ -24,6 +24,7 @@ from bids_inpaint.training.synthesis import draw_patient, paint
 THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
 #: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
 VISIBLE = 0.9
+SMALLEST_MM3 = 10.0
 
 
 #: Lesions in a healthy image may sum up to so much on average (ml).
@@ -51,6 +52,7 @@ def evaluate(
     threads: int,
     output: Path | None = None,
     figure: Path | None = None,
+    second_pass: str = "none",
 ) -> dict:
     """Score a network and print a table.
 
@@ -71,6 +73,8 @@ def evaluate(
         JSON file for the scores.
     figure : Path, optional
         Image file for the three painted subjects with the largest error.
+    second_pass : str
+        Shipped name or ONNX file of the non-blind network that fills again what a blind one found.
 
     Returns
     -------
@@ -86,7 +90,7 @@ def evaluate(
     chosen = subjects(cache, list(names))
     if missing := set(names) - {s.name for s in chosen}:
         raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
-    scorer = _Scorer(config, cache, shapes_folder, model_name, threads)
+    scorer = _Scorer(config, cache, shapes_folder, model_name, threads, second_pass)
     healthy = [s for s in chosen if not s.patient]
     scores = _table(healthy, [scorer.painted(s) for s in healthy])
     if scorer.model.blind:
@@ -134,8 +138,17 @@ Sweep = dict[float, dict[str, float]]
 class _Scorer:
     """A network, and what is needed to score it."""
 
-    def __init__(self, config: Config, cache: Path, shapes_folder: Path, model_name: str, threads: int):
+    def __init__(
+        self,
+        config: Config,
+        cache: Path,
+        shapes_folder: Path,
+        model_name: str,
+        threads: int,
+        second_pass: str = "none",
+    ):
         self.model = models.find(model_name)
+        self.second = models.find(second_pass) if self.model.blind and second_pass != "none" else None
         self.runtime = inference.Runtime(threads=threads)
         self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
         # the standard space, for the intensity scale
@@ -147,7 +160,16 @@ class _Scorer:
         mask = image > 0
         scale = Scale.measure(image, mask, *self.priors)
         out = inference.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
+        if self.second:
+            found = self.found(image, out, scale)
+            out = inference.fill_again(self.second, out, found, mask, scale, self.runtime, self.priors)
         return out, scale
+
+    def found(self, image: np.ndarray, filled: np.ndarray, scale: Scale) -> np.ndarray:
+        threshold = float(self.model.card["lesion_threshold"])
+        return lesions.find_unsegmented(
+            image, filled, scale, self.priors[0], threshold, SMALLEST_MM3, WORKING_GRID
+        )
 
     def painted(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
         """Scores inside painted lesions and of the healthy image, and those of lesion maps by λ."""
@@ -162,6 +184,7 @@ class _Scorer:
         row |= {
             "volume_ml": float(truth.sum() / 1000),
             "whole_psnr": psnr(filled[mask], healthy[mask], peak),
+            "lesioned_psnr": psnr(lesioned[mask], healthy[mask], peak),
             "voided_psnr": psnr(voided[mask], healthy[mask], peak),
             "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
         }
@@ -169,6 +192,8 @@ class _Scorer:
         self.views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
         if not self.model.blind:
             return row, {}
+        confined = lesions.confine(lesioned, filled, self.found(lesioned, filled, scale), WORKING_GRID)
+        row["confined_psnr"] = psnr(confined[mask], healthy[mask], peak)
         clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
         row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
         # as in the app, lesions are looked for where the inpainted image is white matter
@@ -198,7 +223,7 @@ class _Scorer:
     ) -> Sweep:
         region = lesions.search_region(white, self.priors[0], WORKING_GRID)
         dark = lesions.darkening(scale.apply(image), scale.apply(filled), white.astype(np.float32))
-        smallest = int(np.ceil(10 / WORKING_GRID.voxel_volume))
+        smallest = int(np.ceil(SMALLEST_MM3 / WORKING_GRID.voxel_volume))
         out = {}
         for threshold in THRESHOLDS:
             found = lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
