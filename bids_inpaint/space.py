@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -101,7 +102,11 @@ def resample(
     if source.shape == target.shape and np.allclose(voxel, np.eye(4), atol=1e-5):
         out[box] = data[box]
         return out
+    if order < 2 and outside == "zero":
+        box = _reached(data, np.linalg.inv(voxel), box)
     part = out[box]
+    if not part.size:
+        return out
     ndimage.affine_transform(
         data, voxel[:3, :3], voxel[:3, :3] @ [s.start for s in box] + voxel[:3, 3], part.shape,
         output=part, order=order, mode={"zero": "grid-constant", "nearest": "nearest"}[outside],
@@ -109,6 +114,20 @@ def resample(
     if order > 1:
         np.clip(part, data.min(), data.max(), out=part)
     return out
+
+
+def _reached(data: Array, to_target: Array, box: tuple[slice, ...]) -> tuple[slice, ...]:
+    """The part of a box where a trilinear resampling of `data` can be other than 0."""
+    inside = data != 0
+    if not inside.any():
+        return (slice(0, 0),) * 3
+    # a voxel reaches as far as its neighbours
+    ends = np.array([(s.start - 1, s.stop) for s in bounding_box(inside)])
+    corners = np.array(list(product(*ends))) @ to_target[:3, :3].T + to_target[:3, 3]
+    low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
+    starts = [max(s.start, int(n)) for s, n in zip(box, low, strict=True)]
+    stops = [min(s.stop, int(n)) for s, n in zip(box, high, strict=True)]
+    return tuple(slice(a, max(a, b)) for a, b in zip(starts, stops, strict=True))
 
 
 def bounding_box(mask: Array, margin: int = 0) -> tuple[slice, ...]:

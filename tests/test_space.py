@@ -78,6 +78,21 @@ def test_resampling_a_box_is_a_part_of_the_whole(order):
     assert np.count_nonzero(part) == np.count_nonzero(part[box]) > 0
 
 
+@pytest.mark.parametrize("order", [0, 1])
+@pytest.mark.parametrize("at", [(1, 1, 1), (18, 3, 10), (10, 20, 22)])
+def test_what_is_nearly_empty_is_resampled_as_anything_else(order, at):
+    source = Grid.of((20, 22, 24), [[-2, 0.9, 0, 19], [0.3, 2, 1.2, -20], [0, 0.5, 2, -22], [0, 0, 0, 1]])
+    target = Grid.of((90, 61, 62), [[0, 1.1, 0, -30], [1.2, 0, 0.3, -40], [0, 0, 1.5, -40], [0, 0, 0, 1]])
+    data = np.zeros(source.shape)
+    data[at] = 5
+    spot = resample(data, source, target, order=order)
+    # the border is 0, and so is what continues it
+    expected = resample(data, source, target, order=order, outside="nearest")
+    assert (spot == expected).all()
+    assert spot.any()
+    assert not resample(data * 0, source, target, order=order).any()
+
+
 def test_outside_continues_or_is_zero():
     source = Grid.of((4, 4, 4), np.eye(4))
     target = Grid.of((8, 4, 4), np.eye(4))
