@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import zlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 
 from bids_inpaint import images
 from bids_inpaint.bids import Image
 from bids_inpaint.images import InputError
 from bids_inpaint.metrics import hausdorff95, lesion_scores, tissue_dice
-from bids_inpaint.space import Grid, bounding_box
+from bids_inpaint.space import bounding_box
 
 #: What the results were made with: label -> sidecar key, and the result whose sidecar has it
 MADE_WITH = {
@@ -109,7 +105,8 @@ def _read(task: Task, out: Measured) -> None:
     with open(f"{native}desc-lesions_dseg.tsv") as file:
         volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
     out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
-    out.voxels = np.flatnonzero(_labels(f"{standard}label-L_desc-inpaint_mask.nii.gz")[0].ravel("F") > 0)
+    lesions, _ = images.read(f"{standard}label-L_desc-inpaint_mask.nii.gz", dtype=None)
+    out.voxels = np.flatnonzero(lesions.ravel("F") > 0)
     given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
     reference = _reference(task, native)
     if reference is not None:
@@ -136,7 +133,7 @@ def _read(task: Task, out: Measured) -> None:
     if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
         out.notes.append("its tissue maps come from different segmentations")
         return
-    original, inpainted, truth = (_labels(path)[0] for path in paths)
+    original, inpainted, truth = (images.read(path, dtype=None)[0] for path in paths)
     out.tissue_dice = {
         f"{measure}_{name}": value
         for name, labels in (("original", original), ("inpainted", inpainted))
@@ -151,17 +148,17 @@ def _reference(task: Task, native: str) -> np.ndarray | None:
     if task.given:
         if not task.image.lesion_mask:
             return None
-        brain, grid = _labels(f"{native}desc-brain_mask.nii.gz")
+        brain, grid = images.read(f"{native}desc-brain_mask.nii.gz", dtype=None)
         world = None
         if task.image.lesion_space != "T1w":
             world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
         return images.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
     own = f"{native}label-L_desc-reference_mask.nii.gz"
-    return _labels(own)[0] > 0 if Path(own).exists() else None
+    return images.read(own, dtype=None)[0] > 0 if Path(own).exists() else None
 
 
 def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
-    values, grid = _labels(f"{native}label-L_desc-inpaint_mask.nii.gz")
+    values, grid = images.read(f"{native}label-L_desc-inpaint_mask.nii.gz", dtype=None)
     # files have the first axis fastest: transposed, all that follows runs along memory
     found, reference = values.T > 0, reference.T
     either = found | reference
@@ -174,14 +171,3 @@ def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
 def _sidecar(stem: str) -> dict[str, Any]:
     path = Path(f"{stem}.json")
     return json.loads(path.read_text() or "{}") if path.exists() else {}
-
-
-def _labels(path: str) -> tuple[np.ndarray, Grid]:
-    # maps shrink a hundredfold: in one piece they are read twice as fast as in nibabel's many
-    try:
-        image = nib.Nifti1Image.from_bytes(gzip.decompress(Path(path).read_bytes()))
-    except (OSError, EOFError, zlib.error, ImageFileError) as error:
-        raise InputError(
-            f"{path} is truncated or corrupt ({error}): run the participant level for it again."
-        ) from None
-    return images.read_data(image, path, dtype=None), Grid.of(image.shape, image.affine)

@@ -102,20 +102,35 @@ def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
         )
 
 
-def read_data(image: nib.Nifti1Image, path: str | os.PathLike, dtype: Any = np.float32) -> np.ndarray:
+def read_data(
+    image: nib.Nifti1Image,
+    path: str | os.PathLike,
+    dtype: Any = np.float32,
+    remedy: str = "copy it again",
+) -> np.ndarray:
     """Voxels of a 3D image (or of a 4D one with one volume), as float32 or another type.
+
+    ISA-L reads and writes gzip several times as fast as zlib.
 
     Raises
     ------
     InputError
         If the file ends early or is corrupt.
     """
+    from isal import igzip, igzip_lib
+    from nibabel.fileholders import FileHolder
+
     try:
-        data = np.asarray(image.dataobj, dtype=dtype)
+        if str(path).endswith(".nii.gz"):
+            with igzip.open(path) as file:
+                image = type(image).from_file_map({"image": FileHolder(fileobj=file)})
+                data = np.asarray(image.dataobj, dtype=dtype)
+        else:
+            data = np.asarray(image.dataobj, dtype=dtype)
     except MemoryError:
         raise
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise InputError(f"{path} is truncated or corrupt ({_short(error)}): copy it again.") from None
+    except (OSError, EOFError, ValueError, zlib.error, igzip_lib.IsalError) as error:  # type: ignore[misc]
+        raise InputError(f"{path} is truncated or corrupt ({_short(error)}): {remedy}.") from None
     return data.reshape(data.shape[:3])
 
 
@@ -150,15 +165,22 @@ def save(
 
 def write(image: nib.Nifti1Image, path: str | os.PathLike) -> str:
     """Write an image under a temporary name, then rename it: no partial file ever bears the name."""
+    from isal import igzip
+
     with replacing(path) as part:
-        image.to_filename(part)
+        if str(path).endswith(".gz"):
+            # no time of writing: the same image is the same bytes
+            part.write_bytes(igzip.compress(image.to_bytes(), 1, mtime=0))
+        else:
+            image.to_filename(part)
     return str(path)
 
 
-def read(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:
-    """Voxels (float32) and grid of a file this program wrote."""
+def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
+    """Voxels, as float32 or another type, and grid of a file this program wrote."""
     image = load(path)
-    return read_data(image, path), Grid.of(image.shape[:3], image.affine)
+    data = read_data(image, path, dtype, "remove it and run this participant again")
+    return data, Grid.of(image.shape[:3], image.affine)
 
 
 def read_lesions(

@@ -94,11 +94,12 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     images.save(target, GOOD, grid)
     before = target.read_bytes()
 
-    def full(self, path):
-        Path(path).write_bytes(b"half")
+    def full(self, content):
+        with self.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(nib.Nifti1Image, "to_filename", full)
+    monkeypatch.setattr(Path, "write_bytes", full)
     with pytest.raises(OSError, match="No space"):
         images.save(target, GOOD * 2, grid)
     assert target.read_bytes() == before
