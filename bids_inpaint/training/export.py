@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 from bids_inpaint import __version__
 from bids_inpaint.files import replacing
 from bids_inpaint.training.config import Config
+from bids_inpaint.training.fold import fold
 from bids_inpaint.training.networks import UNet
 
 LICENCES = {
@@ -90,11 +91,11 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
     return output
 
 
-def to_onnx(network: UNet, path: Path) -> None:
-    """Export a network whose input is (1, C, D, H, W) of any size."""
+def to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
+    """Export a network whose input is (1, C, D, H, W) of any size, without its upsampling unless told so."""
     axes = {2: "depth", 3: "height", 4: "width"}
     torch.onnx.export(
-        network,
+        fold(network) if folded else network,
         (torch.zeros(1, network.inputs, 16, 16, 16),),
         str(path),
         input_names=["image"],

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from bids_inpaint import models
 from bids_inpaint.files import replacing
 from bids_inpaint.training.config import Config, Fit
+from bids_inpaint.training.fold import unfold
 from bids_inpaint.training.networks import UNet
 
 #: Sum and count of each quantity to log.
@@ -166,6 +167,7 @@ def load_exported(network: nn.Module, path: Path) -> None:
         )
         for tensor in onnx.load(path).graph.initializer
     }
+    state = unfold(state)
     for name, own in network.state_dict().items():
         # a network that sees more channels begins by not looking at them
         if name in state and own.ndim == 5 and (more := own.shape[1] - state[name].shape[1]) > 0:

@@ -12,16 +12,53 @@ from torch.nn import functional
 class Block(nn.Sequential):
     """3x3x3 convolution, ReLU and batch normalisation, once or several times."""
 
-    def __init__(self, inputs: int, outputs: int, convolutions: int):
+    def __init__(self, inputs: int, outputs: int, convolutions: int, first: type[nn.Conv3d] = nn.Conv3d):
         layers: list[nn.Module] = []
         for i in range(convolutions):
             layers += [
-                nn.Conv3d(outputs if i else inputs, outputs, 3, padding=1),
+                nn.Conv3d(outputs, outputs, 3, padding=1) if i else first(inputs, outputs, 3, padding=1),
                 nn.ReLU(inplace=True),
                 # statistics of a few patches are noisy: average them over many steps
                 nn.BatchNorm3d(outputs, momentum=0.02),
             ]
         super().__init__(*layers)
+
+
+class Join(nn.Conv3d):
+    """3x3x3 convolution of features of half the resolution, repeated, and of others."""
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, C, D, H, W) and (N, F, 2·D, 2·H, 2·W) to (N, F, 2·D, 2·H, 2·W)."""
+        return super().forward(torch.cat([functional.interpolate(deep, scale_factor=2.0), skip], 1))
+
+
+class JoinBlock(Block):
+    """A :class:`Block` of the decoder."""
+
+    def __init__(self, deep: int, skip: int, convolutions: int):
+        super().__init__(deep + skip, skip, convolutions, Join)
+
+    def forward(self, deep: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        first, *rest = self
+        x = first(deep, skip)
+        for layer in rest:
+            x = layer(x)
+        return x
+
+
+class FullOutput(nn.Sequential):
+    """The paper's full-resolution output, as eight sub-volumes."""
+
+    def __init__(self, inputs: int):
+        super().__init__(
+            nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False),
+            nn.Conv3d(inputs, 8, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv3d(8, 1, 1),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
+        return space_to_depth(super().forward(x))
 
 
 class UNet(nn.Module):
@@ -76,7 +113,7 @@ class UNet(nn.Module):
             Block(i, o, convolutions) for i, o in zip([self.inputs, *widths[:-1]], widths, strict=True)
         )
         self.decoder = nn.ModuleList(
-            Block(deep + skip, skip, convolutions)
+            JoinBlock(deep, skip, convolutions)
             for deep, skip in zip(widths[:0:-1], widths[-2::-1], strict=True)
         )
         self.low = nn.Conv3d(filters, 8, 1)
@@ -89,16 +126,7 @@ class UNet(nn.Module):
         elif residual:
             nn.init.normal_(self.low.weight, std=1e-3)
             nn.init.zeros_(self.low.bias)  # type: ignore[arg-type]
-        self.full = (
-            nn.Sequential(
-                nn.Upsample(scale_factor=2, mode="trilinear", align_corners=False),
-                nn.Conv3d(filters, 8, 3, padding=1),
-                nn.ReLU(inplace=True),
-                nn.Conv3d(8, 1, 1),
-            )
-            if full_resolution
-            else None
-        )
+        self.full = FullOutput(filters) if full_resolution else None
 
     @property
     def multiple(self) -> int:
@@ -120,7 +148,7 @@ class UNet(nn.Module):
             x = block(functional.max_pool3d(skips[-1], 2) if skips else x)
             skips.append(x)
         for block, skip in zip(self.decoder, skips[-2::-1], strict=True):
-            x = block(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
+            x = block(x, skip)
         return x
 
     def gated_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -139,7 +167,7 @@ class UNet(nn.Module):
         low = self.low(features)
         yield low + base(x) if self.residual else low
         if self.full is not None:
-            full = space_to_depth(self.full(features))
+            full = self.full(features)
             yield full + base(x) if self.residual else full
 
     def forward(self, x: Tensor) -> Tensor:
