@@ -12,11 +12,15 @@ from scipy import ndimage
 from bids_inpaint.images import InputError
 from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
+from bids_inpaint.space import bounding_box
 
 Array = np.ndarray
 
 #: Value of the voxels to fill in the input of a non-blind network (Manjón 2020, section 2.3).
 MASKED = -1.0
+
+#: Voxels around what is wanted that a network sees: around the brain is nothing, around lesions there is.
+MARGIN = {"blind": 8, "filling": 32}
 
 
 def space_to_depth(volume: Array) -> Array:
@@ -72,7 +76,7 @@ class Runtime:
     threads: int = 1
 
     def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers to use, best first.
+        """ONNX Runtime's execution providers to use, best first: CUDA, OpenVINO, and its own for CPUs.
 
         Raises
         ------
@@ -88,6 +92,8 @@ class Runtime:
                 f"only {', '.join(available)}: install onnxruntime-gpu, or use --device cpu."
             )
         wanted = ["CPUExecutionProvider"]
+        if "OpenVINOExecutionProvider" in available:
+            wanted.insert(0, "OpenVINOExecutionProvider")
         if self.device != "cpu" and "CUDAExecutionProvider" in available:
             wanted.insert(0, "CUDAExecutionProvider")
         return wanted
@@ -137,6 +143,12 @@ def run_on_volume(
     return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
 
 
+def _even_box(wanted: Array, margin: int) -> tuple[slice, ...]:
+    """The box of what is wanted and a margin around it, that splits into sub-volumes."""
+    box = bounding_box(wanted, margin)
+    return tuple(slice(s.start // 2 * 2, -(-s.stop // 2) * 2) for s in box)
+
+
 def to_fill(lesions: Array) -> Array:
     """What a non-blind network fills: a lesion mask dilated by a voxel, as its border is partly lesion."""
     return ndimage.binary_dilation(lesions)
@@ -183,19 +195,24 @@ def inpaint(
     if model.intensity == "mean":
         scale = Scale(float(image[mask].mean(dtype=np.float64)))
     volume = scale.apply(np.where(mask, image, 0).astype(np.float32))
+    wanted = mask
     if not model.blind:
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
-        volume = np.where(to_fill(lesions) & mask, np.float32(MASKED), volume)
+        wanted = to_fill(lesions) & mask
+        volume[wanted] = MASKED
     if model.priors and priors is None:
         raise ValueError(f"network {model.name} needs the tissue priors of the template")
-    output = run_on_volume(model, volume, runtime, (priors or ()) if model.priors else ())
+    out = np.where(mask, image, 0).astype(np.float32)
+    if not wanted.any():
+        return out
+    box = _even_box(wanted, MARGIN["blind" if model.blind else "filling"])
+    seen = [prior[box] for prior in priors or ()] if model.priors else []
+    output = run_on_volume(model, volume[box], runtime, seen)
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")
-    filled = scale.undo(output)
-    if lesions is not None and not model.blind:
-        filled = np.where(to_fill(lesions), filled, image)
-    return np.where(mask, filled, 0).astype(np.float32)
+    np.copyto(out[box], scale.undo(output), where=wanted[box])
+    return out
 
 
 def fill_again(

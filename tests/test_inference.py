@@ -65,14 +65,33 @@ def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypat
     seen = {}
 
     def capture(model, channels, runtime):
-        seen["volume"] = inference.depth_to_space(channels[:, :91, :109, :91])
+        seen["volume"] = inference.depth_to_space(channels)
         return channels
 
     monkeypatch.setattr(inference, "run_network", capture)
     inference.inpaint(model, image, mask, scale, lesions)
-    # a voxel more on each of its faces
+    # a voxel more on each of its faces, in 32 voxels of what is around it
     assert (seen["volume"] == -1).sum() == 1000 + 600
-    assert (seen["volume"][79:91, 80:90, 80:90] == -1).all()
+    start = 80 - 1 - 32 - 1
+    assert (seen["volume"] == -1)[
+        79 - start : 91 - start, 80 - start : 90 - start, 80 - start : 90 - start
+    ].all()
+
+
+def test_what_a_network_sees_is_around_the_brain_and_goes_back_where_it_was(volume, toy_model, monkeypatch):
+    image, mask, _ = volume
+    image, mask = (np.roll(v, 5, (0, 1, 2)) for v in (image, mask))
+    sizes = []
+
+    def half(model, channels, runtime):
+        sizes.append(channels.shape)
+        return channels[:8] / 2
+
+    monkeypatch.setattr(inference, "run_network", half)
+    out = inference.inpaint(models.find(str(toy_model)), image, mask, Scale(1.0))
+    np.testing.assert_allclose(out, image / 2, rtol=1e-6)
+    # 100, 140 and 100 voxels, 8 on each side, one to begin at an even one; in halves, as multiples of 8
+    assert sizes == [(8, 64, 80, 64)]
 
 
 def test_second_pass_fills_what_was_found_and_nothing_else(toy_model, volume, tmp_path, monkeypatch):

@@ -189,7 +189,7 @@ def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_pa
     seen = {}
 
     def capture(model, channels, runtime):
-        seen["priors"] = channels[8:, :91, :109, :91]
+        seen["priors"] = channels[8:, :91, :109, :91]  # the brain fills the grid
         return channels[:8]
 
     monkeypatch.setattr(inference, "run_network", capture)

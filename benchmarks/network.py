@@ -1,0 +1,101 @@
+"""Time and memory of the blind network by how it is run: ``python benchmarks/network.py [--threads 2]``.
+
+The baseline is the same network with its upsampling, its weights in single precision, on the whole working
+grid. Every run has a process of its own, and begins with loading the network. Needs torch, which writes the
+baseline.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from bids_inpaint import images, inference, models, template
+from bids_inpaint.intensity import Scale
+
+VARIANTS = {
+    "upsampling, single precision, whole grid": ("baseline", 1000),
+    "folded, half stored, whole grid": ("shipped", 1000),
+    "folded, half stored, around the brain": ("shipped", inference.MARGIN["blind"]),
+}
+
+
+def main() -> None:
+    """Run all in turn and print the table."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--threads", type=int, default=2)
+    p.add_argument("--repeats", type=int, default=5)
+    p.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
+    args = p.parse_args()
+    if args.one:
+        network, margin, folder = args.one
+        return run(network, int(margin), Path(folder), args.threads)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        template.prepare(template.DEFAULT, folder)
+        networks = {"baseline": write_baseline(folder), "shipped": models.DEFAULT}
+        seconds: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
+        peaks, outputs = {}, {}
+        for _ in range(args.repeats):
+            for variant, (network, margin) in VARIANTS.items():
+                command = [sys.executable, __file__, "--threads", str(args.threads), "--one"]
+                command += [networks[network], str(margin), name]
+                told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                spent, peaks[variant] = json.loads(told)
+                seconds[variant].append(spent)
+                outputs[variant] = np.load(folder / "out.npy")
+        baseline, expected = next(iter(VARIANTS)), next(iter(outputs.values()))
+        for variant, spent in seconds.items():
+            ratio = statistics.median(seconds[baseline]) / statistics.median(spent)
+            error = np.sqrt(np.mean((outputs[variant] - expected)[expected > 0] ** 2, dtype=np.float64))
+            psnr = 20 * np.log10(expected.max() / error) if error else np.inf
+            print(
+                f"{variant:<42}{statistics.median(spent):6.2f} s {ratio:5.1f}x "
+                f"{peaks[variant]:5.2f} GB {psnr:6.1f} dB"
+            )
+
+
+def write_baseline(folder: Path) -> str:
+    """The shipped network with its upsampling, in single precision; its path."""
+    from bids_inpaint.training.config import Config
+    from bids_inpaint.training.export import to_onnx
+    from bids_inpaint.training.fit import load_exported
+    from bids_inpaint.training.networks import UNet
+
+    shipped = models.find(models.DEFAULT)
+    network = UNet(**Config.load(shipped.name).network)
+    load_exported(network, shipped.path)
+    path = folder / "baseline.onnx"
+    to_onnx(network.eval(), path, folded=False)
+    card = {**shipped.card, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    path.with_suffix(".json").write_text(json.dumps(card))
+    return str(path)
+
+
+def run(network: str, margin: int, folder: Path, threads: int) -> None:
+    """Fill the template's brain once; print seconds and peak memory (GB)."""
+    files = template.prepare(template.DEFAULT, folder)
+    brain, mask = images.read(files.t1w)[0], images.read(files.mask)[0] > 0
+    priors = [images.read(files.priors[t])[0] for t in ("WM", "GM")]
+    scale = Scale.measure(brain, mask, *priors)
+    model = models.find(network)
+    inference.MARGIN["blind"] = margin
+    before = time.perf_counter()
+    out = inference.inpaint(model, brain, mask, scale, None, inference.Runtime("cpu", threads), priors)
+    spent = time.perf_counter() - before
+    np.save(folder / "out.npy", out)
+    print(json.dumps([spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))
+
+
+if __name__ == "__main__":
+    main()
