@@ -20,7 +20,7 @@ Array = np.ndarray
 MASKED = -1.0
 
 #: Voxels around what is wanted that a network sees: around the brain is nothing, around lesions there is.
-MARGIN = {"blind": 8, "filling": 32}
+MARGIN = {"blind": 8, "filling": 24}
 
 
 def space_to_depth(volume: Array) -> Array:
@@ -143,10 +143,14 @@ def run_on_volume(
     return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
 
 
-def _even_box(wanted: Array, margin: int) -> tuple[slice, ...]:
-    """The box of what is wanted and a margin around it, that splits into sub-volumes."""
+def _aligned_box(wanted: Array, margin: int, multiple: int) -> tuple[slice, ...]:
+    """The box of what is wanted and a margin around it.
+
+    It begins where a network pools over the same voxels as in the whole volume, and has even sizes.
+    """
     box = bounding_box(wanted, margin)
-    return tuple(slice(s.start // 2 * 2, -(-s.stop // 2) * 2) for s in box)
+    step = 2 * multiple
+    return tuple(slice(s.start // step * step, s.stop + s.stop % 2) for s in box)
 
 
 def to_fill(lesions: Array) -> Array:
@@ -194,21 +198,22 @@ def inpaint(
     """
     if model.intensity == "mean":
         scale = Scale(float(image[mask].mean(dtype=np.float64)))
-    volume = scale.apply(np.where(mask, image, 0).astype(np.float32))
     wanted = mask
     if not model.blind:
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
         wanted = to_fill(lesions) & mask
-        volume[wanted] = MASKED
     if model.priors and priors is None:
         raise ValueError(f"network {model.name} needs the tissue priors of the template")
     out = np.where(mask, image, 0).astype(np.float32)
     if not wanted.any():
         return out
-    box = _even_box(wanted, MARGIN["blind" if model.blind else "filling"])
+    box = _aligned_box(wanted, MARGIN["blind" if model.blind else "filling"], model.multiple)
+    volume = scale.apply(out[box])
+    if not model.blind:
+        volume[wanted[box]] = MASKED
     seen = [prior[box] for prior in priors or ()] if model.priors else []
-    output = run_on_volume(model, volume[box], runtime, seen)
+    output = run_on_volume(model, volume, runtime, seen)
     if not np.isfinite(output).all():
         raise ValueError(f"network {model.name} returned values that are not finite")
     np.copyto(out[box], scale.undo(output), where=wanted[box])
