@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("checkpoint", type=Path)
     c.add_argument("output", type=Path, help="the ONNX file; the card goes beside it")
     c.add_argument("--scores", type=Path, help="JSON of evaluate, for the card")
-    c.add_argument("--lesion-threshold", type=float, default=0.1)
+    c.add_argument("--lesion-threshold", type=float, default=0.12)
     return p
 
 
