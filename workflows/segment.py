@@ -79,10 +79,8 @@ def init_segment_wf(
         )
         if spm
         else pe.Node(
-            SegmentAtropos(
-                priors=[template.priors[t] for t in TISSUES], num_threads=omp_nthreads, sloppy=sloppy
-            ),
-            name="atropos", n_procs=omp_nthreads, mem_gb=3,
+            SegmentAtropos(priors=[template.priors[t] for t in TISSUES], sloppy=sloppy),
+            name="atropos", mem_gb=3,
         )
     )  # fmt: skip
     native = pe.Node(TissuesToNative(), name="native", mem_gb=2)

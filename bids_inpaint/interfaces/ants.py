@@ -279,12 +279,14 @@ class SegmentAtroposInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
     priors = InputMultiObject(File(exists=True), mandatory=True, desc="CSF, GM, WM")
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
     sloppy = traits.Bool(False, usedefault=True)
 
 
 class SegmentAtropos(FileInterface):
-    """Three-tissue segmentation with a Markov random field and template priors (Avants 2011)."""
+    """Three-tissue segmentation with a Markov random field and template priors (Avants 2011).
+
+    Atropos gains next to nothing from a second thread.
+    """
 
     input_spec = SegmentAtroposInputSpec
     output_spec = SegmentationOutputSpec
@@ -300,7 +302,6 @@ class SegmentAtropos(FileInterface):
         posteriors = alone(
             _atropos,
             data[box][thin], mask[box][thin], [p[thin] for p in priors], iterations, runtime.cwd,
-            threads=self.inputs.num_threads,
         )  # fmt: skip
         full = []
         for posterior in posteriors:
