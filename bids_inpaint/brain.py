@@ -149,8 +149,8 @@ def trim(
         How far outside the template's brain the mask may reach, in mm.
     """
     outside = ndimage.distance_transform_edt(~template, sampling=template_grid.voxel_sizes)
+    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1, where=mask) > 0.5
     box = bounding_box(mask)
-    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1, box=box)[box] > 0.5
     out = np.zeros_like(mask)
-    out[box] = ndimage.binary_fill_holes(largest_component(mask[box] & allowed))
+    out[box] = ndimage.binary_fill_holes(largest_component(allowed[box]))
     return out

@@ -8,7 +8,7 @@ import re
 import uuid
 import warnings
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -162,8 +162,10 @@ def surroundings(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
 def _image(path: str, box: Box | None = None):
     import nibabel as nib
 
-    image: Any = nib.load(path)
-    return image.slicer[box] if box else image
+    data, grid = images.read(path)
+    if box:
+        data, grid = data[box], grid.part(box)
+    return nib.Nifti1Image(data, grid.matrix)
 
 
 def _settle_plotting() -> None:

@@ -143,13 +143,13 @@ def run_on_volume(
     return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
 
 
-def _aligned_box(wanted: Array, margin: int, multiple: int) -> tuple[slice, ...]:
-    """The box of what is wanted and a margin around it.
+def surroundings(wanted: Array, model: Model) -> tuple[slice, ...]:
+    """The box that a network sees to make the voxels that are wanted.
 
-    It begins where a network pools over the same voxels as in the whole volume, and has even sizes.
+    It begins where the network pools over the same voxels as in the whole volume, and has even sizes.
     """
-    box = bounding_box(wanted, margin)
-    step = 2 * multiple
+    box = bounding_box(wanted, MARGIN["blind" if model.blind else "filling"])
+    step = 2 * model.multiple
     return tuple(slice(s.start // step * step, s.stop + s.stop % 2) for s in box)
 
 
@@ -208,7 +208,7 @@ def inpaint(
     out = np.where(mask, image, 0).astype(np.float32)
     if not wanted.any():
         return out
-    box = _aligned_box(wanted, MARGIN["blind" if model.blind else "filling"], model.multiple)
+    box = surroundings(wanted, model)
     volume = scale.apply(out[box])
     if not model.blind:
         volume[wanted[box]] = MASKED

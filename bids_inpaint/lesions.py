@@ -280,14 +280,14 @@ def tabulate(mask: Array, dark: Array, grid: Grid) -> tuple[Array, list[Lesion]]
     labels = rank[labels]
     if not count:
         return labels, []
-    index = np.arange(1, count + 1)
-    sizes = np.bincount(labels.ravel(), minlength=count + 1)[1:]
-    contrasts = ndimage.mean(dark, labels, index)
-    centres = np.atleast_2d(ndimage.center_of_mass(np.ones(labels.shape), labels, index))
-    world = centres @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
+    voxels = np.nonzero(labels)
+    lesion = labels[voxels] - 1
+    sizes = np.bincount(lesion)
+    contrasts, *centres = (np.bincount(lesion, weights=v) / sizes for v in (dark[voxels], *voxels))
+    world = np.stack(centres, 1) @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
     return labels, [
-        Lesion(int(i), float(n * grid.voxel_volume), (float(x), float(y), float(z)), float(c))
-        for i, n, (x, y, z), c in zip(index, sizes, world, contrasts, strict=True)
+        Lesion(i, float(n * grid.voxel_volume), (float(x), float(y), float(z)), float(c))
+        for i, (n, (x, y, z), c) in enumerate(zip(sizes, world, contrasts, strict=True), 1)
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -69,7 +70,7 @@ def resample(
     target_to_source: Array | None = None,
     order: int = 3,
     outside: str = "zero",
-    box: tuple[slice, ...] | None = None,
+    where: Array | None = None,
 ) -> Array:
     """Resample an array from one grid to another through a world-to-world affine.
 
@@ -86,8 +87,8 @@ def resample(
         result is clipped to the range of `data`, as cubic splines overshoot at edges.
     outside : {'zero', 'nearest'}
         Values beyond the field of view of `data`: 0, or those at its border.
-    box : tuple of slice, optional
-        Part of the target to fill; the rest is 0.
+    where : array of bool, shape `target.shape`, optional
+        Voxels of the target to fill; the others are 0.
 
     Returns
     -------
@@ -96,28 +97,32 @@ def resample(
     world = np.eye(4) if target_to_source is None else np.asarray(target_to_source)
     voxel = np.linalg.inv(source.matrix) @ world @ target.matrix
     data = np.asarray(data, dtype=np.float32)
-    whole = tuple(slice(0, n) for n in target.shape)
-    box = whole if box is None else box
-    out = np.zeros(target.shape, np.float32)
     if source.shape == target.shape and np.allclose(voxel, np.eye(4), atol=1e-5):
-        out[box] = data[box]
-        return out
+        return data.copy() if where is None else np.where(where, data, np.float32(0))
+    out = np.zeros(target.shape, np.float32)
+    box = tuple(slice(0, n) for n in target.shape)
     if order < 2 and outside == "zero":
-        box = _reached(data, np.linalg.inv(voxel), box)
+        box = _reached(data, np.linalg.inv(voxel), target.shape)
+    options: Any = {"order": order, "mode": {"zero": "grid-constant", "nearest": "nearest"}[outside]}
+    linear, shift = voxel[:3, :3], voxel[:3, :3] @ [s.start for s in box] + voxel[:3, 3]
     part = out[box]
-    if not part.size:
-        return out
-    ndimage.affine_transform(
-        data, voxel[:3, :3], voxel[:3, :3] @ [s.start for s in box] + voxel[:3, 3], part.shape,
-        output=part, order=order, mode={"zero": "grid-constant", "nearest": "nearest"}[outside],
-    )  # fmt: skip
+    if where is None:
+        if part.size:
+            ndimage.affine_transform(data, linear, shift, part.shape, output=part, **options)
+        values = part
+    else:
+        chosen = where[box]
+        points = linear @ np.array(np.nonzero(chosen), float) + shift[:, None]
+        values = ndimage.map_coordinates(data, points, np.float32, **options)
     if order > 1:
-        np.clip(part, data.min(), data.max(), out=part)
+        np.clip(values, data.min(), data.max(), out=values)
+    if where is not None:
+        part[chosen] = values
     return out
 
 
-def _reached(data: Array, to_target: Array, box: tuple[slice, ...]) -> tuple[slice, ...]:
-    """The part of a box where a trilinear resampling of `data` can be other than 0."""
+def _reached(data: Array, to_target: Array, shape: tuple[int, ...]) -> tuple[slice, ...]:
+    """The part of the target where a trilinear resampling of `data` can be other than 0."""
     inside = data != 0
     if not inside.any():
         return (slice(0, 0),) * 3
@@ -125,9 +130,8 @@ def _reached(data: Array, to_target: Array, box: tuple[slice, ...]) -> tuple[sli
     ends = np.array([(s.start - 1, s.stop) for s in bounding_box(inside)])
     corners = np.array(list(product(*ends))) @ to_target[:3, :3].T + to_target[:3, 3]
     low, high = np.floor(corners.min(0)).astype(int), np.ceil(corners.max(0)).astype(int) + 1
-    starts = [max(s.start, int(n)) for s, n in zip(box, low, strict=True)]
-    stops = [min(s.stop, int(n)) for s, n in zip(box, high, strict=True)]
-    return tuple(slice(a, max(a, b)) for a, b in zip(starts, stops, strict=True))
+    starts, stops = np.maximum(low, 0), np.minimum(high, shape)
+    return tuple(slice(a, max(a, b)) for a, b in zip(starts.tolist(), stops.tolist(), strict=True))
 
 
 def bounding_box(mask: Array, margin: int = 0) -> tuple[slice, ...]:

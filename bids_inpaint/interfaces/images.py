@@ -141,8 +141,7 @@ class ToWorkingGrid(FileInterface):
                 f"{self.inputs.in_file} lies outside the template after the affine: "
                 "check the orientation in its header."
             )
-        inside = bounding_box(mask_out)
-        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, box=inside) * mask_out
+        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, where=mask_out)
         return {
             "out_file": images.save(
                 within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4
@@ -204,12 +203,10 @@ class TissuesToNative(FileInterface):
         mask, grid = images.read(self.inputs.brain_mask)
         mask = mask > 0
         world = read_xfm(self.inputs.inverse_xfm)
-        box = bounding_box(mask)
         maps = []
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
-            native = np.clip(resample(data, source, grid, world, order=1, box=box), 0, 1) * mask
-            maps.append(native)
+            maps.append(np.clip(resample(data, source, grid, world, order=1, where=mask), 0, 1))
         outputs: dict[str, Any] = save_tissues(runtime, maps, mask, grid, space_code=1)
         outputs["volumes"] = {
             tissue: round(float(values.sum(dtype=np.float64)) * grid.voxel_volume, 1)
@@ -226,7 +223,9 @@ def save_tissues(
         tissue: images.save(within(runtime, f"{tissue}.nii.gz"), values, grid, np.float32, space_code)
         for tissue, values in zip(("gm", "wm", "csf"), maps, strict=True)
     }
-    labels = np.where(mask & (np.sum(maps, 0) > 0), np.argmax(maps, 0) + 1, 0)
+    inside = np.stack([values[mask] for values in maps])
+    labels = np.zeros(mask.shape, np.uint8)
+    labels[mask] = np.where(inside.sum(0) > 0, inside.argmax(0) + 1, 0)
     dseg = within(runtime, "dseg.nii.gz")
     return outputs | {"dseg": images.save(dseg, labels, grid, np.uint8, space_code)}
 

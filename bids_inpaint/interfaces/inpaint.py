@@ -14,7 +14,7 @@ from bids_inpaint import images, inference, lesions, models
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.interfaces.images import read_xfm
-from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
+from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 
 class InpaintInputSpec(InputSpec):
@@ -48,15 +48,20 @@ class Inpaint(FileInterface):
     output_spec = InpaintOutputSpec
 
     def process(self, runtime) -> dict:
-        data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0] > 0
-        masked = None
-        if isdefined(self.inputs.lesion_mask):
-            masked = images.read(self.inputs.lesion_mask)[0] > 0
-        priors = [images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
+        model = models.find(self.inputs.model)
+        mask, whole_grid = images.read(self.inputs.mask_file)
+        box = inference.surroundings(mask > 0, model)
+        grid = whole_grid.part(box)
+
+        def read(path: str) -> np.ndarray:
+            return np.ascontiguousarray(images.read(path)[0][box])
+
+        data, mask = read(self.inputs.in_file), mask[box] > 0
+        masked = read(self.inputs.lesion_mask) > 0 if isdefined(self.inputs.lesion_mask) else None
+        priors = [read(path) for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
         where = inference.Runtime(self.inputs.device, self.inputs.num_threads)
-        out = inference.inpaint(models.find(self.inputs.model), data, mask, scale, masked, where, priors)
+        out = inference.inpaint(model, data, mask, scale, masked, where, priors)
 
         def found() -> np.ndarray:
             limits = self.inputs.threshold, self.inputs.min_volume
@@ -65,10 +70,15 @@ class Inpaint(FileInterface):
         if isdefined(self.inputs.second_model):
             second = models.find(self.inputs.second_model)
             out = inference.fill_again(second, out, found(), mask, scale, where, priors)
-        whole_file = out_file = images.save(within(runtime, "whole.nii.gz"), out, grid, space_code=4)
+
+        def save(name: str, inside: np.ndarray) -> str:
+            volume = np.zeros(whole_grid.shape, np.float32)
+            volume[box] = inside
+            return images.save(within(runtime, name), volume, whole_grid, space_code=4)
+
+        whole_file = out_file = save("whole.nii.gz", out)
         if self.inputs.confine:
-            out = lesions.confine(data, out, found(), grid)
-            out_file = images.save(within(runtime, "inpainted.nii.gz"), out, grid, space_code=4)
+            out_file = save("inpainted.nii.gz", lesions.confine(data, out, found(), grid))
         return {
             "out_file": out_file,
             "whole_file": whole_file,
@@ -207,23 +217,23 @@ class BackToNative(FileInterface):
         raw, stored, slope, grid = stored_values(self.inputs.t1w)
         to_template = read_xfm(self.inputs.inverse_xfm)
         brain = images.read(self.inputs.brain_mask)[0] > 0
-        box = bounding_box(brain, margin=2)
 
-        def native(path_or_data, order=1, outside="zero"):
+        def native(path_or_data, order=1, outside="zero", where=brain):
             data = path_or_data
             if isinstance(data, (str, os.PathLike)):
                 data = images.read(data)[0]
-            return resample(data, WORKING_GRID, grid, to_template, order, outside, box)
+            return resample(data, WORKING_GRID, grid, to_template, order, outside, where)
 
         bias = images.read(self.inputs.bias)[0]
         mask = native(self.inputs.lesion_mask) > 0.5
         inpainted = images.read(self.inputs.inpainted)[0]
         unit = bias * self.inputs.scale
         if self.inputs.fill == "lesions":
-            change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit)
             # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
             reach = lesions.FEATHER_MM[1] + grid.voxel_sizes.max()
-            weight = native(self.inputs.weight) * (brain & lesions.near(mask, grid, reach))
+            around = brain & lesions.near(mask, grid, reach)
+            change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
+            weight = native(self.inputs.weight, where=around)
         else:
             change = images.read_data(raw, self.inputs.t1w) - native(inpainted * unit, order=3)
             # the network saw nothing beyond the working grid
@@ -241,7 +251,7 @@ class BackToNative(FileInterface):
             ),
             "table": within(runtime, "lesions.tsv"),
         }  # fmt: skip
-        labels, found = lesions.tabulate(mask, native(self.inputs.darkening), grid)
+        labels, found = lesions.tabulate(mask, native(self.inputs.darkening, where=mask), grid)
         outputs["labels"] = images.save(within(runtime, "labels.nii.gz"), labels, grid, np.int32)
         write_table(outputs["table"], found)
         return outputs
