@@ -336,6 +336,9 @@ def _atropos(
             priorweight=0.25,
             m="[0.1,1x1x1]",
             c=f"[{iterations},0]",
+            # distances from the tissues are computed, though only priors that are labels need them; by fast
+            # marching, the default, that takes as long as half of the rest
+            e=1,
             # all voxels are updated at once: one after another takes half as long again
             g="0",
             # a constant seed
