@@ -174,7 +174,7 @@ def inpaint(
     model : Model
         A registered or user-given network.
     image : array of float32, shape (182, 218, 182)
-        Preprocessed brain on the working grid, in any unit.
+        Preprocessed brain on the working grid, in any unit; or its :func:`surroundings` alone.
     mask : array of bool
         Brain; the result is 0 outside it.
     scale : Scale
