@@ -29,7 +29,7 @@ inside() {
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$here/pyproject.toml")
 [ "$(inside bids_inpaint --version)" = "bids_inpaint $version" ]
 inside python3 -c "from pathlib import Path; from bids_inpaint.demo import make_dataset; make_dataset(Path('/bids'))"
-inside bids_inpaint /bids /out participant -w /work
+inside bids_inpaint /bids /out participant -w /work --sloppy
 inside bids_inpaint /bids /out group -w /work --lesion-masks /bids/derivatives/painted
 
 (cd "$out/results" && find . -type f ! -path '*/log/*' | sed 's|^\./||' | LC_ALL=C sort) >"$out/found.txt"
