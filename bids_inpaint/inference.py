@@ -76,7 +76,7 @@ class Runtime:
     threads: int = 1
 
     def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers to use, best first: CUDA, OpenVINO, and its own for CPUs.
+        """ONNX Runtime's execution providers to use, best first.
 
         Raises
         ------
@@ -92,8 +92,6 @@ class Runtime:
                 f"only {', '.join(available)}: install onnxruntime-gpu, or use --device cpu."
             )
         wanted = ["CPUExecutionProvider"]
-        if "OpenVINOExecutionProvider" in available:
-            wanted.insert(0, "OpenVINOExecutionProvider")
         if self.device != "cpu" and "CUDAExecutionProvider" in available:
             wanted.insert(0, "CUDAExecutionProvider")
         return wanted
