@@ -106,18 +106,15 @@ def resample(
     options: Any = {"order": order, "mode": {"zero": "grid-constant", "nearest": "nearest"}[outside]}
     linear, shift = voxel[:3, :3], voxel[:3, :3] @ [s.start for s in box] + voxel[:3, 3]
     part = out[box]
+    if not part.size:
+        return out
+    chosen: Any = ... if where is None else where[box]
     if where is None:
-        if part.size:
-            ndimage.affine_transform(data, linear, shift, part.shape, output=part, **options)
-        values = part
+        values = ndimage.affine_transform(data, linear, shift, part.shape, np.float32, **options)
     else:
-        chosen = where[box]
         points = linear @ np.array(np.nonzero(chosen), float) + shift[:, None]
         values = ndimage.map_coordinates(data, points, np.float32, **options)
-    if order > 1:
-        np.clip(values, data.min(), data.max(), out=values)
-    if where is not None:
-        part[chosen] = values
+    part[chosen] = np.clip(values, data.min(), data.max()) if order > 1 else values
     return out
 
 
