@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -110,8 +111,6 @@ def read_data(
 ) -> np.ndarray:
     """Voxels of a 3D image (or of a 4D one with one volume), as float32 or another type.
 
-    ISA-L reads and writes gzip several times as fast as zlib.
-
     Raises
     ------
     InputError
@@ -121,11 +120,10 @@ def read_data(
     from nibabel.fileholders import FileHolder
 
     try:
-        if str(path).endswith(".nii.gz"):
-            with igzip.open(path) as file:
+        # ISA-L is several times as fast as the zlib that nibabel would use
+        with igzip.open(path) if str(path).endswith(".nii.gz") else nullcontext() as file:
+            if file:
                 image = type(image).from_file_map({"image": FileHolder(fileobj=file)})
-                data = np.asarray(image.dataobj, dtype=dtype)
-        else:
             data = np.asarray(image.dataobj, dtype=dtype)
     except MemoryError:
         raise
