@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from helpers import write_card
+
+from bids_inpaint.space import WORKING_GRID
 
 
 @pytest.fixture(scope="session")
@@ -45,3 +48,22 @@ def toy_model(tmp_path_factory) -> Path:
     onnx.save(model, path)
     write_card(path)
     return path
+
+
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory) -> Path:
+    import nibabel as nib
+
+    folder = tmp_path_factory.mktemp("lesions")
+    (folder / "patients").mkdir()
+    for i, name in enumerate(("a", "b")):
+        mask = np.zeros(WORKING_GRID.shape, np.uint8)
+        mask[60 + 9 * i : 70, 80:90, 80:90] = 1
+        mask[100:104, 80:90, 80:90] = 1
+        nib.Nifti1Image(mask, WORKING_GRID.matrix).to_filename(folder / "patients" / f"{name}_mask.nii.gz")
+    voxels = np.ravel_multi_index(np.nonzero(mask), mask.shape).astype(np.int32)
+    np.savez(
+        folder / "shapes.npz", voxels=voxels, offsets=[0, len(voxels)], shape=mask.shape,
+        affine=WORKING_GRID.matrix,
+    )  # fmt: skip
+    return folder

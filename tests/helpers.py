@@ -18,6 +18,39 @@ from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.template import DEFAULT
 from bids_inpaint.workflows.outputs import Products, expected
 
+#: Configuration of a network that is trained in seconds.
+TOY = """
+name = "toy"
+seed = 3
+blind = {blind}
+intensity = "wm"
+[network]
+filters = 4
+levels = 3
+residual = true
+full_resolution = false
+[data]
+train = ["toy_sub-01", "toy_sub-02"]
+validation = []
+test = []
+leave_out_patients = []
+[fit]
+patch = 16
+batch = 2
+steps = {steps}
+decay_steps = 2
+warmup_steps = 1
+learning_rate = 1e-3
+ema = 0.5
+freeze_normalisation = 3
+lesion_weight = 5.0
+gate_weight = 0.02
+checkpoint_every = 2
+[synthesis]
+mix = {{none = 0.1, patient = 0.3, singles = 0.3, both = 0.3}}
+vary = true
+"""
+
 
 def write_card(path: Path, **changes) -> None:
     """Write the card of a network file."""
