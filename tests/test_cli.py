@@ -97,6 +97,8 @@ def test_invalid_datasets_are_refused_unless_told(dataset, capsys):
     argv = [str(dataset), str(out), "participant", "-w", str(dataset.parent / "w"), "--boilerplate-only"]
     assert cli.main(argv) == 2
     assert "is not valid BIDS" in capsys.readouterr().err
+    # what others' files are is no matter
+    assert cli.main([*argv, "--participant-label", "02"]) == 0
     assert cli.main([*argv, "--skip-bids-validation"]) == 0
 
 
