@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -75,8 +77,8 @@ class Runtime:
     device: str = "auto"
     threads: int = 1
 
-    def providers(self) -> list[str]:
-        """ONNX Runtime's execution providers to use, best first.
+    def providers(self) -> list[tuple[str, dict[str, str]]]:
+        """ONNX Runtime's execution providers to use and their options, best first: CUDA, OpenVINO, its own.
 
         Raises
         ------
@@ -91,10 +93,28 @@ class Runtime:
                 "--device cuda needs onnxruntime-gpu and a CUDA driver, but this ONNX Runtime offers "
                 f"only {', '.join(available)}: install onnxruntime-gpu, or use --device cpu."
             )
-        wanted = ["CPUExecutionProvider"]
-        if self.device != "cpu" and "CUDAExecutionProvider" in available:
-            wanted.insert(0, "CUDAExecutionProvider")
-        return wanted
+        usable: dict[str, dict[str, str]] = {}
+        if self.device != "cpu":
+            usable["CUDAExecutionProvider"] = {}
+        usable["OpenVINOExecutionProvider"] = {"device_type": "CPU", "load_config": self._openvino()}
+        usable["CPUExecutionProvider"] = {}
+        return [(name, options) for name, options in usable.items() if name in available]
+
+    def _openvino(self) -> str:
+        precision = "bf16" if _has_amx() else "f32"
+        options = {
+            "INFERENCE_NUM_THREADS": str(self.threads),
+            "INFERENCE_PRECISION_HINT": precision,
+            # the cores that it would choose may not be this process's
+            "ENABLE_CPU_PINNING": "NO",
+        }
+        return json.dumps({"CPU": options})
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies matrices of bfloat16."""
+    cpu = Path("/proc/cpuinfo")
+    return cpu.exists() and "amx_bf16" in cpu.read_text()
 
 
 def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
@@ -110,11 +130,11 @@ def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
     # a fold of the same sums in another order would change the last bits from run to run
     options.use_deterministic_compute = True
     providers = runtime.providers()
-    if len(providers) > 1 and hasattr(onnxruntime, "preload_dlls"):
+    if providers[0][0].startswith("CUDA") and hasattr(onnxruntime, "preload_dlls"):
         # CUDA's libraries come as Python packages
         onnxruntime.preload_dlls()
     session = onnxruntime.InferenceSession(os.fspath(model.path), options, providers=providers)
-    if runtime.device == "cuda" and session.get_providers()[0] != providers[0]:
+    if runtime.device == "cuda" and session.get_providers()[0] != providers[0][0]:
         raise InputError(
             "--device cuda was asked for, but ONNX Runtime can't start CUDA: show the GPU to the container "
             "(--gpus all, --nv), or use --device cpu."

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 from helpers import write_card
@@ -50,6 +52,16 @@ def test_threads_give_the_same_bytes(toy_model, volume):
         inference.inpaint(model, image, mask, scale, runtime=inference.Runtime("cpu", n)) for n in (1, 2)
     )
     assert one.tobytes() == two.tobytes()
+
+
+def test_openvino_is_used_where_it_is_there_and_keeps_to_the_threads(monkeypatch):
+    import onnxruntime
+
+    present = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: present)
+    (name, options), (last, _) = inference.Runtime("cpu", 3).providers()
+    assert [name, last] == present
+    assert json.loads(options["load_config"])["CPU"]["INFERENCE_NUM_THREADS"] == "3"
 
 
 def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypatch):
