@@ -198,7 +198,7 @@ def _validate(settings: Settings) -> None:
 
 
 def _link_participants(settings: Settings, view: Path) -> None:
-    """Make a view of the dataset that has no other participants: the validator takes minutes for thousands."""
+    """Make a view of the dataset without other participants: the validator takes minutes for thousands."""
     wanted = {f"sub-{label}" for label in settings.participant_label}
     for path in settings.bids_dir.iterdir():
         if not (wanted and path.name.startswith("sub-") and path.name not in wanted):
