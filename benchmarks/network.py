@@ -51,7 +51,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         template.prepare(template.DEFAULT, folder)
-        networks = {"baseline": write_baseline(folder), "shipped": models.DEFAULT}
+        networks = {
+            "baseline": write_baseline(models.find(models.DEFAULT), folder),
+            "shipped": models.DEFAULT,
+        }
         seconds: dict[str, list[float]] = {variant: [] for variant in variants}
         peaks, outputs = {}, {}
         for _ in range(args.repeats):
@@ -73,17 +76,16 @@ def main() -> None:
             )
 
 
-def write_baseline(folder: Path) -> str:
-    """The shipped network with its upsampling, in single precision; its path."""
+def write_baseline(shipped: models.Model, folder: Path) -> str:
+    """A shipped network with its upsampling, in single precision; its path."""
     from bids_inpaint.training.config import Config
     from bids_inpaint.training.export import to_onnx
     from bids_inpaint.training.fit import load_exported
     from bids_inpaint.training.networks import UNet
 
-    shipped = models.find(models.DEFAULT)
     network = UNet(**Config.load(shipped.name).network)
     load_exported(network, shipped.path)
-    path = folder / "baseline.onnx"
+    path = folder / f"{shipped.name}.onnx"
     to_onnx(network.eval(), path, folded=False)
     card = {**shipped.card, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(card))

@@ -54,7 +54,8 @@ def main() -> None:
     p.add_argument("--no-chain", action="store_true", help="time bids_inpaint alone")
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        ours, steps, peak = time_app(args.t1w, Path(scratch), args.threads)
+        write_dataset(Path(scratch), args.t1w)
+        ours, steps, peak = time_app(Path(scratch), args.threads)
         for name, seconds in steps:
             print(f"  {name:<14}{seconds:>7.0f} s")
         print(f"bids_inpaint    {ours:>7.0f} s, peak memory of all processes {peak:.1f} GB")
@@ -64,15 +65,21 @@ def main() -> None:
             print(f"ratio           {theirs / ours:>7.2f}")
 
 
-def time_app(t1w: Path, scratch: Path, threads: int) -> tuple[float, list[tuple[str, float]], float]:
-    """Seconds, steps and peak memory (GB, all processes) of the participant level."""
-    anat = scratch / "bids" / "sub-x" / "anat"
-    anat.mkdir(parents=True)
+def write_dataset(scratch: Path, t1w: Path, count: int = 1) -> None:
+    """A BIDS dataset, ``bids``, of participants who all have this image: sub-0001, sub-0002 and so on."""
     suffix = ".nii.gz" if t1w.name.endswith(".gz") else ".nii"
-    shutil.copy(t1w, anat / f"sub-x_T1w{suffix}")
-    (scratch / "bids" / "dataset_description.json").write_text(
-        json.dumps({"Name": "benchmark", "BIDSVersion": "1.10.0", "DatasetType": "raw"})
-    )
+    (scratch / "bids").mkdir(parents=True)
+    first = shutil.copy(t1w, scratch / f"image{suffix}")
+    for i in range(1, count + 1):
+        anat = scratch / "bids" / f"sub-{i:04d}" / "anat"
+        anat.mkdir(parents=True)
+        os.link(first, anat / f"sub-{i:04d}_T1w{suffix}")
+    description = {"Name": "benchmark", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
+    (scratch / "bids" / "dataset_description.json").write_text(json.dumps(description))
+
+
+def time_app(scratch: Path, threads: int) -> tuple[float, list[tuple[str, float]], float]:
+    """Seconds, steps and peak memory (GB, all processes) of the participant level."""
     command = [
         sys.executable, "-m", "bids_inpaint", str(scratch / "bids"), str(scratch / "out"), "participant",
         "-w", str(scratch / "work"), "--nprocs", str(threads), "--skip-bids-validation",
