@@ -7,6 +7,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -15,6 +16,9 @@ from bids_inpaint.images import InputError
 from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
 from bids_inpaint.space import bounding_box
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 Array = np.ndarray
 
@@ -72,10 +76,19 @@ class Runtime:
     device : {'auto', 'cpu', 'cuda'}
     threads : int
         Number of CPU threads.
+    seed : int
+        Of networks that draw what they fill.
+    sampler : str, optional
+        One of :data:`bids_inpaint.diffusion.SAMPLERS`; that of the network's card if none is given.
+    steps : int, optional
+        Of the sampler; those of the network's card if none are given.
     """
 
     device: str = "auto"
     threads: int = 1
+    seed: int = 0
+    sampler: str | None = None
+    steps: int | None = None
 
     def providers(self) -> list[tuple[str, dict[str, str]]]:
         """ONNX Runtime's execution providers to use and their options, best first: CUDA, OpenVINO, its own.
@@ -117,8 +130,14 @@ def _has_amx() -> bool:
     return cpu.exists() and "amx_bf16" in cpu.read_text()
 
 
-def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
-    """Feed channels (C, D, H, W) through a network and return its channels (8, D, H, W)."""
+def open_session(model: Model, runtime: Runtime) -> onnxruntime.InferenceSession:
+    """Load a network.
+
+    Raises
+    ------
+    InputError
+        If CUDA is asked for and can't be started.
+    """
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -139,6 +158,12 @@ def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
             "--device cuda was asked for, but ONNX Runtime can't start CUDA: show the GPU to the container "
             "(--gpus all, --nv), or use --device cpu."
         )
+    return session
+
+
+def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
+    """Feed channels (C, D, H, W) through a network and return its channels (8, D, H, W)."""
+    session = open_session(model, runtime)
     name = session.get_inputs()[0].name
     return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
 
@@ -226,6 +251,10 @@ def inpaint(
     out = np.where(mask, image, 0).astype(np.float32)
     if not wanted.any():
         return out
+    if model.engine != "unet":
+        from bids_inpaint import slices
+
+        return np.where(mask, slices.fill(model, out, wanted, runtime or Runtime()), 0)
     box = surroundings(wanted, model)
     volume = scale.apply(out[box])
     if not model.blind:

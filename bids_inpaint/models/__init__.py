@@ -15,6 +15,12 @@ DEFAULT = "blind-unet"
 REFERENCE = "unet"
 BRAIN = "brain"
 _MARK = "bids_inpaint"
+#: What can be 1 in the input of a network, by its task and engine.
+INTENSITIES = {
+    ("inpaint", "unet"): ("wm", "mean"),
+    ("inpaint", "ddpm"): ("range",),
+    ("brain", "unet"): ("percentiles",),
+}
 
 
 @dataclass(frozen=True)
@@ -28,9 +34,9 @@ class Model:
         The ONNX file: input ``(1, 8, D, H, W)``, output of the same shape.
     blind : bool
         Whether it finds the lesions itself.
-    intensity : {'wm', 'mean', 'percentiles'}
-        What is 1 in its input: the white-matter level, the mean over the brain, or a percentile (brain
-        extraction).
+    intensity : {'wm', 'mean', 'percentiles', 'range'}
+        What is 1 in its input: the white-matter level, the mean over the brain, or a percentile of the image
+        (brain extraction) or of the brain (slices).
     multiple : int
         The spatial axes of its input must be multiples of this.
     card : dict
@@ -38,6 +44,8 @@ class Model:
     task : {'inpaint', 'brain'}
     priors : bool
         Whether two more channels of its input are the white and grey matter of the template.
+    engine : {'unet', 'ddpm'}
+        How it fills: the volume at once, or slice by slice in many steps.
     """
 
     name: str
@@ -48,6 +56,7 @@ class Model:
     card: dict = field(repr=False, hash=False, compare=False)
     task: str = "inpaint"
     priors: bool = False
+    engine: str = "unet"
 
     @property
     def identifier(self) -> str:
@@ -110,9 +119,10 @@ def find(name: str, task: str = "inpaint") -> Model:
             card=card,
             task=str(card.get("task", "inpaint")),
             priors=bool(card.get("priors", False)),
+            engine=str(card.get("engine", "unet")),
         )
-        levels = {"inpaint": ("wm", "mean"), "brain": ("percentiles",)}.get(model.task, ())
-        ours = card["software"] == _MARK and model.intensity in levels and model.multiple > 0
+        known = model.intensity in INTENSITIES.get((model.task, model.engine), ())
+        ours = card["software"] == _MARK and known and model.multiple > 0
         digest = card["sha256"]
     except (KeyError, TypeError, ValueError):
         ours, digest = False, None
@@ -140,15 +150,12 @@ def _check_graph(model: Model) -> None:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
-    fits = (
-        len(ins) == 1
-        and len(outs) == 1
-        and len(ins[0].shape) == len(outs[0].shape) == 5
-        and ins[0].shape[1] == (10 if model.priors else 8)
-        and outs[0].shape[1] == 8
-    )
+    told = [len(tensor.shape) for tensor in (*ins, *outs)], [tensor.shape[1] for tensor in (ins[0], *outs)]
+    if model.engine == "ddpm":
+        fits = told == ([4, 1, 4], [3, 2])
+        needed = "take 3 channels in two dimensions and a step, and give 2 channels"
+    else:
+        fits = told == ([5, 5], [10 if model.priors else 8, 8])
+        needed = "take and give one tensor of 8 channels in three dimensions"
     if not fits:
-        raise InputError(
-            f"Model {model.path} is not a bids_inpaint network: it must take and give one tensor of "
-            "8 channels in three dimensions."
-        )
+        raise InputError(f"Model {model.path} is not a bids_inpaint network: it must {needed}.")

@@ -112,12 +112,18 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.command in ("fit", "evaluate") and config.task == "inpaint" and not args.lesions:
         command.error(f"{args.command} of an inpainting network needs --lesions")
     if args.command == "fit":
+        from bids_inpaint.training.diffusion import Diffusion
         from bids_inpaint.training.extraction import BrainExtraction
-        from bids_inpaint.training.fit import fit
+        from bids_inpaint.training.fit import Task, fit
         from bids_inpaint.training.inpainting import Inpainting
 
-        brain = config.task == "brain"
-        task = BrainExtraction(config, args.cache) if brain else Inpainting(config, args.cache, args.lesions)
+        task: Task
+        if config.task == "brain":
+            task = BrainExtraction(config, args.cache)
+        elif config.engine == "ddpm":
+            task = Diffusion(config, args.cache, args.lesions)
+        else:
+            task = Inpainting(config, args.cache, args.lesions)
         print(fit(config, task, args.run, args.device, args.threads, args.workers))
     elif args.command == "evaluate" and config.task == "brain":
         from bids_inpaint.training.evaluate import evaluate_brain

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from bids_inpaint.models import INTENSITIES
+
 FOLDER = Path(__file__).parent / "configs"
 
 
@@ -94,14 +96,17 @@ class Config:
     name : str
     seed : int
     network : dict
-        Arguments of :class:`bids_inpaint.training.networks.UNet`.
+        Arguments of :class:`bids_inpaint.training.networks.UNet` or
+        :class:`bids_inpaint.training.diffusion.Denoiser`.
     data : Data
     fit : Fit
     synthesis : Synthesis
     task : {'inpaint', 'brain'}
+    engine : {'unet', 'ddpm'}
+        How an inpainting network fills: the volume at once, or slice by slice in many steps.
     blind : bool
         Whether an inpainting network finds the lesions itself.
-    intensity : {'wm', 'mean', 'percentiles'}
+    intensity : {'wm', 'mean', 'percentiles', 'range'}
         What is 1 in the input of the network.
     """
 
@@ -112,16 +117,17 @@ class Config:
     fit: Fit
     synthesis: Synthesis
     task: str = "inpaint"
+    engine: str = "unet"
     blind: bool = True
     intensity: str = "wm"
 
     def __post_init__(self):
-        if (self.task, self.intensity) not in [
-            ("inpaint", "wm"),
-            ("inpaint", "mean"),
-            ("brain", "percentiles"),
-        ]:
-            raise TypeError(f"task {self.task} with intensity {self.intensity} is unknown")
+        if self.intensity not in INTENSITIES.get((self.task, self.engine), ()):
+            raise TypeError(
+                f"task {self.task} with engine {self.engine} and intensity {self.intensity} is unknown"
+            )
+        if self.engine != "unet" and self.blind:
+            raise TypeError(f"engine {self.engine} is not blind: set blind = false")
 
     @classmethod
     def load(cls, path: str | Path) -> Config:

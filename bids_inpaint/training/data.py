@@ -117,6 +117,20 @@ def subjects(cache: Path, names: list[str] | None = None) -> list[Subject]:
     return [s for s in found if names is None or s.name in names]
 
 
+def find_subjects(cache: Path, names: list[str]) -> list[Subject]:
+    """The cached subjects of these names.
+
+    Raises
+    ------
+    ValueError
+        If one is not in the cache.
+    """
+    found = subjects(cache, names)
+    if missing := set(names) - {s.name for s in found}:
+        raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
+    return found
+
+
 class Lesions:
     """Real lesion shapes on the working grid.
 

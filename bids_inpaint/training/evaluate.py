@@ -16,7 +16,7 @@ from bids_inpaint.intensity import Scale
 from bids_inpaint.metrics import dice, filling_scores, lesion_scores, psnr
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
+from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.extraction import load_heads
 from bids_inpaint.training.heads import draw_head, make_head
 from bids_inpaint.training.synthesis import draw_patient, paint
@@ -87,9 +87,7 @@ def evaluate(
     ValueError
         If a subject is not in the cache.
     """
-    chosen = subjects(cache, list(names))
-    if missing := set(names) - {s.name for s in chosen}:
-        raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
+    chosen = find_subjects(cache, list(names))
     scorer = _Scorer(config, cache, shapes_folder, model_name, threads, second_pass)
     healthy = [s for s in chosen if not s.patient]
     scores = _table(healthy, [scorer.painted(s) for s in healthy])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from torch.optim.swa_utils import AveragedModel
 from bids_inpaint import __version__
 from bids_inpaint.files import replacing
 from bids_inpaint.training.config import Config
+from bids_inpaint.training.diffusion import Denoiser
 from bids_inpaint.training.fold import fold
-from bids_inpaint.training.networks import UNet
+from bids_inpaint.training.networks import UNet, build
 
 LICENCES = {
     "inpaint": {
@@ -25,15 +27,18 @@ LICENCES = {
     },
     "brain": {"head_labels": "Apache-2.0, SynthSeg (Billot et al. 2023)"},
 }
+ARCHITECTURES = {"unet": "UNet (Manjón 2020)", "ddpm": "diffusers.UNet2DModel (Durrer 2023)"}
+#: How a diffusion model is sampled if nothing else is asked for.
+SAMPLING = {"sampler": "ddim", "steps": 25}
 INTENDED_USE = {
     "inpaint": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
     "brain": "Brain masks of whole-head MRI for the steps of bids_inpaint; not diagnosis.",
 }
 
 
-def load_average(config: Config, checkpoint: Path) -> UNet:
+def load_average(config: Config, checkpoint: Path) -> UNet | Denoiser:
     """The network of a checkpoint with its averaged weights, ready for inference."""
-    network = UNet(**config.network)
+    network = build(config)
     average = AveragedModel(network, use_buffers=True)
     average.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
     return average.module.eval()  # type: ignore[return-value]
@@ -58,19 +63,24 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
     network = load_average(config, checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as part:
-        to_onnx(network, part)
+        if isinstance(network, UNet):
+            to_onnx(network, part)
+        else:
+            denoiser_to_onnx(network, part)
         halve(part)
     card = {
         "software": "bids_inpaint",
         "software_version": __version__,
         "name": config.name,
         "task": config.task,
+        "engine": config.engine,
         "blind": config.blind,
         "intensity": config.intensity,
         "multiple": network.multiple,
-        "priors": network.inputs > 8,
+        "priors": isinstance(network, UNet) and network.inputs > 8,
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
-        "architecture": {"type": "UNet (Manjón 2020)", **config.network},
+        **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
+        "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained": datetime.now(UTC).date().isoformat(),
         "steps": int(torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]),
@@ -104,6 +114,25 @@ def to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
         opset_version=17,
         dynamo=False,
     )
+
+
+def denoiser_to_onnx(network: Denoiser, path: Path) -> None:
+    """Export a network whose input is (N, 3, H, W) of any size and a step."""
+    axes = {0: "batch", 2: "height", 3: "width"}
+    size = 4 * network.multiple
+    with warnings.catch_warnings():
+        # the checks of sizes in diffusers are not part of what is computed
+        warnings.simplefilter("ignore", torch.jit.TracerWarning)
+        torch.onnx.export(
+            network,
+            (torch.zeros(1, 3, size, size), torch.zeros(1, dtype=torch.int64)),
+            str(path),
+            input_names=["image", "step"],
+            output_names=["noise"],
+            dynamic_axes={"image": axes, "noise": axes},
+            opset_version=17,
+            dynamo=False,
+        )
 
 
 def halve(path: Path) -> None:

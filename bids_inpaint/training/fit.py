@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from bids_inpaint import models
 from bids_inpaint.files import replacing
 from bids_inpaint.training.config import Config, Fit
 from bids_inpaint.training.fold import unfold
-from bids_inpaint.training.networks import UNet
+from bids_inpaint.training.networks import UNet, build
 
 #: Sum and count of each quantity to log.
 Sums = dict[str, tuple[Tensor, Tensor]]
@@ -54,7 +54,7 @@ class Task(Protocol):
         """Endless samples from an index on."""
         ...
 
-    def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
+    def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch, and what to log."""
         ...
 
@@ -98,10 +98,11 @@ def fit(
     schedule = config.fit
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
-    network = UNet(**config.network).to(device)
+    network = build(config).to(device)
     if schedule.start:
         load_exported(network, models.find(schedule.start, config.task).path)
-    network.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    volumes = config.engine == "unet"
+    network.to(memory_format=torch.channels_last_3d if volumes else torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
     optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
     step = 0
@@ -116,6 +117,7 @@ def fit(
     network.train()
     while step < schedule.steps:
         if schedule.freeze_normalisation is not None and step >= schedule.freeze_normalisation:
+            assert isinstance(network, UNet)
             network.freeze_normalisation()
         for group in optimiser.param_groups:
             group["lr"] = schedule.learning_rate * rate(step, schedule)

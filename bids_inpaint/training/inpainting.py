@@ -14,7 +14,7 @@ from torch.nn import functional
 from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
-from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
+from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.fit import Samples, Sums, mixed_precision
 from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
@@ -99,10 +99,7 @@ class Patches(Samples):
         self.shapes = shapes
         super().__init__(first)
         self.device = device
-        self.subjects = subjects(cache, config.data.train)
-        missing = set(config.data.train) - {s.name for s in self.subjects}
-        if missing:
-            raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
+        self.subjects = find_subjects(cache, config.data.train)
         self.priors: list[np.ndarray] = []
         if config.network.get("priors"):
             self.priors = template_priors(cache)

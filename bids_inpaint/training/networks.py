@@ -8,6 +8,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bids_inpaint.training.config import Config
+
+
+def build(config: Config) -> nn.Module:
+    """The network of a configuration."""
+    if config.engine == "ddpm":
+        from bids_inpaint.training.diffusion import Denoiser
+
+        return Denoiser(**config.network)
+    return UNet(**config.network)
+
 
 class Block(nn.Sequential):
     """3x3x3 convolution, ReLU and batch normalisation, once or several times."""

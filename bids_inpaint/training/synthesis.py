@@ -120,7 +120,7 @@ def draw_lesions(
     kind = rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values()))
     sets: list[Voxels] = []
     if kind in ("patient", "both"):
-        sets += _moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
+        sets += moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
     if kind in ("singles", "both"):
         for i in rng.integers(len(shapes.singles), size=rng.integers(2, 25)):
             voxels = _vary(rng, shapes.singles[i])
@@ -159,8 +159,8 @@ def draw_patient(rng: np.random.Generator, shapes: Lesions) -> list[LesionParame
     ]
 
 
-def _moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
-    """A patient's lesions, shifted and perhaps mirrored as a whole."""
+def moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
+    """A patient's lesions, shifted and perhaps mirrored as a whole by chance."""
     shift = rng.normal(0, 2, 3)
     mirror = rng.random() < 0.5
     return [_mirror(voxels + shift) if mirror else voxels + shift for voxels in patient]

@@ -1,0 +1,155 @@
+"""The conditional diffusion model of Durrer et al. 2023: network, samples and loss."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bids_inpaint.diffusion import STEPS, signal
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions
+from bids_inpaint.training.fit import Sums, mixed_precision
+from bids_inpaint.training.slices import Slices
+
+
+class Denoiser(nn.Module):
+    """The U-Net of diffusers on a noisy slice, the slice with its hole, and the hole.
+
+    Parameters
+    ----------
+    channels : list of int
+        Filters of each resolution.
+    attention : list of bool
+        Whether there is attention at each resolution.
+    layers : int
+        Residual blocks of each resolution.
+    sub_images : bool
+        Whether the network sees the four parity sub-images of a slice, as the 3D network sees the eight
+        sub-volumes, which takes a quarter of the time.
+
+    Notes
+    -----
+    Input (N, 3, H, W) and steps (N,); output (N, 2, H, W): the noise, and the share of the larger variance,
+    -1 to 1. H and W are multiples of :attr:`multiple`.
+    """
+
+    def __init__(
+        self,
+        channels: list[int],
+        attention: list[bool],
+        layers: int = 2,
+        sub_images: bool = False,
+        groups: int = 32,
+    ):
+        super().__init__()
+        from diffusers.models.unets.unet_2d import UNet2DModel
+
+        self.factor = 2 if sub_images else 1
+        self.multiple = self.factor * 2 ** (len(channels) - 1)
+        self.unet = UNet2DModel(
+            in_channels=3 * self.factor**2,
+            out_channels=2 * self.factor**2,
+            layers_per_block=layers,
+            block_out_channels=tuple(channels),
+            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
+            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
+            norm_num_groups=groups,
+        )
+
+    def forward(self, image: Tensor, step: Tensor) -> Tensor:
+        """Noise and variance."""
+        if self.factor == 1:
+            return self.unet(image, step).sample
+        parts = functional.pixel_unshuffle(image, self.factor)
+        return functional.pixel_shuffle(self.unet(parts, step).sample, self.factor)
+
+
+class Diffusion:
+    """What :func:`bids_inpaint.training.fit.fit` needs to train a diffusion model.
+
+    Parameters
+    ----------
+    config : Config
+    cache : Path
+        Made by ``prepare``.
+    lesions : Path
+        Folder of the lesion shapes.
+    """
+
+    def __init__(self, config: Config, cache: Path, lesions: Path):
+        self.config = config
+        self.cache = cache
+        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+
+    def samples(self, first: int, device: str) -> NoisySlices:
+        """The samples from an index on."""
+        return NoisySlices(self.config, self.cache, self.shapes, first, device)
+
+    def loss(self, network: nn.Module, batch: list[Tensor]) -> tuple[Tensor, Sums]:
+        """Squared error of the noise, and the bound that teaches the variance (Nichol 2021, section 3.1)."""
+        image, hole, noise, step = batch
+        left = torch.from_numpy(signal()).to(image.device)
+        now, before = left[step], torch.where(step > 0, left[step - 1], 1.0)
+        now, before = (v.float().view(-1, 1, 1, 1) for v in (now, before))
+        noisy = now.sqrt() * image + (1 - now).sqrt() * noise
+        with mixed_precision(image.device.type):
+            output = network(torch.cat([noisy, image * (1 - hole), hole], 1), step)
+        found, share = output.float().chunk(2, 1)
+        weight = 1 + self.config.fit.lesion_weight * hole
+        error = (found - noise).square()
+        loss = ((error + bound(image, noisy, found.detach(), share, now, before)) * weight).sum()
+        # error of the image that the noise amounts to, where it is to be filled
+        inside = (error.detach() * (1 - now) / now) * hole * (now > 0.5)
+        return loss / weight.sum(), {
+            "noise_mse": (error.detach().sum(), torch.tensor(error.numel())),
+            "hole_noise_mse": ((error.detach() * hole).sum(), hole.sum()),
+            "hole_image_mse": (inside.sum(), (hole * (now > 0.5)).sum()),
+        }
+
+
+class NoisySlices(Slices):
+    """:class:`Slices`, each with its noise (1, size, size) and the step it is added at."""
+
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Draw and make the sample of this index."""
+        image, hole = super().sample(index)
+        rng = np.random.default_rng([self.config.seed, index, 1])
+        noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(self.device)
+        return image, hole, noise, torch.tensor(rng.integers(STEPS)).to(self.device)
+
+
+def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tensor, before: Tensor) -> Tensor:
+    """Bits that a voxel of one step costs with the variance that the network gives it.
+
+    Parameters
+    ----------
+    image, noisy : Tensor, (N, 1, H, W)
+        The truth, 0-1, and what the network saw of it.
+    noise, share : Tensor
+        The network's answer.
+    now, before : Tensor, (N, 1, 1, 1)
+        Share of the image's variance that is left at this step and at the one before.
+    """
+    beta = 1 - now / before
+    first = before == 1
+    # the variance of the first step would be 0: that of the second is near
+    smaller = torch.where(first, beta, beta * (1 - before) / (1 - now)).log()
+    larger = beta.log()
+    variance = smaller + (share + 1) / 2 * (larger - smaller)
+
+    def mean(of: Tensor) -> Tensor:
+        return (before.sqrt() * beta * of + (now / before).sqrt() * (1 - before) * noisy) / (1 - now)
+
+    apart = mean(image) - mean((noisy - (1 - now).sqrt() * noise) / now.sqrt())
+    divergence = 0.5 * (
+        variance - smaller - 1 + (smaller - variance).exp() + apart.square() * (-variance).exp()
+    )
+    # the first step is that of an image of 256 values
+    scale = (0.5 * variance).exp()
+    upper, lower = ((apart + half) / scale for half in (1 / 510, -1 / 510))
+    likelihood = (torch.special.ndtr(upper) - torch.special.ndtr(lower)).clamp(min=1e-12).log()
+    return torch.where(first, -likelihood, divergence) / np.log(2)

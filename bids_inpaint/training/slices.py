@@ -1,0 +1,83 @@
+"""Axial slices with holes as training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bids_inpaint.inference import to_fill
+from bids_inpaint.slices import upper_limit
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions, Subject, find_subjects
+from bids_inpaint.training.fit import Samples
+from bids_inpaint.training.inpainting import Place
+from bids_inpaint.training.synthesis import change_contrast, draw_centre, draw_image, moved
+
+#: Shares of holes that are the lesions of a patient where they are, and that are drawn blobs.
+PATIENT = 0.5
+
+
+class Slices(Samples):
+    """Endless slices of healthy brains; slice *i* depends on the seed and on *i* alone.
+
+    Yields
+    ------
+    image : Tensor, (1, size, size)
+        0 (background) to 1 (:func:`bids_inpaint.slices.upper_limit`).
+    hole : Tensor, (1, size, size)
+        0 or 1.
+    """
+
+    def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
+        super().__init__(first)
+        self.config, self.shapes, self.device = config, shapes, device
+        self.subjects = find_subjects(cache, config.data.train)
+        self.limits: dict[str, float] = {}
+
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Draw and make the sample of this index."""
+        rng = np.random.default_rng([self.config.seed, index])
+        subject = self.subjects[rng.integers(len(self.subjects))]
+        size = self.config.fit.patch
+        centre = draw_centre(rng, self.shapes)
+        corner = (*np.round(centre[:2] - size / 2).astype(int).tolist(), int(centre[2]))
+        place = Place(corner, (size, size, 1), bool(rng.random() < 0.5))
+        appearance = draw_image(rng, subject.grey_level, self.config.synthesis.vary)
+        both = torch.cat([place.crop(subject.image).flatten(), torch.tensor([self.limit(subject)])])
+        both = change_contrast(both, subject.grey_level, appearance)
+        image = (both[:-1] / both[-1]).clamp(0, 1).reshape(1, size, size)
+        hole = torch.from_numpy(draw_hole(rng, self.shapes, corner, size))[None]
+        return image.to(self.device), (hole * (image > 0)).to(self.device)
+
+    def limit(self, subject: Subject) -> float:
+        """The intensity of a subject's image that becomes 1."""
+        if subject.name not in self.limits:
+            self.limits[subject.name] = upper_limit(np.asarray(subject.image, np.float32))
+        return self.limits[subject.name]
+
+
+def draw_hole(rng: np.random.Generator, shapes: Lesions, corner: Sequence[int], size: int) -> np.ndarray:
+    """Draw what is missing in a square of a slice, (size, size): lesions as they are filled, or blobs."""
+    hole = np.zeros((size, size), bool)
+    if rng.random() < PATIENT:
+        lesions = moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
+        voxels = np.round(np.concatenate(lesions) - np.asarray(corner)).astype(int)
+        inside = (voxels[:, 2] == 0) & ((voxels[:, :2] >= 0) & (voxels[:, :2] < size)).all(1)
+        hole[tuple(voxels[inside, :2].T)] = True
+        hole = to_fill(hole)
+    if not hole.any():
+        for _ in range(rng.integers(1, 4)):
+            hole |= draw_blob(rng, size)
+    return hole.astype(np.float32)
+
+
+def draw_blob(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw a blob of a radius of some 3 to 25 voxels near the middle of a square, (size, size) bool."""
+    x, y = np.mgrid[:size, :size] - (size / 2 + rng.normal(0, min(size, 128) / 6, 2))[:, None, None]
+    angle, radius = np.arctan2(y, x), 3 * np.exp(rng.uniform(0, np.log(8)))
+    waves = [rng.normal(0, 0.25 / k) * np.cos(k * angle + rng.uniform(0, 2 * np.pi)) for k in (1, 2, 3, 4)]
+    return np.hypot(x, y) < radius * (1 + np.sum(waves, 0))

@@ -1,0 +1,205 @@
+"""The diffusion model: samplers as those of diffusers, training, export, and slices where they belong."""
+
+import numpy as np
+import pytest
+from helpers import TOY
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("diffusers")
+
+from bids_inpaint import diffusion, inference, models, slices  # noqa: E402
+from bids_inpaint.intensity import Scale  # noqa: E402
+from bids_inpaint.training.config import Config  # noqa: E402
+from bids_inpaint.training.data import Lesions, cache_subject  # noqa: E402
+from bids_inpaint.training.diffusion import Diffusion, bound  # noqa: E402
+from bids_inpaint.training.export import export, load_average  # noqa: E402
+from bids_inpaint.training.fit import fit  # noqa: E402
+from bids_inpaint.training.networks import build  # noqa: E402
+from bids_inpaint.training.slices import draw_hole  # noqa: E402
+
+TOY_DDPM = (
+    TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ddpm"')
+    .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false", "channels = [4, 8]\n"
+             "attention = [false, true]\nlayers = 1\ngroups = 2\nsub_images = {sub_images}")
+    .replace("freeze_normalisation = 3\n", "")
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def truth():
+    return np.random.default_rng(0).uniform(0, 1, (2, 1, 8, 8)).astype(np.float32)
+
+
+@pytest.fixture
+def predict(truth):
+    """A network that is a little wrong about the noise."""
+    left = diffusion.signal()
+
+    def predict(x, step):
+        noise = (x - np.sqrt(left[step]) * truth) / np.sqrt(1 - left[step])
+        return (0.97 * noise + 0.02 * np.tanh(x)).astype(np.float32), np.tanh(x).astype(np.float32)
+
+    return predict
+
+
+def test_samplers_are_those_of_diffusers(predict, truth, monkeypatch):
+    from diffusers import DDIMScheduler, DDPMScheduler
+    from diffusers.schedulers import scheduling_ddpm
+
+    noise = np.random.default_rng(1).standard_normal(truth.shape).astype(np.float32)
+    common = {"beta_start": 1e-4, "beta_end": 0.02, "clip_sample_range": 1.0}
+    ddim = DDIMScheduler(1000, **common)
+    x = torch.from_numpy(noise)
+    ddim.set_timesteps(1000)
+    for t in ddim.timesteps:
+        eps = torch.from_numpy(predict(x.numpy(), int(t))[0])
+        x = ddim.step(eps, int(t), x, use_clipped_model_output=True).prev_sample
+    ours = diffusion.sample(predict, noise, "ddim", 1000, limits=(-1, 1))
+    assert np.abs(ours - x.numpy()).max() < 1e-4
+
+    monkeypatch.setattr(scheduling_ddpm, "randn_tensor", lambda shape, **_: torch.from_numpy(drawn.pop()))
+    ddpm = DDPMScheduler(1000, **common, variance_type="learned_range")
+    rng = np.random.default_rng(2)
+    drawn = [rng.standard_normal(truth.shape, np.float32) for _ in range(999)][::-1]
+    x = torch.from_numpy(noise)
+    for t in range(999, -1, -1):
+        answer = torch.from_numpy(np.concatenate(predict(x.numpy(), t), 1))
+        x = ddpm.step(answer, t, x).prev_sample
+    ours = diffusion.sample(predict, noise, "ddpm", 1000, np.random.default_rng(2), limits=(-1, 1))
+    assert np.abs(ours - x.numpy()).max() < 1e-3
+
+
+@pytest.mark.parametrize("sampler", diffusion.SAMPLERS)
+def test_the_truth_is_sampled_if_the_network_knows_it(truth, sampler):
+    left = diffusion.signal()
+
+    def knows(x, step):
+        return (x - np.sqrt(left[step]) * truth) / np.sqrt(1 - left[step]), -np.ones_like(x)
+
+    noise = np.random.default_rng(1).standard_normal(truth.shape).astype(np.float32)
+    assert np.abs(diffusion.sample(knows, noise, sampler, 10) - truth).max() < 1e-3
+
+
+def test_more_steps_of_heun_are_nearer_to_many(predict, truth):
+    noise = np.random.default_rng(1).standard_normal(truth.shape).astype(np.float32)
+    best = diffusion.sample(predict, noise, "heun", 500)
+    errors = [np.abs(diffusion.sample(predict, noise, "heun", n) - best).max() for n in (10, 40, 160)]
+    assert errors[0] > 2 * errors[1] > 4 * errors[2]
+
+
+def test_bound_is_least_where_the_variance_is_the_true_one():
+    """With the right noise the smaller variance costs nothing, and a larger one something."""
+    left = torch.from_numpy(diffusion.signal()).float()
+    now, before = left[2].view(1, 1, 1, 1), left[1].view(1, 1, 1, 1)
+    image, noise = torch.rand(1, 1, 8, 8), torch.randn(1, 1, 8, 8)
+    noisy = now.sqrt() * image + (1 - now).sqrt() * noise
+    costs = [bound(image, noisy, noise, torch.full_like(image, s), now, before).mean() for s in (-1.0, 1.0)]
+    assert abs(costs[0]) < 1e-3 < 0.01 < costs[1]
+    # at the first step it is the likelihood of one of 256 values, about 0 bits if it is met within the noise
+    now, before = left[0].view(1, 1, 1, 1), torch.ones(1, 1, 1, 1)
+    noisy = now.sqrt() * image + (1 - now).sqrt() * noise
+    wrong = noise + 5
+    right, off = (bound(image, noisy, n, torch.zeros_like(image), now, before).mean() for n in (noise, wrong))
+    assert 0 < right < 5
+    assert off > right + 5
+
+
+def test_the_papers_network_has_its_parameters():
+    with torch.device("meta"):
+        network = build(Config.load("paper-ddpm"))
+    assert sum(p.numel() for p in network.parameters()) == 113_672_066
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    from bids_inpaint.space import WORKING_GRID
+
+    folder = tmp_path_factory.mktemp("cache")
+    image = np.zeros(WORKING_GRID.shape, np.float32)
+    image[30:150, 30:190, 30:150] = 700
+    image[30:60, 30:190, 30:150] = 450
+    prior = {"WM": (image > 600).astype(np.float32), "GM": ((image > 100) & (image < 600)).astype(np.float32)}
+    for name in ("toy_sub-01", "toy_sub-02"):
+        cache_subject(folder / name, image, image > 0, prior)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["true", "false"], ids=["sub-images", "whole"])
+def trained(request, cache, shapes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ddpm")
+    (folder / "toy.toml").write_text(TOY_DDPM.format(steps=4, blind="false", sub_images=request.param))
+    config = Config.load(folder / "toy.toml")
+    checkpoint = fit(config, Diffusion(config, cache, shapes), folder / "run", threads=1, workers=0)
+    export(config, checkpoint, folder / "toy.onnx", None, 0.1)
+    return config, checkpoint, models.find(str(folder / "toy.onnx"))
+
+
+def test_export_computes_what_was_trained_at_any_size(trained):
+    config, checkpoint, model = trained
+    network = load_average(config, checkpoint)
+    session = inference.open_session(model, inference.Runtime("cpu"))
+    for count, height, width in ((1, 16, 24), (3, 40, 8)):
+        x = torch.rand(count, 3, height, width)
+        (ours,) = session.run(None, {"image": x.numpy(), "step": np.array([7])})
+        with torch.no_grad():
+            theirs = network(x, torch.tensor([7])).numpy()
+        # weights are stored in half precision
+        assert np.abs(ours - theirs).max() < 5e-3
+
+
+def test_only_the_hole_is_filled_from_the_seed_alone(trained):
+    _, _, model = trained
+    rng = np.random.default_rng(0)
+    image = np.zeros((60, 70, 20), np.float32)
+    image[10:50, 10:60, 2:18] = rng.uniform(200, 300, (40, 50, 16))
+    lesion = np.zeros(image.shape, bool)
+    lesion[20:24, 30:35, 8:11] = True
+
+    def fill(seed: int, **more) -> np.ndarray:
+        runtime = inference.Runtime("cpu", 1, seed, **more)
+        return inference.inpaint(model, image, image > 0, Scale(300.0), lesion, runtime)
+
+    one = fill(0, steps=3)
+    changed = one != image
+    assert changed.any()
+    assert not changed[~inference.to_fill(lesion)].any()
+    assert one.tobytes() == fill(0, steps=3).tobytes()
+    assert (one != fill(1, steps=3)).any()
+    assert (fill(0, sampler="heun", steps=3) != fill(0, sampler="ddpm", steps=3)).any()
+
+
+def test_slices_go_where_they_came_from(trained, monkeypatch):
+    """A sampler that returns what the network sees of the surroundings fills each voxel from its place."""
+    _, _, model = trained
+    image = np.random.default_rng(0).uniform(100, 300, (61, 70, 9)).astype(np.float32)
+    limit = slices.upper_limit(image)
+    shown = {}
+
+    class Session:
+        def run(self, _, given):
+            shown["image"] = given["image"][:, 1:2]
+            return [np.zeros((1, 2, *given["image"].shape[2:]), np.float32)]
+
+    def sample(predict, noise, *_):
+        predict(noise, 0)
+        return np.roll(shown["image"], (1, 2), (2, 3))
+
+    monkeypatch.setattr(slices, "open_session", lambda *_: Session())
+    monkeypatch.setattr(diffusion, "sample", sample)
+    monkeypatch.setattr(slices, "ACROSS", 1e-3)
+    hole = np.zeros(image.shape, bool)
+    hole[40, 50, 4] = hole[3, 68, 7] = True
+    filled = slices.fill(model, image, hole, inference.Runtime("cpu"))
+    assert filled[40, 50, 4] == pytest.approx(min(image[39, 48, 4], limit))
+    assert filled[3, 68, 7] == pytest.approx(min(image[2, 66, 7], limit))
+
+
+def test_holes_lie_where_lesions_do(shapes):
+    stored = Lesions.load(shapes)
+    rng = np.random.default_rng(0)
+    holes = [draw_hole(rng, stored, (56, 70, 85), 32) for _ in range(60)]
+    assert all(hole.any() for hole in holes)
+    assert np.mean([hole.mean() for hole in holes]) < 0.5
+    # lesions of this slice are at 60-70 and 80-90: in the middle of the square
+    lesions = [h for h in holes if 80 < h.sum() < 250]
+    assert lesions
