@@ -76,13 +76,29 @@ def parser() -> argparse.ArgumentParser:
     )
 
     g = p.add_argument_group("Inpainting")
-    g.add_argument("--model", default=DEFAULT_MODEL, help="network by name, or path of an exported ONNX file")
+    g.add_argument(
+        "--model",
+        default=DEFAULT_MODEL,
+        help="network by name, or path of an exported ONNX file; one that isn't blind fills the lesions of "
+        "--lesion-masks, or those that the default network finds",
+    )
     g.add_argument(
         "--second-pass",
         metavar="MODEL",
         default=SECOND_PASS,
         help="non-blind network that fills again what a blind one found (the result is the mean of both "
         "fillings), or 'none'",
+    )
+    g.add_argument(
+        "--sampler",
+        choices=["ddim", "heun", "ddpm"],
+        help="how a diffusion model draws (default: the network's own)",
+    )
+    g.add_argument(
+        "--sampling-steps",
+        type=int,
+        metavar="N",
+        help="steps of the sampler, 1 to 1000 (default: the network's own)",
     )
     g.add_argument(
         "--fill",

@@ -275,6 +275,7 @@ def fill_again(
     scale: Scale,
     runtime: Runtime | None = None,
     priors: Sequence[Array] | None = None,
+    alone: bool = False,
 ) -> Array:
     """Second pass: the lesions that a blind network found are filled by a non-blind one, too.
 
@@ -291,6 +292,8 @@ def fill_again(
         What it found.
     mask, scale, runtime, priors
         Of :func:`inpaint`.
+    alone : bool
+        Whether the second filling is the result instead.
 
     Returns
     -------
@@ -299,4 +302,4 @@ def fill_again(
     if not lesions.any():
         return inpainted
     again = inpaint(model, inpainted, mask, scale, lesions, runtime, priors)
-    return (inpainted + again) / 2
+    return again if alone else (inpainted + again) / 2

@@ -35,17 +35,17 @@ def run_participants(settings: Settings) -> int:
         If nothing can be run.
     """
     _set_up_logging(settings.verbose)
-    model = models.find(settings.model)
+    model, second, second_alone = _engines(settings)
+    draws = "ddpm" in (model.engine, second.engine if second else "")
+    if (settings.sampler or settings.sampling_steps) and not draws:
+        raise InputError("--sampler and --sampling-steps are for diffusion models alone: leave them out.")
     plugin, plugin_args = _plugin(settings)
     _ = settings.spm  # missing SPM is told before anything is done
     _check_device(settings)
     if not settings.skip_bids_validation:
         _validate(settings)
     found = bids.collect(settings)
-    if not model.blind and settings.lesion_masks is None:
-        raise InputError(f"Network {model.name} isn't blind: give it masks with --lesion-masks.")
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
-    second = _second_pass(settings) if model.blind else None
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -67,6 +67,7 @@ def run_participants(settings: Settings) -> int:
         run_uuid=run_uuid,
         reference=reference,
         second=second,
+        second_alone=second_alone,
     )
     dataset.describe(settings)
     first = workflow.get_node(image_wf_name(found[0]))
@@ -118,15 +119,24 @@ def _nipype_level(verbose: int) -> int:
     return {0: logging.CRITICAL, 1: logging.INFO}.get(verbose, logging.DEBUG)
 
 
-def _second_pass(settings: Settings) -> models.Model | None:
+def _engines(settings: Settings) -> tuple[models.Model, models.Model | None, bool]:
+    """The network, that of the second pass, and whether the second one's filling is the result.
+
+    One that needs masks, and is given none, fills what the default network finds.
+    """
+    model = models.find(settings.model)
+    if not model.blind:
+        if settings.lesion_masks:
+            return model, None, False
+        return models.find(models.DEFAULT), model, True
     if settings.second_pass == "none":
-        return None
-    model = models.find(settings.second_pass)
-    if model.blind:
+        return model, None, False
+    second = models.find(settings.second_pass)
+    if second.blind:
         raise InputError(
-            f"Network {model.name} of --second-pass is blind: name one that fills masks, or none."
+            f"Network {second.name} of --second-pass is blind: name one that fills masks, or none."
         )
-    return model
+    return model, second, False
 
 
 def _check_device(settings: Settings) -> None:

@@ -49,6 +49,8 @@ class Settings:
     device: str = "auto"
     model: str = models.DEFAULT
     second_pass: str = models.REFERENCE
+    sampler: str | None = None
+    sampling_steps: int | None = None
     fill: str = "lesions"
     lesion_threshold: float | None = None
     lesion_min_volume: float = 10.0
@@ -103,6 +105,8 @@ class Settings:
             )
         if self.lesion_min_volume < 0:
             raise InputError("--lesion-min-volume is a volume in mm³ and can't be negative.")
+        if self.sampling_steps is not None and not 1 <= self.sampling_steps <= 1000:
+            raise InputError(f"--sampling-steps {self.sampling_steps} is out of range: 1 to 1000.")
         for name in ("nprocs", "omp_nthreads", "mem_gb"):
             value = getattr(self, name)
             if value is not None and value <= 0:

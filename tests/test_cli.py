@@ -59,6 +59,8 @@ def test_torch_is_for_training_alone():
         (["--participant-label", "sub-09"], "Participant 09 is not in"),
         (["--model", "nothing"], "Model nothing is neither shipped nor a file"),
         (["--second-pass", "blind-unet"], "blind-unet of --second-pass is blind"),
+        (["--sampler", "ddim"], "are for diffusion models alone"),
+        (["--sampling-steps", "0"], "--sampling-steps 0 is out of range"),
         (["--use-plugin", "/nonexistent.yml"], "Plugin file /nonexistent.yml can't be used"),
         (["--lesion-threshold", "3"], "--lesion-threshold 3.0 is out of range"),
         (["--lesion-masks", "/nonexistent"], "--lesion-masks /nonexistent is not a folder"),
@@ -113,6 +115,14 @@ def test_boilerplate_only(dataset, capsys):
     assert all(f"{{{key.strip('@.,;')}," in bibliography for key in cited)
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
     assert not list(out.glob("sub-*"))
+
+
+def test_a_network_that_needs_masks_fills_what_the_default_one_finds(dataset):
+    assert run(dataset, "--boilerplate-only", "--model", "unet") == 0
+    text = (dataset.parent / "out" / "logs" / "CITATION.md").read_text()
+    assert "blind, without masks) with the network 'blind-unet'" in text
+    assert "the non-blind network 'unet'" in text
+    assert "the mean of both" not in text
 
 
 def test_without_a_home(monkeypatch, tmp_path):

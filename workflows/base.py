@@ -26,6 +26,7 @@ def init_participants_wf(
     run_uuid: str,
     reference: Model | None = None,
     second: Model | None = None,
+    second_alone: bool = False,
 ) -> pe.Workflow:
     """Build the graph of a run.
 
@@ -42,6 +43,8 @@ def init_participants_wf(
         Fills the lesions of given masks, beside what a blind network does.
     second : Model, optional
         Fills again what a blind network found.
+    second_alone : bool
+        Whether its filling is the result, not the mean of both.
 
     Returns
     -------
@@ -57,6 +60,7 @@ def init_participants_wf(
             template=template,
             reference=reference,
             second=second,
+            second_alone=second_alone,
         )
         crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
         for node in workflow._get_all_nodes():
@@ -83,6 +87,7 @@ def init_image_wf(
     template: TemplateFiles,
     reference: Model | None = None,
     second: Model | None = None,
+    second_alone: bool = False,
 ) -> pe.Workflow:
     """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
     threads = settings.threads
@@ -102,6 +107,11 @@ def init_image_wf(
         sloppy=settings.sloppy,
     )
     preprocess.inputs.inputnode.t1w = image.path
+    drawn: dict = {
+        "random_seed": settings.random_seed,
+        "sampler": settings.sampler,
+        "sampling_steps": settings.sampling_steps,
+    }
     inpaint = init_inpaint_wf(
         model=model,
         template=template,
@@ -113,6 +123,8 @@ def init_image_wf(
         min_volume=settings.lesion_min_volume,
         confine=model.blind and settings.fill == "lesions",
         second=second,
+        second_alone=second_alone,
+        **drawn,
     )
     outputs = init_outputs_wf(
         image=image,
@@ -124,6 +136,7 @@ def init_image_wf(
             "threshold": threshold,
             "min_volume": settings.lesion_min_volume,
             "given": given is not None,
+            "second_alone": second_alone,
         },
         output_dir=settings.output_dir,
         products=products,
@@ -198,6 +211,7 @@ def init_image_wf(
             device=settings.device,
             omp_nthreads=threads,
             reference=True,
+            **drawn,
             name="reference_wf",
         )
         fill.inputs.inputnode.t1w = image.path

@@ -9,6 +9,12 @@ from bids_inpaint.interfaces.inpaint import Inpaint, LesionMask
 from bids_inpaint.models import Model
 from bids_inpaint.template import TemplateFiles
 
+#: What kind of network an engine is, for the methods text.
+ENGINES = {
+    "unet": "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]",
+    "ddpm": "a denoising diffusion model that draws axial slices [@durrer2023]",
+}
+
 
 def init_inpaint_wf(
     *,
@@ -23,6 +29,10 @@ def init_inpaint_wf(
     min_volume: float = 10.0,
     confine: bool = False,
     second: Model | None = None,
+    second_alone: bool = False,
+    random_seed: int = 0,
+    sampler: str | None = None,
+    sampling_steps: int | None = None,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -47,6 +57,10 @@ def init_inpaint_wf(
         Whether what a blind network changed away from them is undone.
     second : Model, optional
         Non-blind network that fills them again.
+    second_alone : bool
+        Whether its filling is the result, not the mean of both.
+    random_seed, sampler, sampling_steps
+        Of a network that draws what it fills; None for the network's own.
 
     Inputs
     ------
@@ -71,8 +85,7 @@ def init_inpaint_wf(
         else f"Lesions were removed ({'blind, without masks' if model.blind else 'those of given masks'})"
     )
     workflow.__desc__ = (
-        f"{what} with the network '{model.name}', "
-        "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]"
+        f"{what} with the network '{model.name}', {ENGINES[model.engine]}"
         f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime."
     )
     if second or confine:
@@ -82,8 +95,9 @@ def init_inpaint_wf(
         )
     if second:
         workflow.__desc__ += (
-            f" In a second pass, the non-blind network '{second.name}' (SHA-256 {second.sha256[:12]}…) "
-            "filled these lesions in the output of the first, and the mean of both fillings was taken."
+            f" In a second pass, the non-blind network '{second.name}', {ENGINES[second.engine]} (SHA-256 "
+            f"{second.sha256[:12]}…), filled these lesions in the output of the first"
+            f"{'' if second_alone else ', and the mean of both fillings was taken'}."
         )
     if confine:
         workflow.__desc__ += (
@@ -99,7 +113,12 @@ def init_inpaint_wf(
         ),
         name="outputnode",
     )
-    more: dict = {} if second is None else {"second_model": second.identifier, "second_sha256": second.sha256}
+    more: dict = {"random_seed": random_seed}
+    if second:
+        more |= {"second_model": second.identifier, "second_sha256": second.sha256}
+        more |= {"second_alone": second_alone}
+    more |= {"sampler": sampler} if sampler else {}
+    more |= {"sampling_steps": sampling_steps} if sampling_steps else {}
     if second or confine:
         more |= {"threshold": threshold, "min_volume": min_volume, "confine": confine}
     inpaint = pe.Node(

@@ -187,6 +187,7 @@ def _metadata(
     network = {"Model": model.name, "ModelSHA256": model.sha256}
     if second:
         network |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}
+        network |= {"SecondPassFill": "alone" if options["second_alone"] else "mean of both"}
     of_inpainted = [tissue_key("inpainted", t) for t in _TISSUES] if products.segmented else []
     for key in ("native_inpainted", "inpainted", *of_inpainted, *(f"native_{k}" for k in of_inpainted)):
         out[key] |= network
@@ -231,8 +232,8 @@ def init_outputs_wf(
         Name and image of the standard space.
     model : Model
     options : dict
-        ``fill``, ``threshold`` and ``min_volume`` of the run, and whether its lesions were ``given``, for the
-        sidecars.
+        ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given`` and whether
+        the second pass fills alone (``second_alone``), for the sidecars.
     output_dir : Path
     products : Products, optional
     reference : Model, optional

@@ -30,6 +30,10 @@ class InpaintInputSpec(InputSpec):
     confine = traits.Bool(False, usedefault=True, desc="undo changes away from these lesions")
     second_model = traits.Str(desc="non-blind network that fills these lesions again")
     second_sha256 = traits.Str(desc="as model_sha256")
+    second_alone = traits.Bool(False, usedefault=True, desc="its filling is the result, not the mean of both")
+    random_seed = traits.Int(0, usedefault=True, desc="of a network that draws what it fills")
+    sampler = traits.Str(desc="of such a network")
+    sampling_steps = traits.Int(desc="of the sampler")
     device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
@@ -60,7 +64,13 @@ class Inpaint(FileInterface):
         masked = read(self.inputs.lesion_mask) > 0 if isdefined(self.inputs.lesion_mask) else None
         priors = [read(path) for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
-        where = inference.Runtime(self.inputs.device, self.inputs.num_threads)
+        where = inference.Runtime(
+            self.inputs.device,
+            self.inputs.num_threads,
+            self.inputs.random_seed,
+            self.inputs.sampler or None,
+            self.inputs.sampling_steps or None,
+        )
         out = inference.inpaint(model, data, mask, scale, masked, where, priors)
 
         def found() -> np.ndarray:
@@ -69,7 +79,8 @@ class Inpaint(FileInterface):
 
         if isdefined(self.inputs.second_model):
             second = models.find(self.inputs.second_model)
-            out = inference.fill_again(second, out, found(), mask, scale, where, priors)
+            alone = self.inputs.second_alone
+            out = inference.fill_again(second, out, found(), mask, scale, where, priors, alone)
 
         def save(name: str, inside: np.ndarray) -> str:
             volume = np.zeros(whole_grid.shape, np.float32)
