@@ -1,6 +1,11 @@
-"""Filling a volume slice by slice (pure arrays): the diffusion model of Durrer et al. 2023."""
+"""Filling a volume slice by slice (pure arrays).
+
+With the diffusion model of Durrer et al. 2023 or the generator of Armanious et al. 2019 (ip-MedGAN).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -51,31 +56,69 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
     known = np.where(wanted, 0, image).astype(np.float32)
     limit = upper_limit(known)
     known = np.minimum(known / limit, 1)
-    sampling = model.card["sampling"]
-    sampler, steps = runtime.sampler or sampling["sampler"], runtime.steps or int(sampling["steps"])
     session = open_session(model, runtime)
-    # what all slices begin from is the same, so that neighbours become alike
-    start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
+    if model.engine == "ddpm":
+        sampling = model.card["sampling"]
+        sampler = runtime.sampler or str(sampling["sampler"])
+        steps = runtime.steps or int(sampling["steps"])
+        # what all slices begin from is the same, so that neighbours become alike
+        start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
     filled = known.copy()
     for z in np.flatnonzero(wanted.any((0, 1))):
-        hole = wanted[:, :, z]
-        box = bounding_box(hole, MARGIN)
-        parts = [_padded(v[box], model.multiple) for v in (start, known[:, :, z], hole.astype(np.float32))]
-        noise, seen, where = (part[None, None] for part in parts)
+        window = _Window.around(wanted[:, :, z], model)
+        seen, hole = (window.cut(v[:, :, z])[None, None] for v in (known, wanted))
+        given = np.concatenate([seen, hole], 1)
+        if model.engine == "ddpm":
 
-        def predict(x: Array, step: int, seen=seen, where=where) -> tuple[Array, Array]:
-            given = {"image": np.concatenate([x, seen, where], 1), "step": np.array([step], np.int64)}
-            noise, share = np.split(session.run(None, given)[0], 2, axis=1)
-            return noise, share
+            def predict(x: Array, step: int, given=given) -> tuple[Array, Array]:
+                x = np.concatenate([x, given], 1)
+                answer = session.run(None, {"image": x, "step": np.array([step], np.int64)})[0]
+                return answer[:, :1], answer[:, 1:]
 
-        rng = np.random.default_rng([runtime.seed, int(z)])
-        drawn = diffusion.sample(predict, noise, sampler, steps, rng)[0, 0]
-        inside = hole[box]
-        filled[box][..., z][inside] = drawn[tuple(slice(n) for n in inside.shape)][inside]
+            rng = np.random.default_rng([runtime.seed, int(z)])
+            drawn = diffusion.sample(predict, window.cut(start)[None, None], sampler, steps, rng)
+        else:
+            drawn = session.run(None, {"image": given})[0]
+        window.paste(drawn[0, 0], filled[:, :, z], wanted[:, :, z])
     smooth = ndimage.gaussian_filter1d(filled, ACROSS, axis=2, mode="nearest")
     return np.where(wanted, smooth * limit, image).astype(np.float32)
 
 
-def _padded(plane: Array, multiple: int) -> Array:
-    """Pad with zeros at the end of both axes."""
-    return np.pad(plane, [(0, -n % multiple) for n in plane.shape]).astype(np.float32)
+@dataclass(frozen=True)
+class _Window:
+    """What a network sees of a slice; it may reach beyond it, where all is 0."""
+
+    corner: tuple[int, int]
+    size: tuple[int, int]
+
+    @classmethod
+    def around(cls, hole: Array, model: Model) -> _Window:
+        """As wide as the squares of the training, and `MARGIN` around the hole."""
+        corner, size = [], []
+        for part in bounding_box(hole):
+            wide = max(part.stop - part.start + 2 * MARGIN, int(model.card["edge"]))
+            size.append(wide + -wide % model.multiple)
+            corner.append((part.start + part.stop - size[-1]) // 2)
+        return cls((corner[0], corner[1]), (size[0], size[1]))
+
+    def _inside(self, shape: tuple[int, ...]) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Where slice and window overlap, in the one and in the other."""
+        bounds = [
+            (max(c, 0), min(c + n, m), c) for c, n, m in zip(self.corner, self.size, shape, strict=True)
+        ]
+        return (
+            tuple(slice(a, b) for a, b, _ in bounds),
+            tuple(slice(a - c, b - c) for a, b, c in bounds),
+        )
+
+    def cut(self, plane: Array) -> Array:
+        """What the window shows of a slice."""
+        out = np.zeros(self.size, np.float32)
+        there, here = self._inside(plane.shape)
+        out[here] = plane[there]
+        return out
+
+    def paste(self, window: Array, plane: Array, where: Array) -> None:
+        """Put what a window shows into a slice, where it is wanted."""
+        there, here = self._inside(plane.shape)
+        np.copyto(plane[there], window[here], where=where[there])

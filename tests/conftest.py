@@ -67,3 +67,19 @@ def shapes(tmp_path_factory) -> Path:
         affine=WORKING_GRID.matrix,
     )  # fmt: skip
     return folder
+
+
+@pytest.fixture(scope="session")
+def cache(tmp_path_factory) -> Path:
+    """Two prepared subjects whose brain is a box of white matter, with grey matter on the left."""
+    from bids_inpaint.training.data import cache_subject
+
+    folder = tmp_path_factory.mktemp("cache")
+    rng = np.random.default_rng(0)
+    image = np.zeros(WORKING_GRID.shape, np.float32)
+    image[30:150, 30:190, 30:150] = 700 + 10 * rng.standard_normal((120, 160, 120))
+    image[30:40, 30:190, 30:150] = 450
+    prior = {"WM": (image > 600).astype(np.float32), "GM": ((image > 100) & (image < 600)).astype(np.float32)}
+    for name in ("toy_sub-01", "toy_sub-02"):
+        cache_subject(folder / name, image, image > 0, prior)
+    return folder

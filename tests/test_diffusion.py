@@ -10,7 +10,7 @@ pytest.importorskip("diffusers")
 from bids_inpaint import diffusion, inference, models, slices  # noqa: E402
 from bids_inpaint.intensity import Scale  # noqa: E402
 from bids_inpaint.training.config import Config  # noqa: E402
-from bids_inpaint.training.data import Lesions, cache_subject  # noqa: E402
+from bids_inpaint.training.data import Lesions  # noqa: E402
 from bids_inpaint.training.diffusion import Diffusion, bound  # noqa: E402
 from bids_inpaint.training.export import export, load_average  # noqa: E402
 from bids_inpaint.training.fit import fit  # noqa: E402
@@ -108,20 +108,6 @@ def test_the_papers_network_has_its_parameters():
     with torch.device("meta"):
         network = build(Config.load("paper-ddpm"))
     assert sum(p.numel() for p in network.parameters()) == 113_672_066
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    from bids_inpaint.space import WORKING_GRID
-
-    folder = tmp_path_factory.mktemp("cache")
-    image = np.zeros(WORKING_GRID.shape, np.float32)
-    image[30:150, 30:190, 30:150] = 700
-    image[30:60, 30:190, 30:150] = 450
-    prior = {"WM": (image > 600).astype(np.float32), "GM": ((image > 100) & (image < 600)).astype(np.float32)}
-    for name in ("toy_sub-01", "toy_sub-02"):
-        cache_subject(folder / name, image, image > 0, prior)
-    return folder
 
 
 @pytest.fixture(scope="module", params=["true", "false"], ids=["sub-images", "whole"])

@@ -13,7 +13,7 @@ from bids_inpaint.intensity import Scale  # noqa: E402
 from bids_inpaint.space import WORKING_GRID  # noqa: E402
 from bids_inpaint.training import networks, synthesis  # noqa: E402
 from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
-from bids_inpaint.training.data import Lesions, cache_subject, subjects  # noqa: E402
+from bids_inpaint.training.data import Lesions, subjects  # noqa: E402
 from bids_inpaint.training.export import load_average  # noqa: E402
 from bids_inpaint.training.fit import fit, load_exported  # noqa: E402
 from bids_inpaint.training.inpainting import (  # noqa: E402
@@ -24,19 +24,6 @@ from bids_inpaint.training.inpainting import (  # noqa: E402
     given_mask,
     make_sample,
 )
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("cache")
-    rng = np.random.default_rng(0)
-    image = np.zeros(WORKING_GRID.shape, np.float32)
-    image[30:150, 30:190, 30:150] = 700 + 10 * rng.standard_normal((120, 160, 120))
-    image[30:40, 30:190, 30:150] = 450
-    prior = {"WM": (image > 600).astype(np.float32), "GM": ((image > 100) & (image < 600)).astype(np.float32)}
-    for name in ("toy_sub-01", "toy_sub-02"):
-        cache_subject(folder / name, image, image > 0, prior)
-    return folder
 
 
 def config(folder: Path, steps=4, blind="true") -> Config:

@@ -13,6 +13,7 @@ from bids_inpaint.template import TemplateFiles
 ENGINES = {
     "unet": "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]",
     "ddpm": "a denoising diffusion model that draws axial slices [@durrer2023]",
+    "ip-medgan": "an adversarially trained cascade of U-blocks that fills axial slices [@ipmedgan]",
 }
 
 

@@ -19,6 +19,7 @@ _MARK = "bids_inpaint"
 INTENSITIES = {
     ("inpaint", "unet"): ("wm", "mean"),
     ("inpaint", "ddpm"): ("range",),
+    ("inpaint", "ip-medgan"): ("range",),
     ("brain", "unet"): ("percentiles",),
 }
 
@@ -44,8 +45,8 @@ class Model:
     task : {'inpaint', 'brain'}
     priors : bool
         Whether two more channels of its input are the white and grey matter of the template.
-    engine : {'unet', 'ddpm'}
-        How it fills: the volume at once, or slice by slice in many steps.
+    engine : {'unet', 'ddpm', 'ip-medgan'}
+        How it fills: the volume at once, slice by slice in many steps, or slice by slice in one.
     """
 
     name: str
@@ -154,6 +155,9 @@ def _check_graph(model: Model) -> None:
     if model.engine == "ddpm":
         fits = told == ([4, 1, 4], [3, 2])
         needed = "take 3 channels in two dimensions and a step, and give 2 channels"
+    elif model.engine == "ip-medgan":
+        fits = told == ([4, 4], [2, 1])
+        needed = "take 2 channels in two dimensions, and give 1 channel"
     else:
         fits = told == ([5, 5], [10 if model.priors else 8, 8])
         needed = "take and give one tensor of 8 channels in three dimensions"

@@ -112,6 +112,7 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.command in ("fit", "evaluate") and config.task == "inpaint" and not args.lesions:
         command.error(f"{args.command} of an inpainting network needs --lesions")
     if args.command == "fit":
+        from bids_inpaint.training.adversarial import Adversarial
         from bids_inpaint.training.diffusion import Diffusion
         from bids_inpaint.training.extraction import BrainExtraction
         from bids_inpaint.training.fit import Task, fit
@@ -122,6 +123,8 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             task = BrainExtraction(config, args.cache)
         elif config.engine == "ddpm":
             task = Diffusion(config, args.cache, args.lesions)
+        elif config.engine == "ip-medgan":
+            task = Adversarial(config, args.cache, args.lesions, args.device)
         else:
             task = Inpainting(config, args.cache, args.lesions)
         print(fit(config, task, args.run, args.device, args.threads, args.workers))

@@ -88,6 +88,33 @@ class Fit:
 
 
 @dataclass(frozen=True)
+class Losses:
+    """The losses of adversarial training; the weights are the paper's (Armanious 2019, section 3).
+
+    Attributes
+    ----------
+    all, local, style, perceptual, pixels : float
+        Weights of what the discriminators of the slice and of the square around the hole say, of the style
+        and perceptual losses, and of the mean absolute error in the hole, which the paper has not.
+    filters : int
+        Of the first layer of the discriminators.
+    squares : float
+        Share of the holes that are the paper's squares; the others are lesions and blobs.
+    vgg19 : str
+        File with the weights of VGG-19 in torchvision's names; fixed random ones without it.
+    """
+
+    all: float = 0.8
+    local: float = 0.2
+    style: float = 1e-4
+    perceptual: float = 1e-4
+    pixels: float = 0.0
+    filters: int = 64
+    squares: float = 1.0
+    vgg19: str = ""
+
+
+@dataclass(frozen=True)
 class Config:
     """Everything that defines a run, but for the data folder and the device.
 
@@ -96,14 +123,16 @@ class Config:
     name : str
     seed : int
     network : dict
-        Arguments of :class:`bids_inpaint.training.networks.UNet` or
-        :class:`bids_inpaint.training.diffusion.Denoiser`.
+        Arguments of :class:`bids_inpaint.training.networks.UNet`,
+        :class:`bids_inpaint.training.diffusion.Denoiser` or
+        :class:`bids_inpaint.training.adversarial.CasNet`.
     data : Data
     fit : Fit
     synthesis : Synthesis
+    adversarial : Losses
     task : {'inpaint', 'brain'}
-    engine : {'unet', 'ddpm'}
-        How an inpainting network fills: the volume at once, or slice by slice in many steps.
+    engine : {'unet', 'ddpm', 'ip-medgan'}
+        How an inpainting network fills: the volume at once, slice by slice in many steps, or in one.
     blind : bool
         Whether an inpainting network finds the lesions itself.
     intensity : {'wm', 'mean', 'percentiles', 'range'}
@@ -116,6 +145,7 @@ class Config:
     data: Data
     fit: Fit
     synthesis: Synthesis
+    adversarial: Losses
     task: str = "inpaint"
     engine: str = "unet"
     blind: bool = True
@@ -145,6 +175,7 @@ class Config:
                 data=Data(**raw.pop("data")),
                 fit=Fit(**raw.pop("fit", {})),
                 synthesis=Synthesis(**raw.pop("synthesis", {})),
+                adversarial=Losses(**raw.pop("adversarial", {})),
                 **raw,
             )
         except (TypeError, KeyError) as error:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from bids_inpaint.diffusion import STEPS, signal
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions
-from bids_inpaint.training.fit import Sums, mixed_precision
+from bids_inpaint.training.fit import Sums, Task, mixed_precision
 from bids_inpaint.training.slices import Slices
 
 
@@ -68,7 +68,7 @@ class Denoiser(nn.Module):
         return functional.pixel_shuffle(self.unet(parts, step).sample, self.factor)
 
 
-class Diffusion:
+class Diffusion(Task):
     """What :func:`bids_inpaint.training.fit.fit` needs to train a diffusion model.
 
     Parameters

@@ -14,6 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from bids_inpaint import __version__
 from bids_inpaint.files import replacing
+from bids_inpaint.training.adversarial import CasNet
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.diffusion import Denoiser
 from bids_inpaint.training.fold import fold
@@ -27,7 +28,11 @@ LICENCES = {
     },
     "brain": {"head_labels": "Apache-2.0, SynthSeg (Billot et al. 2023)"},
 }
-ARCHITECTURES = {"unet": "UNet (Manjón 2020)", "ddpm": "diffusers.UNet2DModel (Durrer 2023)"}
+ARCHITECTURES = {
+    "unet": "UNet (Manjón 2020)",
+    "ddpm": "diffusers.UNet2DModel (Durrer 2023)",
+    "ip-medgan": "CasNet (Armanious 2019)",
+}
 #: How a diffusion model is sampled if nothing else is asked for.
 SAMPLING = {"sampler": "ddim", "steps": 25}
 INTENDED_USE = {
@@ -36,7 +41,7 @@ INTENDED_USE = {
 }
 
 
-def load_average(config: Config, checkpoint: Path) -> UNet | Denoiser:
+def load_average(config: Config, checkpoint: Path) -> UNet | Denoiser | CasNet:
     """The network of a checkpoint with its averaged weights, ready for inference."""
     network = build(config)
     average = AveragedModel(network, use_buffers=True)
@@ -66,7 +71,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         if isinstance(network, UNet):
             to_onnx(network, part)
         else:
-            denoiser_to_onnx(network, part)
+            of_slices_to_onnx(network, part)
         halve(part)
     card = {
         "software": "bids_inpaint",
@@ -79,6 +84,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "multiple": network.multiple,
         "priors": isinstance(network, UNet) and network.inputs > 8,
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
+        **({"edge": config.fit.patch} if config.engine != "unet" else {}),
         **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
         "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -116,20 +122,22 @@ def to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
     )
 
 
-def denoiser_to_onnx(network: Denoiser, path: Path) -> None:
-    """Export a network whose input is (N, 3, H, W) of any size and a step."""
+def of_slices_to_onnx(network: Denoiser | CasNet, path: Path) -> None:
+    """Export a network whose input is (N, C, H, W) of any size, and a step if it is a diffusion model."""
     axes = {0: "batch", 2: "height", 3: "width"}
     size = 4 * network.multiple
+    steps = isinstance(network, Denoiser)
+    image = torch.zeros(1, 3 if steps else 2, size, size)
     with warnings.catch_warnings():
         # the checks of sizes in diffusers are not part of what is computed
         warnings.simplefilter("ignore", torch.jit.TracerWarning)
         torch.onnx.export(
             network,
-            (torch.zeros(1, 3, size, size), torch.zeros(1, dtype=torch.int64)),
+            (image, torch.zeros(1, dtype=torch.int64)) if steps else (image,),
             str(path),
-            input_names=["image", "step"],
-            output_names=["noise"],
-            dynamic_axes={"image": axes, "noise": axes},
+            input_names=["image", "step"] if steps else ["image"],
+            output_names=["answer"],
+            dynamic_axes={"image": axes, "answer": axes},
             opset_version=17,
             dynamo=False,
         )

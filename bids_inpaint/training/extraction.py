@@ -10,13 +10,13 @@ from torch import Tensor
 from torch.nn import functional
 
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.fit import Samples, Sums, mixed_precision
+from bids_inpaint.training.fit import Samples, Sums, Task, mixed_precision
 from bids_inpaint.training.heads import Head, draw_head, make_head
 from bids_inpaint.training.inpainting import sub_volumes
 from bids_inpaint.training.networks import UNet
 
 
-class BrainExtraction:
+class BrainExtraction(Task):
     """What :func:`bids_inpaint.training.fit.fit` needs to train a brain extractor.
 
     Parameters

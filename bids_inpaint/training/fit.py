@@ -7,7 +7,7 @@ import itertools
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -47,16 +47,23 @@ class Samples(IterableDataset):
         raise NotImplementedError
 
 
-class Task(Protocol):
+class Task:
     """What a network learns."""
 
     def samples(self, first: int, device: str) -> Samples:
         """Endless samples from an index on."""
-        ...
+        raise NotImplementedError
 
     def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch, and what to log."""
-        ...
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run needs of the task itself."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
 
 
 def mixed_precision(device: str) -> torch.autocast:
@@ -111,6 +118,7 @@ def fit(
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
+        task.load_state_dict(state.get("task", {}))
         step = state["step"]
     log = _Log(run, step)
     batches = _batches(task, step, schedule.batch, device, workers)
@@ -135,6 +143,7 @@ def fit(
                 "network": network.state_dict(),
                 "average": average.state_dict(),
                 "optimiser": optimiser.state_dict(),
+                "task": task.state_dict(),
                 "step": step,
             }
             with replacing(checkpoint) as part:

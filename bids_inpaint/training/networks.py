@@ -17,6 +17,10 @@ def build(config: Config) -> nn.Module:
         from bids_inpaint.training.diffusion import Denoiser
 
         return Denoiser(**config.network)
+    if config.engine == "ip-medgan":
+        from bids_inpaint.training.adversarial import CasNet
+
+        return CasNet(**config.network)
     return UNet(**config.network)
 
 

@@ -1,0 +1,301 @@
+"""ip-MedGAN (Armanious et al. 2019): generator, discriminators and losses."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions
+from bids_inpaint.training.fit import Sums, Task
+from bids_inpaint.training.slices import Slices
+
+#: Edge of the paper's holes, and of what the local discriminator sees.
+HOLE = 64
+#: Convolutions of VGG-19 between its poolings.
+VGG = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
+
+
+class UBlock(nn.Module):
+    """Encoder and decoder of 4x4 convolutions with stride 2, with connections between them."""
+
+    def __init__(self, inputs: int, channels: list[int]):
+        super().__init__()
+        self.down = nn.ModuleList()
+        for i, (before, after) in enumerate(pairwise([inputs, *channels])):
+            layers: list[nn.Module] = [nn.Conv2d(before, after, 4, 2, 1), nn.LeakyReLU(0.2)]
+            if i:
+                layers.insert(1, nn.BatchNorm2d(after))
+            self.down.append(nn.Sequential(*layers))
+        self.up = nn.ModuleList()
+        before = channels[-1]
+        for after in channels[-2::-1]:
+            self.up.append(
+                nn.Sequential(nn.ConvTranspose2d(before, after, 4, 2, 1), nn.BatchNorm2d(after), nn.ReLU())
+            )
+            before = 2 * after
+        self.last = nn.ConvTranspose2d(before, 1, 4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, C, H, W) to (N, 1, H, W)."""
+        skips = []
+        for down in self.down:
+            x = down(x)
+            skips.append(x)
+        for up, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = torch.cat([up(x), skip], 1)
+        return self.last(x)
+
+
+class CasNet(nn.Module):
+    """A cascade of U-blocks, each of which mends what the one before it made (section 2.2).
+
+    Parameters
+    ----------
+    channels : list of int
+        Filters of each resolution.
+    blocks : int
+
+    Notes
+    -----
+    Input (N, 2, H, W): a slice with a hole of 0, and the hole; the paper's sees the slice alone. Output
+    (N, 1, H, W), 0-1. H and W are multiples of :attr:`multiple`.
+    """
+
+    def __init__(self, channels: list[int], blocks: int):
+        super().__init__()
+        self.multiple = 2 ** len(channels)
+        self.blocks = nn.ModuleList(UBlock(3 if i else 2, channels) for i in range(blocks))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The whole slice; what is outside the hole is not looked at."""
+        known, hole = x[:, :1], x[:, 1:]
+        first, *others = self.blocks
+        made = torch.sigmoid(first(x))
+        for block in others:
+            mended = known + hole * made
+            made = torch.sigmoid(torch.logit(made, 1e-4) + block(torch.cat([mended, known, hole], 1)))
+        return made
+
+
+class PatchDiscriminator(nn.Module):
+    """Tells real patches from made ones; with three halvings a patch is 70 voxels wide, with two 34."""
+
+    def __init__(self, inputs: int, filters: int, halvings: int):
+        super().__init__()
+        self.layers = nn.ModuleList()
+        channels = [inputs, *(filters * 2**i for i in range(halvings + 1))]
+        for i, (before, after) in enumerate(pairwise(channels)):
+            layers: list[nn.Module] = [
+                nn.Conv2d(before, after, 4, 2 if i < halvings else 1, 1),
+                nn.LeakyReLU(0.2),
+            ]
+            if i:
+                layers.insert(1, nn.BatchNorm2d(after))
+            self.layers.append(nn.Sequential(*layers))
+        self.layers.append(nn.Conv2d(channels[-1], 1, 4, 1, 1))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """What each layer makes of an image; the last are the logits."""
+        out = []
+        for layer in self.layers:
+            x = layer(x)
+            out.append(x)
+        return out
+
+
+class Vgg19(nn.Module):
+    """The convolutions of VGG-19, with fixed weights.
+
+    Parameters
+    ----------
+    weights : Path, optional
+        State dictionary in torchvision's names (``vgg19-*.pth``); fixed random weights without one.
+
+    Raises
+    ------
+    ValueError
+        If the file holds another network.
+    """
+
+    def __init__(self, weights: Path | None = None):
+        super().__init__()
+        layers: list[nn.Module] = []
+        before = 3
+        for filters, count in VGG:
+            for _ in range(count):
+                layers += [nn.Conv2d(before, filters, 3, padding=1), nn.ReLU()]
+                before = filters
+            layers.append(nn.MaxPool2d(2))
+        self.features = nn.Sequential(*layers)
+        if weights is None:
+            generator = torch.Generator().manual_seed(19)
+            for layer in layers:
+                if isinstance(layer, nn.Conv2d):
+                    nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
+                    nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
+        else:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            try:
+                self.load_state_dict({k: v for k, v in state.items() if k.startswith("features.")})
+            except RuntimeError as error:
+                raise ValueError(f"{weights} does not hold the weights of VGG-19: {error}") from None
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """The activations before each pooling, of images (N, 1, H, W) of 0-1."""
+        mean, deviation = (
+            torch.tensor(v, device=image.device).view(1, 3, 1, 1)
+            for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
+        x = (image - mean) / deviation
+        out = []
+        for layer in self.features:
+            if isinstance(layer, nn.MaxPool2d):
+                out.append(x)
+            x = layer(x)
+        return out
+
+
+def style_loss(made: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Squared distance of the correlations of features, summed over layers (section 2.3)."""
+    return sum(  # type: ignore[return-value]
+        (gram(a) - gram(b)).square().sum((1, 2)).mean() / (4 * a.shape[1] ** 2)
+        for a, b in zip(made, real, strict=True)
+    )
+
+
+def gram(features: Tensor) -> Tensor:
+    """Correlations of features, (N, C, H, W) to (N, C, C)."""
+    n, c, h, w = features.shape
+    flat = features.reshape(n, c, h * w)
+    return flat @ flat.transpose(1, 2) / (c * h * w)
+
+
+def perceptual_loss(made: list[Tensor], real: list[Tensor]) -> Tensor:
+    """Mean absolute distance of the features of a discriminator, summed over layers."""
+    return sum((a - b).abs().mean() for a, b in zip(made, real, strict=True))  # type: ignore[return-value]
+
+
+class Adversarial(Task):
+    """What :func:`bids_inpaint.training.fit.fit` needs to train a generator.
+
+    Parameters
+    ----------
+    config : Config
+    cache : Path
+        Made by ``prepare``.
+    lesions : Path
+        Folder of the lesion shapes.
+    """
+
+    def __init__(self, config: Config, cache: Path, lesions: Path, device: str = "cpu"):
+        self.config = config
+        self.cache = cache
+        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+        options = config.adversarial
+        self.vgg = Vgg19(Path(options.vgg19) if options.vgg19 else None).to(device)
+        self.critics = nn.ModuleDict(
+            {
+                "all": PatchDiscriminator(2, options.filters, 3),
+                "local": PatchDiscriminator(1, options.filters, 2),
+            }
+        ).to(device)
+        self.optimiser = torch.optim.Adam(
+            self.critics.parameters(), config.fit.learning_rate, betas=(0.5, 0.999)
+        )
+
+    def samples(self, first: int, device: str) -> Slices:
+        """The samples from an index on."""
+        return Holes(self.config, self.cache, self.shapes, first, device)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The discriminators and their optimiser."""
+        return {"critics": self.critics.state_dict(), "optimiser": self.optimiser.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from :meth:`state_dict`."""
+        self.critics.load_state_dict(state["critics"])
+        self.optimiser.load_state_dict(state["optimiser"])
+
+    def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
+        """A step of the discriminators, and the loss of the generator."""
+        image, hole, corner = batch
+        options = self.config.adversarial
+        known = image * (1 - hole)
+        made = network(torch.cat([known, hole], 1))
+        filled = known + hole * made
+        real_part, made_part = (cut(v, corner) for v in (image, filled))
+
+        def judge(whole: Tensor, part: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+            return (
+                self.critics["all"].features(torch.cat([whole, known], 1)),  # type: ignore[operator]
+                self.critics["local"].features(part),  # type: ignore[operator]
+            )
+
+        real, false = judge(image, real_part), judge(filled.detach(), made_part.detach())
+        blame = sum(
+            weight * (says(r[-1], True) + says(f[-1], False)) / 2
+            for weight, r, f in zip((options.all, options.local), real, false, strict=True)
+        )
+        self.optimiser.zero_grad(set_to_none=True)
+        blame.backward()  # type: ignore[union-attr]
+        self.optimiser.step()
+
+        self.critics.requires_grad_(False)
+        judged = judge(filled, made_part)
+        with torch.no_grad():
+            wanted = judge(image, real_part)[0][:-1]
+        adversarial = options.all * says(judged[0][-1], True) + options.local * says(judged[1][-1], True)
+        style = style_loss(self.vgg(made_part), self.vgg(real_part))
+        perceptual = perceptual_loss([filled, *judged[0][:-1]], [image, *wanted])
+        error = ((made - image) * hole).abs().sum() / hole.sum().clamp(min=1)
+        self.critics.requires_grad_(True)
+        total = adversarial + options.style * style + options.perceptual * perceptual + options.pixels * error
+        squared = ((made.detach() - image).square() * hole).sum()
+        one = torch.tensor(1)
+        return total, {
+            "critics": (blame.detach(), one),  # type: ignore[union-attr]
+            "adversarial": (adversarial.detach(), one),
+            "style": (style.detach(), one),
+            "perceptual": (perceptual.detach(), one),
+            "hole_mse": (squared, hole.sum()),
+        }
+
+
+def says(logits: Tensor, real: bool) -> Tensor:
+    """Cross-entropy of what a discriminator says of every patch."""
+    return functional.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+
+def cut(images: Tensor, corners: Tensor) -> Tensor:
+    """The square of `HOLE` voxels of each image that begins at its corner, (N, 2)."""
+    return torch.stack(
+        [v[:, i : i + HOLE, j : j + HOLE] for v, (i, j) in zip(images, corners.tolist(), strict=True)]
+    )
+
+
+class Holes(Slices):
+    """:class:`Slices`, some with square holes, each with the corner of a square around its hole."""
+
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Draw and make the sample of this index."""
+        image, hole = super().sample(index)
+        rng = np.random.default_rng([self.config.seed, index, 1])
+        size = image.shape[-1]
+        brain = (image[0] > 0).nonzero().numpy()
+        if len(brain) and rng.random() < self.config.adversarial.squares:
+            corner = (brain[rng.integers(len(brain))] - HOLE // 2).clip(0, size - HOLE)
+            hole = torch.zeros_like(hole)
+            hole[0, corner[0] : corner[0] + HOLE, corner[1] : corner[1] + HOLE] = 1
+        else:
+            where = hole[0].nonzero().numpy()
+            centre = where[rng.integers(len(where))] if len(where) else np.full(2, size // 2)
+            corner = (centre - HOLE // 2).clip(0, size - HOLE)
+        return image, hole, torch.from_numpy(corner.astype(np.int64))

@@ -1,0 +1,130 @@
+"""ip-MedGAN: receptive fields, losses, training that resumes, export, and filling."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import TOY
+
+torch = pytest.importorskip("torch")
+
+from bids_inpaint import inference, models  # noqa: E402
+from bids_inpaint.intensity import Scale  # noqa: E402
+from bids_inpaint.training.adversarial import (  # noqa: E402
+    HOLE,
+    Adversarial,
+    CasNet,
+    PatchDiscriminator,
+    Vgg19,
+    cut,
+    style_loss,
+)
+from bids_inpaint.training.config import Config  # noqa: E402
+from bids_inpaint.training.export import export, load_average  # noqa: E402
+from bids_inpaint.training.fit import fit  # noqa: E402
+from bids_inpaint.training.networks import build  # noqa: E402
+
+TOY_GAN = (
+    TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ip-medgan"')
+    .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false",
+             "channels = [4, 8]\nblocks = 2")
+    .replace("freeze_normalisation = 3\n", "")
+    .replace("patch = 16", "patch = 80")
+) + "[adversarial]\nfilters = 2\npixels = 1.0\nsquares = 0.5\n"  # fmt: skip
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY_GAN.format(steps=4, blind="false"))
+    return Config.load(tmp_path / "toy.toml")
+
+
+@pytest.mark.parametrize(("halvings", "width"), [(3, 70), (2, 34)])
+def test_discriminators_judge_patches_of_the_papers_size(halvings, width):
+    critic = PatchDiscriminator(1, 2, halvings).eval()
+    image = torch.rand(1, 1, 160, 160, requires_grad=True)
+    logits = critic.features(image)[-1]
+    middle = logits.shape[-1] // 2
+    logits[0, 0, middle, middle].backward()
+    seen = image.grad[0, 0].abs().sum(0).nonzero().flatten()
+    assert seen.max() - seen.min() + 1 == width
+
+
+def test_the_papers_network_takes_a_slice():
+    with torch.device("meta"):
+        network = build(Config.load("paper-ip-medgan"))
+        assert isinstance(network, CasNet)
+        assert len(network.blocks) == 6
+        # 16 convolutions in each
+        assert all(len(b.down) + len(b.up) + 1 == 16 for b in network.blocks)
+        assert network(torch.zeros(2, 2, 256, 256)).shape == (2, 1, 256, 256)
+
+
+def test_style_does_not_depend_on_the_place_but_on_the_texture():
+    vgg = Vgg19()
+    torch.manual_seed(0)
+    fine = torch.rand(1, 1, 64, 64)
+    moved = fine.roll((16, 16), (2, 3))
+    coarse = torch.nn.functional.avg_pool2d(fine, 5, 1, 2)
+    near, far = (float(style_loss(vgg(other), vgg(fine))) for other in (moved, coarse))
+    assert float(style_loss(vgg(fine), vgg(fine))) == 0
+    assert near < far / 10
+    assert torch.equal(Vgg19()(fine)[-1], vgg(fine)[-1])
+
+
+def test_weights_of_vgg19_are_read_from_a_file(tmp_path):
+    vgg = Vgg19()
+    state = {k: 2 * v for k, v in vgg.state_dict().items()}
+    torch.save(state | {"classifier.0.weight": torch.zeros(1)}, tmp_path / "vgg19.pth")
+    assert torch.equal(Vgg19(tmp_path / "vgg19.pth").features[0].weight, 2 * vgg.features[0].weight)
+    torch.save({"features.0.weight": torch.zeros(1)}, tmp_path / "other.pth")
+    with pytest.raises(ValueError, match="does not hold the weights of VGG-19"):
+        Vgg19(tmp_path / "other.pth")
+
+
+def test_holes_lie_in_the_squares_the_local_discriminator_sees(config, cache, shapes):
+    samples = Adversarial(config, cache, shapes).samples(0, "cpu")
+    squares = 0
+    for i in range(20):
+        image, hole, corner = samples.sample(i)
+        inside = cut(hole[None], corner[None])
+        assert inside.shape == (1, 1, HOLE, HOLE)
+        squares += bool(inside.all())
+        assert not hole.any() or inside.any()
+        assert 0 <= image.min() <= image.max() <= 1
+    assert 3 < squares < 17
+
+
+def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_path):
+    def train(steps: int, run: str):
+        task = Adversarial(config, cache, shapes)
+        return task, fit(
+            replace(config, fit=replace(config.fit, steps=steps, decay_steps=0)),
+            task, tmp_path / run, threads=1, workers=0,
+        )  # fmt: skip
+
+    first, _ = train(2, "parts")
+    before = [p.clone() for p in first.critics.parameters()]
+    resumed, checkpoint = train(4, "parts")
+    assert resumed.optimiser.state_dict()["state"][0]["step"] == 4
+    assert all((a != b).any() for a, b in zip(before, resumed.critics.parameters(), strict=True))
+    rows = (tmp_path / "parts" / "log.csv").read_text().splitlines()
+    assert {"critics", "adversarial", "style", "perceptual", "hole_mse"} <= set(rows[0].split(","))
+
+    path = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)
+    model = models.find(str(path))
+    session = inference.open_session(model, inference.Runtime("cpu"))
+    x = torch.rand(2, 2, 24, 40)
+    with torch.no_grad():
+        theirs = load_average(config, checkpoint)(x).numpy()
+    # weights are stored in half precision
+    assert np.abs(session.run(None, {"image": x.numpy()})[0] - theirs).max() < 5e-3
+
+    image = np.zeros((60, 70, 20), np.float32)
+    image[10:50, 10:60, 2:18] = np.random.default_rng(0).uniform(200, 300, (40, 50, 16))
+    lesion = np.zeros(image.shape, bool)
+    lesion[20:24, 30:35, 8:11] = True
+    filled = inference.inpaint(model, image, image > 0, Scale(300.0), lesion)
+    changed = filled != image
+    assert changed[lesion].all()
+    assert not changed[~inference.to_fill(lesion)].any()
