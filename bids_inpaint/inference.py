@@ -209,6 +209,7 @@ def inpaint(
     lesions: Array | None = None,
     runtime: Runtime | None = None,
     priors: Sequence[Array] | None = None,
+    exact: bool = False,
 ) -> Array:
     """Replace the lesions of a brain by healthy-looking tissue.
 
@@ -228,6 +229,8 @@ def inpaint(
     runtime : Runtime, optional
     priors : sequence of two arrays, optional
         Probability of white and of grey matter in the template; needed by networks that look at them.
+    exact : bool
+        Whether a non-blind network fills these voxels alone, without the dilation.
 
     Returns
     -------
@@ -245,7 +248,7 @@ def inpaint(
     if not model.blind:
         if lesions is None:
             raise ValueError(f"network {model.name} needs a lesion mask")
-        wanted = to_fill(lesions) & mask
+        wanted = (lesions if exact else to_fill(lesions)) & mask
     if model.priors and priors is None:
         raise ValueError(f"network {model.name} needs the tissue priors of the template")
     out = np.where(mask, image, 0).astype(np.float32)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from scipy import ndimage
 from scipy.spatial import cKDTree
 
 from bids_inpaint.space import bounding_box
@@ -249,3 +250,90 @@ def filling_scores(
         bias=float(np.mean(f - t)),
         texture=float(f.std() / spread) if spread else float("nan"),
     )
+
+
+@dataclass(frozen=True)
+class HoleScores:
+    """Quality of a filling inside a hole, of images scaled to 0-1, as Durrer 2023 and Armanious 2019 give it.
+
+    Attributes
+    ----------
+    ssim : float
+        Mean structural similarity over the voxels of the hole (windows of 7³ voxels, data range 1).
+    psnr : float
+        In dB, with a peak of 1.
+    mse : float
+    uqi : float
+        Mean universal quality index over the voxels of the hole (:func:`quality_index`).
+    whole_ssim, whole_psnr : float
+        The same over the box around the brain, where all but the hole is equal.
+    """
+
+    ssim: float
+    psnr: float
+    mse: float
+    uqi: float
+    whole_ssim: float
+    whole_psnr: float
+
+
+def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
+    """Score a filling where the truth is known.
+
+    Parameters
+    ----------
+    filled, truth : array, three-dimensional
+        0-1, 0 outside the brain.
+    hole : array of bool
+
+    Raises
+    ------
+    ValueError
+        If the hole is empty.
+    """
+    from skimage.metrics import structural_similarity
+
+    if not hole.any():
+        raise ValueError("no voxel to score")
+    brain = bounding_box(truth > 0)
+    whole, local = structural_similarity(filled[brain], truth[brain], data_range=1.0, full=True)
+    f, t = (np.asarray(v, float)[hole] for v in (filled, truth))
+    return HoleScores(
+        ssim=float(local[hole[brain]].mean()),
+        psnr=psnr(f, t, 1.0),
+        mse=float(np.mean((f - t) ** 2)),
+        uqi=float(quality_index(filled[brain], truth[brain])[hole[brain]].mean()),
+        whole_ssim=float(whole),
+        whole_psnr=psnr(filled[brain], truth[brain], 1.0),
+    )
+
+
+def quality_index(image: Array, truth: Array, window: int = 8) -> Array:
+    """Universal quality index (Wang and Bovik 2002) of the square around each voxel of each slice, -1 to 1.
+
+    Parameters
+    ----------
+    image, truth : array, shape (X, Y, Z)
+        Slices along the last axis.
+    window : int
+        Edge of the squares.
+
+    Examples
+    --------
+    >>> truth = np.random.default_rng(0).random((16, 16, 2))
+    >>> bool(np.allclose(quality_index(truth, truth), 1))
+    True
+    >>> bool(quality_index(1 - truth, truth).mean() < -0.8)
+    True
+    """
+    x, y = (np.asarray(v, float) for v in (image, truth))
+
+    def mean(values: Array) -> Array:
+        return ndimage.uniform_filter(values, (window, window, 1))
+
+    mx, my = mean(x), mean(y)
+    vx, vy, together = mean(x * x) - mx**2, mean(y * y) - my**2, mean(x * y) - mx * my
+    below = (vx + vy) * (mx**2 + my**2)
+    # flat and equal squares are perfect
+    safe = below > 1e-12
+    return np.where(safe, 4 * together * mx * my / np.where(safe, below, 1), np.isclose(mx, my))

@@ -189,3 +189,35 @@ def test_holes_lie_where_lesions_do(shapes):
     # lesions of this slice are at 60-70 and 80-90: in the middle of the square
     lesions = [h for h in holes if 80 < h.sum() < 250]
     assert lesions
+
+
+def test_voided_volumes_are_filled_in_any_orientation(trained, tmp_path):
+    """The hole of a BraTS volume (left, posterior, superior) is filled as that of the same brain turned."""
+    import nibabel as nib
+
+    from bids_inpaint.fill import main
+
+    _, _, model = trained
+    data = np.zeros((60, 70, 20), np.float32)
+    data[10:50, 10:60, 2:18] = np.random.default_rng(0).uniform(200, 300, (40, 50, 16))
+    hole = np.zeros(data.shape, np.uint8)
+    hole[20:24, 30:35, 8:11] = 1
+    data[hole > 0] = 0
+    outputs = []
+    for code in ("LPS", "RAS"):
+        for name, array in (("voided", data), ("mask", hole)):
+            image = nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1]))
+            turned = image.as_reoriented(
+                nib.orientations.ornt_transform(
+                    nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(code)
+                )
+            )
+            turned.to_filename(tmp_path / f"{code}-{name}.nii.gz")
+        paths = [str(tmp_path / f"{code}-{name}.nii.gz") for name in ("voided", "mask", "out")]
+        assert main([*paths, "--model", str(model.path), "--sampling-steps", "2"]) == 0
+        outputs.append(nib.as_closest_canonical(nib.load(paths[2])).get_fdata())
+    assert (outputs[0] == outputs[1]).all()
+    known = nib.as_closest_canonical(nib.load(tmp_path / "LPS-voided.nii.gz")).get_fdata()
+    changed = outputs[0] != known
+    assert changed.sum() == hole.sum()
+    assert main([*paths[:2], str(tmp_path / "x.nii.gz"), "--model", "unet"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import pytest
 from helpers import write_card
 
-from bids_inpaint import images, lesions
-from bids_inpaint.metrics import dice, lesion_scores
+from bids_inpaint import cli, images, inference, lesions, models
+from bids_inpaint.metrics import dice, lesion_scores, psnr
 from bids_inpaint.space import WORKING_GRID, Grid
 
 
@@ -27,9 +28,17 @@ def run(dataset: Path, root: Path, label: str, *options: str) -> Path:
     return out
 
 
-def test_patient_with_expert_mask(real_data, tmp_path):
+@pytest.fixture(scope="module")
+def patient(real_data, tmp_path_factory) -> Path:
+    """Folder with the outputs and the work folder of a patient."""
+    root = tmp_path_factory.mktemp("patient")
+    run(real_data / "ms", root, "openms26")
+    return root
+
+
+def test_patient_with_expert_mask(real_data, patient):
     """Lesions of a patient already in MNI space are found and become white."""
-    out = run(real_data / "ms", tmp_path, "openms26")
+    out = patient / "out"
     stem = "sub-openms26/anat/sub-openms26"
     expert = images.read(real_data / f"ms/derivatives/experts/{stem}_label-lesion_mask.nii.gz")[0] > 0
     found = images.read(out / f"{stem}_label-L_desc-inpaint_mask.nii.gz")[0] > 0
@@ -41,6 +50,36 @@ def test_patient_with_expert_mask(real_data, tmp_path):
     level = np.median(after[white & ~found])
     assert before[found].mean() < 0.85 * level
     assert after[found].mean() > 0.9 * level
+
+
+def test_the_fast_networks_give_what_the_slow_ones_do(real_data, patient, tmp_path, monkeypatch):
+    """The reference are the networks as they were trained, with their upsampling, on the whole grid."""
+    pytest.importorskip("torch")
+    write_baseline = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "network.py"))[
+        "write_baseline"
+    ]
+    slow = [write_baseline(models.find(name), tmp_path) for name in (models.DEFAULT, models.REFERENCE)]
+    monkeypatch.setattr(inference, "MARGIN", {"blind": 1000, "filling": 1000})
+    plugin = tmp_path / "linear.yml"
+    plugin.write_text("plugin: Linear\n")
+    argv = [
+        real_data / "ms", tmp_path / "out", "participant", "--participant-label", "openms26",
+        "-w", patient / "work", "--use-plugin", plugin, "--nprocs", "2", "--skip-bids-validation",
+        "--model", slow[0], "--second-pass", slow[1],
+    ]  # fmt: skip
+    assert cli.main([str(word) for word in argv]) == 0
+    stem = "sub-openms26/anat/sub-openms26"
+    fast, reference = (
+        [
+            images.read(out / f"{stem}_{name}.nii.gz")[0]
+            for name in ("label-L_desc-inpaint_mask", "desc-inpainted_T1w", "label-WM_probseg")
+        ]
+        for out in (patient / "out", tmp_path / "out")
+    )
+    assert dice(fast[0] > 0, reference[0] > 0) >= 0.98
+    changed = (fast[0] > 0) | (reference[0] > 0)
+    assert psnr(fast[1][changed], reference[1][changed], float(reference[1].max())) >= 45
+    assert np.abs(fast[2] - reference[2]).mean() < 1e-3
 
 
 def test_control_of_the_training_scanner(real_data, tmp_path):

@@ -1,4 +1,4 @@
-"""``python -m bids_inpaint.training {prepare,fit,evaluate,export,targets,paint}``."""
+"""``python -m bids_inpaint.training {prepare,fit,evaluate,compare,export,targets,paint}``."""
 
 from __future__ import annotations
 
@@ -60,6 +60,19 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
     c.add_argument("--figure", type=Path, help="image file for the three worst subjects (inpainting)")
+
+    c = commands.add_parser("compare", help="score networks and classical ways on the same holes")
+    c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
+    c.add_argument("cache", type=Path)
+    c.add_argument("models", nargs="+", help="names or ONNX files")
+    c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
+    c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
+    c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
+    c.add_argument("--sampler", choices=["ddim", "heun", "ddpm"])
+    c.add_argument("--sampling-steps", type=int)
+    c.add_argument("--threads", type=int, default=2)
+    c.add_argument("--output", type=Path, help="JSON file for the scores")
+    c.add_argument("--figures", type=Path, help="folder for pictures of three subjects")
 
     c = commands.add_parser("export", help="write a checkpoint as ONNX with its card")
     c.add_argument("config")
@@ -139,6 +152,16 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         evaluate(
             config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure,
             args.second_pass,
+        )  # fmt: skip
+    elif args.command == "compare":
+        from bids_inpaint.inference import Runtime
+        from bids_inpaint.training.compare import compare
+
+        runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)
+        names = getattr(config.data, args.split)
+        compare(
+            config, args.cache, args.lesions, names, args.models, args.holes, runtime, args.output,
+            args.figures,
         )  # fmt: skip
     else:
         from bids_inpaint.training.export import export

@@ -1,0 +1,91 @@
+"""Fill the hole of a volume slice by slice: ``python -m bids_inpaint.fill VOIDED MASK OUTPUT --model MODEL``.
+
+For volumes that come with a hole, as those of the BraTS inpainting challenge (``*-t1n-voided.nii.gz`` and
+``*-mask.nii.gz``): a brain without skull, on about 1 mm voxels, in any space. Known voxels stay as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from nibabel.orientations import io_orientation, ornt_transform
+
+from bids_inpaint import diffusion, images, inference, models, slices
+from bids_inpaint.environment import settle
+from bids_inpaint.images import InputError
+from bids_inpaint.models import Model
+from bids_inpaint.space import WORKING_GRID, Grid
+
+
+def fill(
+    voided: np.ndarray, hole: np.ndarray, grid: Grid, model: Model, runtime: inference.Runtime
+) -> np.ndarray:
+    """Fill a hole of a volume in any orientation.
+
+    Parameters
+    ----------
+    voided : array of float32
+        Brain, 0 outside.
+    hole : array of bool, of the same shape
+    grid : Grid
+        Its voxels; axes that are oblique count as the nearest of the world's.
+    model : Model
+        One that fills slices.
+    runtime : Runtime
+
+    Returns
+    -------
+    array of float32
+    """
+    trained = io_orientation(WORKING_GRID.matrix)
+    own = io_orientation(grid.matrix)
+    there, back = ornt_transform(own, trained), ornt_transform(trained, own)
+    turned, hole_turned = (nib.apply_orientation(v, there) for v in (voided, hole))
+    filled = slices.fill(model, turned, hole_turned.astype(bool), runtime)
+    return np.where(hole, nib.apply_orientation(filled, back), voided)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Fill one volume and return the exit code: 0, or 2 after a sentence about what was wrong."""
+    p = argparse.ArgumentParser(
+        prog="python -m bids_inpaint.fill",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    p.add_argument("voided", type=Path, help="volume with a hole")
+    p.add_argument("mask", type=Path, help="the hole, on the same voxels")
+    p.add_argument("output", type=Path, help="volume to write")
+    p.add_argument("--model", required=True, help="network that fills slices, by name or ONNX file")
+    p.add_argument("--sampler", choices=diffusion.SAMPLERS, help="default: the network's own")
+    p.add_argument("--sampling-steps", type=int, metavar="N", help="default: the network's own")
+    p.add_argument("--random-seed", type=int, default=0)
+    p.add_argument("--threads", type=int, default=1)
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    args = p.parse_args(argv)
+    settle()
+    runtime = inference.Runtime(
+        args.device, args.threads, args.random_seed, args.sampler, args.sampling_steps
+    )
+    try:
+        model = models.find(args.model)
+        if model.engine == "unet":
+            raise InputError(
+                f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
+            )
+        data, grid = images.load_t1w(args.voided)
+        mask, other = images.read(args.mask)
+        if not other.same_as(grid):
+            raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
+        images.save(str(args.output), fill(data, mask > 0, grid, model, runtime), grid, np.float32)
+    except (InputError, ValueError) as error:
+        print(f"bids_inpaint.fill: error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The comparison of engines: holes that are the same every time, and fillings where they belong."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers import TOY
+
+pytest.importorskip("torch")
+
+from bids_inpaint import inference
+from bids_inpaint.metrics import hole_scores
+from bids_inpaint.training.compare import CLASSICAL, HOLES, compare, draw_holes, make_case
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions, subjects, template_priors
+
+
+@pytest.mark.parametrize("kind", HOLES)
+def test_holes_are_in_the_brain_and_the_same_every_time(cache, shapes, kind):
+    one, two = subjects(cache)
+    stored = Lesions.load(shapes)
+    hole = draw_holes(one, kind, stored)
+    assert (hole == draw_holes(one, kind, stored)).all()
+    assert (hole != draw_holes(two, kind, stored)).any()
+    assert not hole[np.asarray(one.image) == 0].any()
+    if kind == "squares":
+        assert set(hole.sum((0, 1))[hole.any((0, 1))]) == {64 * 64}
+
+
+def test_classical_ways_fill_white_matter_with_white_matter(cache, shapes):
+    case = make_case(subjects(cache)[0], "lesions", Lesions.load(shapes), template_priors(cache))
+    for fill in CLASSICAL.values():
+        filled = fill(case)
+        assert (filled[~case.hole] == case.voided[~case.hole]).all()
+        assert filled[case.hole].mean() == pytest.approx(case.healthy[case.hole].mean(), rel=0.03)
+    drawn = CLASSICAL["local histogram"](case)[case.hole]
+    assert drawn.std() == pytest.approx(case.healthy[case.hole].std(), rel=0.2)
+
+
+def test_scores_of_a_known_error():
+    truth = np.random.default_rng(0).uniform(0.2, 0.8, (24, 24, 24))
+    hole = np.zeros(truth.shape, bool)
+    hole[8:16, 8:16, 8:16] = True
+    scores = hole_scores(np.where(hole, truth + 0.1, truth), truth, hole)
+    assert scores.mse == pytest.approx(0.01)
+    assert scores.psnr == pytest.approx(20)
+    assert scores.whole_psnr == pytest.approx(20 + 10 * np.log10(truth.size / hole.sum()))
+    perfect = hole_scores(truth, truth, hole)
+    assert (perfect.ssim, perfect.uqi) == (1, pytest.approx(1))
+    assert scores.ssim < 1
+    assert scores.uqi < 1
+
+
+def test_every_way_is_in_the_table(cache, shapes, tmp_path, capsys):
+    (tmp_path / "toy.toml").write_text(
+        TOY.format(steps=1, blind="true").replace("leave_out_patients = []", 'leave_out_patients = ["a"]')
+    )
+    config = Config.load(tmp_path / "toy.toml")
+    table = compare(
+        config, cache, shapes, ["toy_sub-01"], ["unet", "blind-unet"], "lesions",
+        inference.Runtime(threads=2), tmp_path / "scores.json", tmp_path / "figures",
+    )  # fmt: skip
+    assert list(table) == [*CLASSICAL, "unet", "blind-unet"]
+    assert table["unet"]["parameters"] > 1e6
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"] == table
+    assert len(list((tmp_path / "figures").glob("*.png"))) == len(table)
+    assert "white-matter median" in capsys.readouterr().out
