@@ -165,7 +165,12 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--clean-workdir", action="store_true", help="empty the work folder first")
     g.add_argument("--nprocs", type=int, metavar="N", help="processors in all (default: those available)")
-    g.add_argument("--omp-nthreads", type=int, metavar="N", help="threads of one step")
+    g.add_argument(
+        "--omp-nthreads",
+        type=int,
+        metavar="N",
+        help="threads of one step (default: processors divided by images, 1 to 8)",
+    )
     g.add_argument(
         "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of the machine's)"
     )

@@ -116,5 +116,6 @@ def test_values_out_of_range(dataset, options):
 
 
 def test_threads_never_exceed_processors(dataset):
-    assert make(dataset, nprocs=2, omp_nthreads=16).threads == 2
-    assert make(dataset, nprocs=1).threads == 1
+    assert make(dataset, nprocs=2, omp_nthreads=16).threads(1) == 2
+    assert make(dataset, nprocs=1).threads(1) == 1
+    assert [make(dataset, nprocs=16).threads(n) for n in (1, 3, 8, 100)] == [8, 5, 2, 1]

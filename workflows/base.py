@@ -52,6 +52,7 @@ def init_participants_wf(
         ``bids_inpaint_wf``, with one workflow an image inside.
     """
     whole = pe.Workflow(name="bids_inpaint_wf", base_dir=str(settings.work_dir))
+    threads = settings.threads(len(images))
     for image in images:
         workflow = init_image_wf(
             image=image,
@@ -61,6 +62,7 @@ def init_participants_wf(
             reference=reference,
             second=second,
             second_alone=second_alone,
+            threads=threads,
         )
         crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
         for node in workflow._get_all_nodes():
@@ -88,9 +90,9 @@ def init_image_wf(
     reference: Model | None = None,
     second: Model | None = None,
     second_alone: bool = False,
+    threads: int = 1,
 ) -> pe.Workflow:
     """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
-    threads = settings.threads
     threshold = settings.lesion_threshold or float(model.card["lesion_threshold"])
     products = Products.of(settings, model)
     workflow = pe.Workflow(name=image_wf_name(image))
