@@ -68,19 +68,19 @@ def slow_down(slow: list[str]) -> None:
     """Make steps of this process the slow ones."""
     alone, each_alone = steps.alone, steps.each_alone
 
-    def slowly(function, *args, threads: int = 1):
+    def slowly(function, *args):
         if function is steps._affine and "register" in slow:
             args = (*args[:3], "Affine", *args[4:])
         elif function is steps._bias and "correct_bias" in slow:
             args = (*args[:3], 2)
         elif function is steps._atropos and "segment" in slow:
             return alone(atropos_with_distances, *args)
-        return alone(function, *args, threads=threads)
+        return alone(function, *args)
 
-    def each_slowly(function, calls: list[tuple], threads: int = 1) -> list:
+    def each_slowly(function, calls: list[tuple]) -> list:
         if function is steps._denoise and "denoise" in slow:
             function = denoise_with_radius_2
-        return each_alone(function, calls, threads)
+        return each_alone(function, calls)
 
     steps.alone, steps.each_alone = slowly, each_slowly
     if "network" in slow:

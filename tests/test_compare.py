@@ -21,10 +21,12 @@ def test_holes_are_in_the_brain_and_the_same_every_time(cache, shapes, kind):
     stored = Lesions.load(shapes)
     hole = draw_holes(one, kind, stored)
     assert (hole == draw_holes(one, kind, stored)).all()
-    assert (hole != draw_holes(two, kind, stored)).any()
+    # both get the lesions of the same patient
+    assert kind == "lesions" or (hole != draw_holes(two, kind, stored)).any()
     assert not hole[np.asarray(one.image) == 0].any()
     if kind == "squares":
-        assert set(hole.sum((0, 1))[hole.any((0, 1))]) == {64 * 64}
+        (size,) = set(hole.sum((0, 1))[hole.any((0, 1))])
+        assert 64 * 32 < size <= 64 * 64
 
 
 def test_classical_ways_fill_white_matter_with_white_matter(cache, shapes):

@@ -206,7 +206,7 @@ def test_voided_volumes_are_filled_in_any_orientation(trained, tmp_path):
     outputs = []
     for code in ("LPS", "RAS"):
         for name, array in (("voided", data), ("mask", hole)):
-            image = nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1]))
+            image = nib.Nifti1Image(array, np.diag([-3.0, -3, 6, 1]))
             turned = image.as_reoriented(
                 nib.orientations.ornt_transform(
                     nib.io_orientation(image.affine), nib.orientations.axcodes2ornt(code)

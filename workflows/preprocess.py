@@ -77,10 +77,7 @@ def init_preprocess_wf(
     )  # fmt: skip
     trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
     resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
-    correct_bias = pe.Node(
-        CorrectBias(num_threads=omp_nthreads, sloppy=sloppy),
-        name="correct_bias", n_procs=omp_nthreads, mem_gb=2,
-    )  # fmt: skip
+    correct_bias = pe.Node(CorrectBias(sloppy=sloppy), name="correct_bias", mem_gb=2)
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
     if xfm:
         register = pe.Node(IdentityInterface(fields=["out_xfm", "out_inverse"]), name="register")

@@ -1,8 +1,8 @@
 """ANTs steps through antspyx: every call is made in a process of its own.
 
 ITK reads its number of threads at the first filter of a process, and can't change it later. With more than
-one, some filters give another result each time: registration adds up in another order, and the threads of
-the denoising filter write into each other's borders.
+one, filters give another result each time or by their number: registration and N4 add up in another order,
+and the threads of the denoising filter write into each other's borders.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec, SegmentationO
 from bids_inpaint.space import Grid, bounding_box
 
 
-def alone(function: Callable, *args, threads: int = 1):
-    """Call a function in a process of its own."""
-    return each_alone(function, [args], threads)[0]
+def alone(function: Callable, *args):
+    """Call a function in a process of its own, with one thread."""
+    return each_alone(function, [args])[0]
 
 
-def each_alone(function: Callable, calls: list[tuple], threads: int = 1) -> list:
-    """Make calls at the same time, each in a process of its own."""
+def each_alone(function: Callable, calls: list[tuple]) -> list:
+    """Make calls at the same time, each in a process of its own, with one thread."""
     # the script of a batch job does nothing but this step, and a spawned process would run it again
     in_batch_job = Path(sys.argv[0]).name.startswith("pyscript_")
     fork = in_batch_job or multiprocessing.parent_process() is not None
@@ -44,15 +44,15 @@ def each_alone(function: Callable, calls: list[tuple], threads: int = 1) -> list
     jobs = []
     for args in calls:
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_answer, args=(sender, threads, function, args))
+        process = context.Process(target=_answer, args=(sender, function, args))
         process.start()
         sender.close()
         jobs.append((process, receiver))
     return [_outcome(process, receiver) for process, receiver in jobs]
 
 
-def _answer(sender: Connection, threads: int, function: Callable, args: tuple) -> None:
-    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = str(threads)
+def _answer(sender: Connection, function: Callable, args: tuple) -> None:
+    os.environ["ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"] = "1"
     try:
         answer = function(*args)
     except Exception as error:
@@ -226,7 +226,6 @@ def itk_matrix(transform) -> np.ndarray:
 class CorrectBiasInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True)
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
     sloppy = traits.Bool(False, usedefault=True)
 
 
@@ -250,7 +249,6 @@ class CorrectBias(FileInterface):
             # the log of N4 needs positive values
             np.maximum(data[box], 1e-3 * data[mask].mean()), mask[box], grid.matrix,
             8 if self.inputs.sloppy else 4,
-            threads=self.inputs.num_threads,
         )  # fmt: skip
         # beyond the box the field goes on as at its border
         margins = [(s.start, n - s.stop) for s, n in zip(box, data.shape, strict=True)]
