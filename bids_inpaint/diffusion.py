@@ -23,15 +23,15 @@ STEPS = 1000
 BETAS = (1e-4, 0.02)
 
 
-def signal(steps: int = STEPS) -> Array:
-    """Share of the image's variance that is left at each step, shape (steps,), from nearly 1 to nearly 0.
+def signal() -> Array:
+    """Share of the image's variance that is left at each step, shape (STEPS,), from nearly 1 to nearly 0.
 
     Examples
     --------
     >>> signal().round(5)[[0, -1]].tolist()
     [0.9999, 4e-05]
     """
-    return np.cumprod(1 - np.linspace(*BETAS, steps))
+    return np.cumprod(1 - np.linspace(*BETAS, STEPS))
 
 
 def sample(
@@ -40,7 +40,7 @@ def sample(
     sampler: str = "ddim",
     steps: int = 50,
     rng: np.random.Generator | None = None,
-    limits: tuple[float, float] | None = (0.0, 1.0),
+    limits: tuple[float, float] = (0.0, 1.0),
 ) -> Array:
     """Draw images.
 
@@ -56,7 +56,7 @@ def sample(
         Of the `STEPS` steps so many are taken, evenly spaced.
     rng : Generator, optional
         Of the noise of DDPM.
-    limits : tuple of float, optional
+    limits : tuple of float
         Range of the images, that each estimate is kept in; Heun's method only keeps the last one in it.
 
     Returns
@@ -66,13 +66,12 @@ def sample(
     times = np.round(np.linspace(STEPS - 1, 0, steps)).astype(int)
     # Python floats leave arrays in single precision
     left: list[float] = signal()[times].tolist()
-    low, high = limits or (-np.inf, np.inf)
     if sampler == "heun":
-        return _heun(predict, noise, times, left).clip(low, high)
+        return _heun(predict, noise, times, left).clip(*limits)
     x = noise
     for time, now, after in zip(times, left, [*left[1:], 1.0], strict=True):
         eps, share = predict(x, int(time))
-        image = ((x - sqrt(1 - now) * eps) / sqrt(now)).clip(low, high)
+        image = ((x - sqrt(1 - now) * eps) / sqrt(now)).clip(*limits)
         if sampler == "ddim":
             eps = (x - sqrt(now) * image) / sqrt(1 - now)
             x = sqrt(after) * image + sqrt(1 - after) * eps

@@ -257,7 +257,7 @@ def inpaint(
     if model.engine != "unet":
         from bids_inpaint import slices
 
-        return np.where(mask, slices.fill(model, out, wanted, runtime or Runtime()), 0)
+        return slices.fill(model, out, wanted, runtime or Runtime())
     box = surroundings(wanted, model)
     volume = scale.apply(out[box])
     if not model.blind:

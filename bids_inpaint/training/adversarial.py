@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions
-from bids_inpaint.training.fit import Sums, Task
+from bids_inpaint.training.fit import FillingTask, Sums
 from bids_inpaint.training.slices import Slices
 
 #: Edge of the paper's holes, and of what the local discriminator sees.
@@ -183,22 +182,11 @@ def perceptual_loss(made: list[Tensor], real: list[Tensor]) -> Tensor:
     return sum((a - b).abs().mean() for a, b in zip(made, real, strict=True))  # type: ignore[return-value]
 
 
-class Adversarial(Task):
-    """What :func:`bids_inpaint.training.fit.fit` needs to train a generator.
-
-    Parameters
-    ----------
-    config : Config
-    cache : Path
-        Made by ``prepare``.
-    lesions : Path
-        Folder of the lesion shapes.
-    """
+class Adversarial(FillingTask):
+    """What :func:`bids_inpaint.training.fit.fit` needs to train a generator."""
 
     def __init__(self, config: Config, cache: Path, lesions: Path, device: str = "cpu"):
-        self.config = config
-        self.cache = cache
-        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+        super().__init__(config, cache, lesions)
         options = config.adversarial
         self.vgg = Vgg19(Path(options.vgg19) if options.vgg19 else None).to(device)
         self.critics = nn.ModuleDict(
@@ -233,11 +221,11 @@ class Adversarial(Task):
         filled = known + hole * made
         real_part, made_part = (cut(v, corner) for v in (image, filled))
 
+        def judge_whole(whole: Tensor) -> list[Tensor]:
+            return self.critics["all"].features(torch.cat([whole, known], 1))  # type: ignore[operator]
+
         def judge(whole: Tensor, part: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            return (
-                self.critics["all"].features(torch.cat([whole, known], 1)),  # type: ignore[operator]
-                self.critics["local"].features(part),  # type: ignore[operator]
-            )
+            return judge_whole(whole), self.critics["local"].features(part)  # type: ignore[operator]
 
         real, false = judge(image, real_part), judge(filled.detach(), made_part.detach())
         blame = sum(
@@ -251,7 +239,7 @@ class Adversarial(Task):
         self.critics.requires_grad_(False)
         judged = judge(filled, made_part)
         with torch.no_grad():
-            wanted = judge(image, real_part)[0][:-1]
+            wanted = judge_whole(image)[:-1]
         adversarial = options.all * says(judged[0][-1], True) + options.local * says(judged[1][-1], True)
         style = style_loss(self.vgg(made_part), self.vgg(real_part))
         perceptual = perceptual_loss([filled, *judged[0][:-1]], [image, *wanted])

@@ -19,7 +19,7 @@ from bids_inpaint.metrics import HoleScores, hole_scores
 from bids_inpaint.slices import upper_limit
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.evaluate import draw_slices, painted
+from bids_inpaint.training.evaluate import axial, draw_slices, painted, white_by_intensity
 from bids_inpaint.training.slices import draw_blob
 
 HOLES = ("lesions", "blobs", "squares")
@@ -105,17 +105,19 @@ def draw_holes(subject: Subject, kind: str, shapes: Lesions) -> np.ndarray:
     rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
     hole = np.zeros(image.shape, bool)
     brain = np.argwhere(ndimage.binary_erosion(image > 0, iterations=12))
-    for _ in range(5 if kind == "blobs" else 1):
+    blobs = kind == "blobs"
+    for _ in range(5 if blobs else 1):
         x, y, z = brain[rng.integers(len(brain))]
-        shape = draw_blob(rng, SQUARE) if kind == "blobs" else np.ones((SQUARE, SQUARE), bool)
+        inwards = np.ones((SQUARE, SQUARE))
+        if blobs:
+            inwards = ndimage.distance_transform_edt(draw_blob(rng, SQUARE))
         x, y = (
             int(np.clip(c - SQUARE // 2, 0, n - SQUARE)) for c, n in zip((x, y), image.shape, strict=False)
         )
         for k in range(max(z - DEPTH // 2, 0), min(z + DEPTH // 2, image.shape[2])):
             # a blob is an ellipsoid along the slices
-            part = 1 - ((k - z) / (DEPTH / 2)) ** 2 if kind == "blobs" else 1
-            distance = ndimage.distance_transform_edt(shape) if kind == "blobs" else shape
-            hole[x : x + SQUARE, y : y + SQUARE, k] |= distance > (1 - part) * distance.max()
+            narrowing = ((k - z) / (DEPTH / 2)) ** 2 if blobs else 0
+            hole[x : x + SQUARE, y : y + SQUARE, k] |= inwards > narrowing * inwards.max()
     return hole & (image > 0)
 
 
@@ -128,7 +130,7 @@ def make_case(subject: Subject, holes: str, shapes: Lesions, priors: Sequence[np
     hole = draw_holes(subject, holes, shapes)
     voided = np.where(hole, 0, healthy)
     scale = Scale.measure(voided, (healthy > 0) & ~hole, *priors)
-    white = voided > scale.white * (1 + subject.grey_level) / 2
+    white = white_by_intensity(voided / scale.white, subject)
     return Case(subject.name, healthy, lesioned, voided, hole, white, scale)
 
 
@@ -199,7 +201,7 @@ def compare(
             z = int(case.hole.sum((0, 1)).argmax())
             parts = (case.healthy, case.voided, filled, case.hole)
             title = f"{name}, {case.name}: SSIM {scores.ssim:.3f}, PSNR {scores.psnr:.1f} dB"
-            views.setdefault(name, []).append((title, [v[::-1, :, z].T.copy() for v in parts]))
+            views.setdefault(name, []).append((title, axial(parts, z)))
             print(f"{title}, {seconds:.1f} s", flush=True)
     summary = {}
     for name, rows in table.items():

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bids_inpaint.diffusion import STEPS, signal
-from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions
-from bids_inpaint.training.fit import Sums, Task, mixed_precision
+from bids_inpaint.training.fit import FillingTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 
 
@@ -68,22 +64,8 @@ class Denoiser(nn.Module):
         return functional.pixel_shuffle(self.unet(parts, step).sample, self.factor)
 
 
-class Diffusion(Task):
-    """What :func:`bids_inpaint.training.fit.fit` needs to train a diffusion model.
-
-    Parameters
-    ----------
-    config : Config
-    cache : Path
-        Made by ``prepare``.
-    lesions : Path
-        Folder of the lesion shapes.
-    """
-
-    def __init__(self, config: Config, cache: Path, lesions: Path):
-        self.config = config
-        self.cache = cache
-        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+class Diffusion(FillingTask):
+    """What :func:`bids_inpaint.training.fit.fit` needs to train a diffusion model."""
 
     def samples(self, first: int, device: str) -> NoisySlices:
         """The samples from an index on."""

@@ -196,16 +196,22 @@ class _Scorer:
         row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
         # as in the app, lesions are looked for where the inpainted image is white matter
         sweep = self.lesion_maps(
-            lesioned, filled, scale, _white(filled, subject), truth & _white(healthy, subject)
+            lesioned,
+            filled,
+            scale,
+            white_by_intensity(filled, subject),
+            truth & white_by_intensity(healthy, subject),
         )
-        false = self.lesion_maps(healthy, clean, clean_scale, _white(clean, subject), np.zeros_like(mask))
+        false = self.lesion_maps(
+            healthy, clean, clean_scale, white_by_intensity(clean, subject), np.zeros_like(mask)
+        )
         return row, {t: values | {"false_ml": false[t]["volume_error_ml"]} for t, values in sweep.items()}
 
     def patient(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
         """Scores of lesion maps by λ, and what of the lesions can be seen at all."""
         image, lesion = np.asarray(subject.image, np.float32), np.asarray(subject.lesions)
         filled, scale = self.fill(image, lesion)
-        white = _white(filled, subject)
+        white = white_by_intensity(filled, subject)
         standard = scale.apply(image)
         level = np.median(standard[white & ~lesion])
         visible = float((standard[lesion] < VISIBLE * level).mean())
@@ -236,7 +242,7 @@ class _Scorer:
         return out
 
 
-def _white(image: np.ndarray, subject: Subject) -> np.ndarray:
+def white_by_intensity(image: np.ndarray, subject: Subject) -> np.ndarray:
     """White matter by its intensity."""
     return image > subject.grey_level + 0.5 * (1 - subject.grey_level)
 
@@ -261,7 +267,12 @@ def worst_slice(
 ) -> list[np.ndarray]:
     """The axial slice with the most squared error in the lesions, of the three images and the lesions."""
     z = int(((filled - healthy) ** 2 * lesion).sum((0, 1)).argmax())
-    return [v[::-1, :, z].T.copy() for v in (healthy, lesioned, filled, lesion)]
+    return axial((healthy, lesioned, filled, lesion), z)
+
+
+def axial(volumes: Sequence[np.ndarray], z: int) -> list[np.ndarray]:
+    """An axial slice of each volume, for :func:`draw_slices`."""
+    return [v[::-1, :, z].T.copy() for v in volumes]
 
 
 def draw_slices(path: Path, cases: list[tuple[str, Sequence[np.ndarray]]]) -> None:

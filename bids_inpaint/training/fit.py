@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from bids_inpaint import models
 from bids_inpaint.files import replacing
 from bids_inpaint.training.config import Config, Fit
+from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.fold import unfold
 from bids_inpaint.training.networks import UNet, build
 
@@ -64,6 +65,24 @@ class Task:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
+
+
+class FillingTask(Task):
+    """What a network that fills learns from healthy brains and lesion shapes.
+
+    Parameters
+    ----------
+    config : Config
+    cache : Path
+        Made by ``prepare``.
+    lesions : Path
+        Folder of the lesion shapes.
+    """
+
+    def __init__(self, config: Config, cache: Path, lesions: Path):
+        self.config = config
+        self.cache = cache
+        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
 
 
 def mixed_precision(device: str) -> torch.autocast:

@@ -15,7 +15,7 @@ from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.fit import Samples, Sums, Task, mixed_precision
+from bids_inpaint.training.fit import FillingTask, Samples, Sums, mixed_precision
 from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
     change_contrast,
@@ -27,22 +27,8 @@ from bids_inpaint.training.synthesis import (
 )
 
 
-class Inpainting(Task):
-    """What :func:`bids_inpaint.training.fit.fit` needs to train an inpainting network.
-
-    Parameters
-    ----------
-    config : Config
-    cache : Path
-        Made by ``prepare``.
-    lesions : Path
-        Folder of the lesion shapes.
-    """
-
-    def __init__(self, config: Config, cache: Path, lesions: Path):
-        self.config = config
-        self.cache = cache
-        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+class Inpainting(FillingTask):
+    """What :func:`bids_inpaint.training.fit.fit` needs to train an inpainting network."""
 
     def samples(self, first: int, device: str) -> Patches:
         """The samples from an index on."""
