@@ -69,7 +69,7 @@ def slow_down(slow: list[str]) -> None:
     alone, each_alone = steps.alone, steps.each_alone
 
     def slowly(function, *args):
-        if function is steps._affine and "register" in slow:
+        if function is steps.affine and "register" in slow:
             args = (*args[:3], "Affine", *args[4:])
         elif function is steps._bias and "correct_bias" in slow:
             args = (*args[:3], 2)

@@ -92,9 +92,14 @@ def levels(image: Array, mask: Array, wm_prior: Array, gm_prior: Array) -> tuple
     ValueError
         If the mask hardly holds any of the template's tissue, or it is not bright.
     """
-    white = _median(image, (wm_prior > WM_CORE) & mask, "white")
+    white = white_level(image, mask, wm_prior)
     # CSF between the gyri is left out
     return white, _median(image, (gm_prior > GM_CORE) & mask & (image > 0.3 * white), "grey") / white
+
+
+def white_level(image: Array, mask: Array, wm_prior: Array) -> float:
+    """White-matter level of a brain of any contrast; the arguments are those of :func:`levels`."""
+    return _median(image, (wm_prior > WM_CORE) & mask, "white")
 
 
 def noise_level(image: Array, core: Array) -> float:

@@ -20,8 +20,8 @@ from bids_inpaint.training.adversarial import (  # noqa: E402
     style_loss,
 )
 from bids_inpaint.training.config import Config  # noqa: E402
-from bids_inpaint.training.export import export, load_average  # noqa: E402
-from bids_inpaint.training.fit import fit  # noqa: E402
+from bids_inpaint.training.export import export  # noqa: E402
+from bids_inpaint.training.fit import fit, load_average  # noqa: E402
 from bids_inpaint.training.networks import build  # noqa: E402
 
 TOY_GAN = (

@@ -12,8 +12,8 @@ from bids_inpaint.intensity import Scale  # noqa: E402
 from bids_inpaint.training.config import Config  # noqa: E402
 from bids_inpaint.training.data import Lesions  # noqa: E402
 from bids_inpaint.training.diffusion import Diffusion, bound  # noqa: E402
-from bids_inpaint.training.export import export, load_average  # noqa: E402
-from bids_inpaint.training.fit import fit  # noqa: E402
+from bids_inpaint.training.export import export  # noqa: E402
+from bids_inpaint.training.fit import fit, load_average  # noqa: E402
 from bids_inpaint.training.networks import build  # noqa: E402
 from bids_inpaint.training.slices import draw_hole  # noqa: E402
 

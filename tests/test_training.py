@@ -14,8 +14,7 @@ from bids_inpaint.space import WORKING_GRID  # noqa: E402
 from bids_inpaint.training import networks, synthesis  # noqa: E402
 from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
 from bids_inpaint.training.data import Lesions, subjects  # noqa: E402
-from bids_inpaint.training.export import load_average  # noqa: E402
-from bids_inpaint.training.fit import fit, load_exported  # noqa: E402
+from bids_inpaint.training.fit import fit, load_average, load_exported  # noqa: E402
 from bids_inpaint.training.inpainting import (  # noqa: E402
     Inpainting,
     Patches,

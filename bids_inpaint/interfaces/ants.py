@@ -183,7 +183,7 @@ class RegisterAffine(FileInterface):
         from nitransforms.io.itk import ITKLinearTransform
 
         matrix = alone(
-            _affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
+            affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
             "QuickRigid" if self.inputs.sloppy else "AffineFast",
             within(runtime, "ants_"), self.inputs.random_seed,
         )  # fmt: skip
@@ -194,7 +194,8 @@ class RegisterAffine(FileInterface):
         return outputs
 
 
-def _affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, seed: int) -> np.ndarray:
+def affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, seed: int) -> np.ndarray:
+    """4x4 world-to-world matrix (RAS+, mm) from a template to a brain."""
     import ants
 
     ants.config._random_seed = seed + 1  # 0 would mean the clock
@@ -207,6 +208,19 @@ def _affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str,
         _to_ants(ants, brain, grid.part(box)),
         kind,
         outprefix=prefix,
+    )
+    return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+
+
+def rigid(
+    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, prefix: str
+) -> np.ndarray:
+    """4x4 world-to-world matrix (RAS+, mm) from one image of a head to another of any contrast."""
+    import ants
+
+    ants.config._random_seed = 1
+    result = ants.registration(
+        _to_ants(ants, fixed, fixed_grid), _to_ants(ants, moving, moving_grid), "Rigid", outprefix=prefix
     )
     return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
@@ -243,22 +257,25 @@ class CorrectBias(FileInterface):
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
-        box = bounding_box(mask, margin=4)
-        inside = alone(
-            _bias,
-            # the log of N4 needs positive values
-            np.maximum(data[box], 1e-3 * data[mask].mean()), mask[box], grid.matrix,
-            8 if self.inputs.sloppy else 4,
-        )  # fmt: skip
-        # beyond the box the field goes on as at its border
-        margins = [(s.start, n - s.stop) for s, n in zip(box, data.shape, strict=True)]
-        field = np.pad(np.maximum(inside, 1e-3), margins, mode="edge")
+        out, field = correct_bias(data, mask, grid, 8 if self.inputs.sloppy else 4)
         return {
-            "out_file": images.save(
-                within(runtime, "corrected.nii.gz"), np.where(mask, data / field, 0), grid, np.float32
-            ),
+            "out_file": images.save(within(runtime, "corrected.nii.gz"), out, grid, np.float32),
             "bias_file": images.save(within(runtime, "bias.nii.gz"), field, grid, np.float32),
         }
+
+
+def correct_bias(
+    data: np.ndarray, mask: np.ndarray, grid: Grid, shrink: int = 4
+) -> tuple[np.ndarray, np.ndarray]:
+    """An image without its bias, 0 outside the mask, and the field."""
+    box = bounding_box(mask, margin=4)
+    # the log of N4 needs positive values
+    positive = np.maximum(data[box], 1e-3 * data[mask].mean())
+    inside = alone(_bias, positive, mask[box], grid.matrix, shrink)
+    # beyond the box the field goes on as at its border
+    margins = [(s.start, n - s.stop) for s, n in zip(box, data.shape, strict=True)]
+    field = np.pad(np.maximum(inside, 1e-3), margins, mode="edge")
+    return np.where(mask, data / field, 0), field
 
 
 def _bias(data: np.ndarray, mask: np.ndarray, matrix: np.ndarray, shrink: int) -> np.ndarray:

@@ -13,7 +13,10 @@ FOLDER = Path(__file__).parent
 DEFAULT = "blind-unet"
 #: Fills given lesions, for the images that others are compared with.
 REFERENCE = "unet"
+#: Those that don't inpaint, by their tasks.
 BRAIN = "brain"
+FLAIR = "joint"
+OTHERS = {"brain": BRAIN, "flair": FLAIR}
 _MARK = "bids_inpaint"
 #: What can be 1 in the input of a network, by its task and engine.
 INTENSITIES = {
@@ -21,6 +24,7 @@ INTENSITIES = {
     ("inpaint", "ddpm"): ("range",),
     ("inpaint", "ip-medgan"): ("range",),
     ("brain", "unet"): ("percentiles",),
+    ("flair", "joint"): ("wm",),
 }
 
 
@@ -42,11 +46,12 @@ class Model:
         The spatial axes of its input must be multiples of this.
     card : dict
         The whole card: training data, licences, scores.
-    task : {'inpaint', 'brain'}
+    task : {'inpaint', 'brain', 'flair'}
     priors : bool
         Whether two more channels of its input are the white and grey matter of the template.
-    engine : {'unet', 'ddpm', 'ip-medgan'}
-        How it fills: the volume at once, slice by slice in many steps, or slice by slice in one.
+    engine : {'unet', 'ddpm', 'ip-medgan', 'joint'}
+        How it fills: the volume at once, slice by slice in many steps, or slice by slice in one. That which
+        makes a FLAIR and a lesion map is 'joint'.
     """
 
     name: str
@@ -78,7 +83,7 @@ def available() -> list[str]:
     >>> "blind-unet" in available()
     True
     """
-    return sorted(p.stem for p in FOLDER.glob("*.onnx") if p.stem != BRAIN)
+    return sorted(p.stem for p in FOLDER.glob("*.onnx") if p.stem not in OTHERS.values())
 
 
 def find(name: str, task: str = "inpaint") -> Model:
@@ -87,7 +92,7 @@ def find(name: str, task: str = "inpaint") -> Model:
     Parameters
     ----------
     name : str
-    task : {'inpaint', 'brain'}
+    task : {'inpaint', 'brain', 'flair'}
         What it must have been trained for.
 
     Raises
@@ -95,7 +100,7 @@ def find(name: str, task: str = "inpaint") -> Model:
     InputError
         If there is no such network, or the file is not a bids_inpaint network, with its card intact.
     """
-    shipped = name in available() if task == "inpaint" else name == BRAIN
+    shipped = name in available() if task == "inpaint" else name == OTHERS[task]
     path = FOLDER / f"{name}.onnx" if shipped else Path(name)
     if not shipped and not path.is_file():
         raise InputError(
@@ -158,6 +163,9 @@ def _check_graph(model: Model) -> None:
     elif model.engine == "ip-medgan":
         fits = told == ([4, 4], [2, 1])
         needed = "take 2 channels in two dimensions, and give 1 channel"
+    elif model.engine == "joint":
+        fits = told == ([4, 4], [2 * int(model.card["context"]) + 1, 2])
+        needed = "take slices in two dimensions, and give 2 channels"
     else:
         fits = told == ([5, 5], [10 if model.priors else 8, 8])
         needed = "take and give one tensor of 8 channels in three dimensions"

@@ -1,9 +1,10 @@
-"""``python -m bids_inpaint.training {prepare,fit,evaluate,compare,export,targets,paint}``."""
+"""``python -m bids_inpaint.training COMMAND``: see ``--help``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 
@@ -19,6 +20,13 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--participant-label", nargs="+", default=[])
     c.add_argument("--nprocs", type=int, default=2)
     c.add_argument("--lesion-masks", type=Path, help="BIDS derivative with the lesion masks of patients")
+
+    c = commands.add_parser(
+        "prepare-labels", help="bring head label maps onto the working grid and cache them"
+    )
+    c.add_argument("labels", type=Path, help="folder of the label maps")
+    c.add_argument("cache", type=Path)
+    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
 
     c = commands.add_parser("targets", help="fill the lesions of cached patients with a non-blind network")
     c.add_argument("model", help="name or ONNX file")
@@ -39,6 +47,12 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("config", help="TOML file, or name of a shipped configuration")
     c.add_argument("cache", type=Path, help="made by prepare, or folder of head label maps (brain)")
     c.add_argument("run", type=Path, help="where checkpoints and logs go")
+    c.add_argument(
+        "--start",
+        default="",
+        metavar="NETWORK",
+        help="checkpoint, ONNX file or shipped network to start from",
+    )
     c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     c.add_argument("--threads", type=int, default=2)
@@ -73,6 +87,19 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
     c.add_argument("--figures", type=Path, help="folder for pictures of three subjects")
+
+    c = commands.add_parser(
+        "cross-validate",
+        help="train FLAIR synthesis and its baselines on all patients but a fold's, and score",
+    )
+    c.add_argument("config")
+    c.add_argument("cache", type=Path)
+    c.add_argument("run", type=Path, help="where the runs of all modes and folds go")
+    c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
+    c.add_argument("--folds", type=int, default=2)
+    c.add_argument("--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[])
+    c.add_argument("--start", type=Path, help="folder with MODE/checkpoint.pt to start from")
+    c.add_argument("--threads", type=int, default=2)
 
     c = commands.add_parser("export", help="write a checkpoint as ONNX with its card")
     c.add_argument("config")
@@ -119,21 +146,32 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
 
         print(make_targets(args.model, args.cache, args.threads), "targets made")
         return
+    if args.command == "prepare-labels":
+        from bids_inpaint.training.prepare import prepare_labels
+
+        args.work_dir.mkdir(parents=True, exist_ok=True)
+        print(prepare_labels(args.labels, args.cache, args.work_dir), "label maps cached")
+        return
     from bids_inpaint.training.config import Config
 
     config = Config.load(args.config)
-    if args.command in ("fit", "evaluate") and config.task == "inpaint" and not args.lesions:
-        command.error(f"{args.command} of an inpainting network needs --lesions")
+    if args.command in ("fit", "evaluate") and config.task != "brain" and not args.lesions:
+        command.error(f"{args.command} of this network needs --lesions")
     if args.command == "fit":
         from bids_inpaint.training.adversarial import Adversarial
         from bids_inpaint.training.diffusion import Diffusion
         from bids_inpaint.training.extraction import BrainExtraction
         from bids_inpaint.training.fit import Task, fit
         from bids_inpaint.training.inpainting import Inpainting
+        from bids_inpaint.training.joint import JointSynthesis
 
+        if args.start:
+            config = replace(config, fit=replace(config.fit, start=args.start))
         task: Task
         if config.task == "brain":
             task = BrainExtraction(config, args.cache)
+        elif config.engine == "joint":
+            task = JointSynthesis(config, args.cache, args.lesions)
         elif config.engine == "ddpm":
             task = Diffusion(config, args.cache, args.lesions)
         elif config.engine == "ip-medgan":
@@ -145,6 +183,21 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         from bids_inpaint.training.evaluate import evaluate_brain
 
         evaluate_brain(config, args.cache, args.model, args.split, args.threads, args.output)
+    elif args.command == "evaluate" and config.task == "flair":
+        from bids_inpaint.training.cross_validation import score
+
+        names = args.subjects or getattr(config.data, args.split)
+        score(
+            config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure
+        )  # fmt: skip
+    elif args.command == "cross-validate":
+        from bids_inpaint.training.cross_validation import cross_validate
+        from bids_inpaint.training.joint import MODES
+
+        cross_validate(
+            config, args.cache, args.lesions, args.run, args.folds, args.modes or MODES, args.start,
+            args.threads,
+        )  # fmt: skip
     elif args.command == "evaluate":
         from bids_inpaint.training.evaluate import evaluate
 

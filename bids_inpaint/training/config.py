@@ -68,7 +68,8 @@ class Fit:
     checkpoint_every : int
         Steps between checkpoints.
     start : str
-        Name or ONNX file of an exported network whose weights to start from.
+        Name or ONNX file of an exported network whose weights to start from, or a checkpoint
+        (``*.pt``) of the same architecture.
     """
 
     patch: int = 0
@@ -124,15 +125,17 @@ class Config:
     seed : int
     network : dict
         Arguments of :class:`bids_inpaint.training.networks.UNet`,
-        :class:`bids_inpaint.training.diffusion.Denoiser` or
-        :class:`bids_inpaint.training.adversarial.CasNet`.
+        :class:`bids_inpaint.training.diffusion.Denoiser`,
+        :class:`bids_inpaint.training.adversarial.CasNet` or
+        :class:`bids_inpaint.training.joint.Joint`.
     data : Data
     fit : Fit
     synthesis : Synthesis
     adversarial : Losses
-    task : {'inpaint', 'brain'}
-    engine : {'unet', 'ddpm', 'ip-medgan'}
-        How an inpainting network fills: the volume at once, slice by slice in many steps, or in one.
+    task : {'inpaint', 'brain', 'flair'}
+    engine : {'unet', 'ddpm', 'ip-medgan', 'joint'}
+        How an inpainting network fills: the volume at once, slice by slice in many steps, or in one. That
+        of 'flair' is 'joint'.
     blind : bool
         Whether an inpainting network finds the lesions itself.
     intensity : {'wm', 'mean', 'percentiles', 'range'}
@@ -156,7 +159,7 @@ class Config:
             raise TypeError(
                 f"task {self.task} with engine {self.engine} and intensity {self.intensity} is unknown"
             )
-        if self.engine != "unet" and self.blind:
+        if self.engine in ("ddpm", "ip-medgan") and self.blind:
             raise TypeError(f"engine {self.engine} is not blind: set blind = false")
 
     @classmethod

@@ -12,9 +12,12 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint import images, template
-from bids_inpaint.intensity import levels
+from bids_inpaint.intensity import levels, white_level
 from bids_inpaint.lesions import CONNECTIVITY
 from bids_inpaint.space import WORKING_GRID, resample
+
+#: File of a label map in the cache.
+LABELS = "labels"
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Subject:
     ----------
     folder : Path
         Holds ``image.npy`` (float16, white matter 1, 0 outside the brain) and ``levels.json``; that of
-        a patient also ``lesions.npy`` (bool) and, once made, ``target.npy`` (float16, lesion-free).
+        a patient also ``lesions.npy`` (bool), ``flair.npy`` (as the image), if there is one, and, once made,
+        ``target.npy`` (float16, lesion-free). That of a label map holds ``labels.npy`` (uint8) alone.
     """
 
     folder: Path
@@ -57,6 +61,34 @@ class Subject:
         return np.load(self.folder / "lesions.npy", mmap_mode="r")
 
     @cached_property
+    def flair(self) -> np.ndarray:
+        """Memory-mapped FLAIR of a patient.
+
+        Raises
+        ------
+        ValueError
+            If the dataset had none.
+        """
+        if not (self.folder / "flair.npy").exists():
+            raise ValueError(f"{self.name} was prepared without a FLAIR: take it out of the configuration.")
+        return np.load(self.folder / "flair.npy", mmap_mode="r")
+
+    @property
+    def labelled(self) -> bool:
+        """Whether it is a label map, and no image."""
+        return (self.folder / f"{LABELS}.npy").exists()
+
+    @cached_property
+    def labels(self) -> np.ndarray:
+        """Memory-mapped FreeSurfer labels of the brain of a label map, both sides alike."""
+        return np.load(self.folder / f"{LABELS}.npy", mmap_mode="r")
+
+    @cached_property
+    def classes(self) -> list[int]:
+        """The labels that occur."""
+        return np.unique(self.labels).tolist()
+
+    @cached_property
     def target(self) -> np.ndarray:
         """Memory-mapped lesion-free version of a patient's image.
 
@@ -85,7 +117,12 @@ def template_priors(cache: Path) -> list[np.ndarray]:
 
 
 def cache_subject(
-    folder: Path, image: np.ndarray, mask: np.ndarray, priors: dict, lesions: np.ndarray | None = None
+    folder: Path,
+    image: np.ndarray,
+    mask: np.ndarray,
+    priors: dict,
+    lesions: np.ndarray | None = None,
+    flair: np.ndarray | None = None,
 ) -> Subject:
     """Standardise a preprocessed brain to white matter = 1 and store it.
 
@@ -98,6 +135,8 @@ def cache_subject(
         Template priors; GM and WM are used.
     lesions : array of bool, optional
         Lesion mask of a patient.
+    flair : array, optional
+        In any unit.
     """
     white, grey = levels(image, mask, priors["WM"], priors["GM"])
     scaled = np.where(mask, image / white, 0)
@@ -107,13 +146,18 @@ def cache_subject(
     (part / "levels.json").write_text(json.dumps({"grey": grey}))
     if lesions is not None:
         np.save(part / "lesions.npy", lesions.astype(bool))
+    if flair is not None:
+        level = white_level(flair, mask, priors["WM"])
+        scaled = np.where(mask, flair / level, 0)
+        np.save(part / "flair.npy", np.clip(scaled, 0, 8).astype(np.float16))
     part.rename(folder)
     return Subject(folder)
 
 
 def subjects(cache: Path, names: list[str] | None = None) -> list[Subject]:
     """The cached subjects, or those of `names` among them, in alphabetical order."""
-    found = [Subject(p.parent) for p in sorted(cache.glob("*/image.npy"))]
+    folders = {p.parent for name in ("image", LABELS) for p in cache.glob(f"*/{name}.npy")}
+    found = [Subject(folder) for folder in sorted(folders)]
     return [s for s in found if names is None or s.name in names]
 
 

@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.optim.swa_utils import AveragedModel
+from torch import nn
 
 from bids_inpaint import __version__
 from bids_inpaint.files import replacing
-from bids_inpaint.training.adversarial import CasNet
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.diffusion import Denoiser
+from bids_inpaint.training.fit import load_average
 from bids_inpaint.training.fold import fold
-from bids_inpaint.training.networks import UNet, build
+from bids_inpaint.training.joint import Joint
+from bids_inpaint.training.networks import UNet
 
 LICENCES = {
     "inpaint": {
@@ -28,25 +29,24 @@ LICENCES = {
     },
     "brain": {"head_labels": "Apache-2.0, SynthSeg (Billot et al. 2023)"},
 }
+LICENCES["flair"] = {
+    **LICENCES["inpaint"],
+    **LICENCES["brain"],
+    "ms": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7, and MSLesSeg (Guarnera et al. 2025)",
+}
 ARCHITECTURES = {
     "unet": "UNet (Manjón 2020)",
     "ddpm": "diffusers.UNet2DModel (Durrer 2023)",
     "ip-medgan": "CasNet (Armanious 2019)",
+    "joint": "two SliceUNets (Li 2018, Orbes-Arteaga 2018)",
 }
 #: How a diffusion model is sampled if nothing else is asked for.
 SAMPLING = {"sampler": "ddim", "steps": 25}
 INTENDED_USE = {
     "inpaint": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
     "brain": "Brain masks of whole-head MRI for the steps of bids_inpaint; not diagnosis.",
+    "flair": "Research on T1w brain MRI of adults with white-matter lesions and no FLAIR; not diagnosis.",
 }
-
-
-def load_average(config: Config, checkpoint: Path) -> UNet | Denoiser | CasNet:
-    """The network of a checkpoint with its averaged weights, ready for inference."""
-    network = build(config)
-    average = AveragedModel(network, use_buffers=True)
-    average.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
-    return average.module.eval()  # type: ignore[return-value]
 
 
 def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, threshold: float) -> Path:
@@ -81,17 +81,18 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "engine": config.engine,
         "blind": config.blind,
         "intensity": config.intensity,
-        "multiple": network.multiple,
+        "multiple": int(network.multiple),  # type: ignore[arg-type]
         "priors": isinstance(network, UNet) and network.inputs > 8,
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
-        **({"edge": config.fit.patch} if config.engine != "unet" else {}),
+        **({"edge": config.fit.patch} if config.engine in ("ddpm", "ip-medgan") else {}),
+        **({"context": network.context} if isinstance(network, Joint) else {}),
         **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
         "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained": datetime.now(UTC).date().isoformat(),
         "steps": int(torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]),
         "command": f"python -m bids_inpaint.training fit {config.name} CACHE RUN"
-        + (" --lesions LESIONS" if config.task == "inpaint" else ""),
+        + (" --lesions LESIONS" if config.task != "brain" else ""),
         "data": {
             "train": config.data.train,
             "validation": config.data.validation,
@@ -122,12 +123,13 @@ def to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
     )
 
 
-def of_slices_to_onnx(network: Denoiser | CasNet, path: Path) -> None:
+def of_slices_to_onnx(network: nn.Module, path: Path) -> None:
     """Export a network whose input is (N, C, H, W) of any size, and a step if it is a diffusion model."""
     axes = {0: "batch", 2: "height", 3: "width"}
-    size = 4 * network.multiple
+    size = 4 * int(network.multiple)  # type: ignore[arg-type]
     steps = isinstance(network, Denoiser)
-    image = torch.zeros(1, 3 if steps else 2, size, size)
+    channels = 2 * network.context + 1 if isinstance(network, Joint) else 3 if steps else 2
+    image = torch.zeros(1, channels, size, size)
     with warnings.catch_warnings():
         # the checks of sizes in diffusers are not part of what is computed
         warnings.simplefilter("ignore", torch.jit.TracerWarning)

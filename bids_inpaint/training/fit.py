@@ -125,9 +125,11 @@ def fit(
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
     network = build(config).to(device)
-    if schedule.start:
+    if schedule.start.endswith(".pt"):
+        network.load_state_dict(load_average(config, Path(schedule.start)).state_dict())
+    elif schedule.start:
         load_exported(network, models.find(schedule.start, config.task).path)
-    volumes = config.engine == "unet"
+    volumes = config.engine == "unet"  # the other networks see slices
     network.to(memory_format=torch.channels_last_3d if volumes else torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
     optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
@@ -179,6 +181,14 @@ def _batches(task: Task, step: int, size: int, device: str, workers: int) -> Ite
     source = iter(samples)
     while True:
         yield [torch.stack(t) for t in zip(*itertools.islice(source, size), strict=True)]
+
+
+def load_average(config: Config, checkpoint: Path) -> nn.Module:
+    """The network of a checkpoint with its averaged weights, ready for inference."""
+    network = build(config)
+    average = AveragedModel(network, use_buffers=True)
+    average.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
+    return average.module.eval()
 
 
 def load_exported(network: nn.Module, path: Path) -> None:

@@ -21,6 +21,10 @@ def build(config: Config) -> nn.Module:
         from bids_inpaint.training.adversarial import CasNet
 
         return CasNet(**config.network)
+    if config.engine == "joint":
+        from bids_inpaint.training.joint import Joint
+
+        return Joint(**config.network)
     return UNet(**config.network)
 
 

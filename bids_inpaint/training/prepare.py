@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from nipype.interfaces.base import File, isdefined, traits
@@ -13,11 +14,15 @@ from nipype.pipeline import engine as pe
 from bids_inpaint import bids, images, inference, models, template
 from bids_inpaint.files import replacing
 from bids_inpaint.intensity import Scale
+from bids_inpaint.interfaces.ants import affine, alone
 from bids_inpaint.interfaces.base import FileInterface, InputSpec
+from bids_inpaint.interfaces.flair import FlairToWorkingGrid
 from bids_inpaint.interfaces.inpaint import LesionMask
 from bids_inpaint.plugin import ImageByImage, set_nipype_level
 from bids_inpaint.settings import Settings
-from bids_inpaint.training.data import cache_subject, subjects, template_priors
+from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.training.data import LABELS, cache_subject, subjects, template_priors
+from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
 
 
@@ -150,6 +155,16 @@ def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFi
             (preprocess, given, [("outputnode.xfm", "xfm")]),
             (given, store, [("out_file", "lesions")]),
         ])  # fmt: skip
+    beside = Path(image.path.replace("_T1w.nii", "_FLAIR.nii"))
+    if "flair" in store.inputs.copyable_trait_names() and beside.exists():
+        flair = pe.Node(FlairToWorkingGrid(in_file=str(beside)), name="flair")
+        workflow.connect([
+            (preprocess, flair, [
+                ("outputnode.conformed", "t1w"), ("outputnode.xfm", "xfm"),
+                ("outputnode.working_mask", "mask_file"),
+            ]),
+            (flair, store, [("out_file", "flair")]),
+        ])  # fmt: skip
     return workflow
 
 
@@ -159,6 +174,7 @@ class CacheImageInputSpec(InputSpec):
     gm_prior = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
     lesions = File(exists=True, desc="lesion mask of a patient")
+    flair = File(exists=True, desc="FLAIR on the working grid")
     folder = traits.Str(mandatory=True, desc="where in the cache")
 
 
@@ -171,8 +187,61 @@ class CacheImage(FileInterface):
         data, mask = (images.read(f)[0] for f in (self.inputs.preproc, self.inputs.working_mask))
         priors = {"GM": images.read(self.inputs.gm_prior)[0], "WM": images.read(self.inputs.wm_prior)[0]}
         given = images.read(self.inputs.lesions)[0] > 0 if isdefined(self.inputs.lesions) else None
-        cache_subject(Path(self.inputs.folder), data, mask > 0, priors, given)
+        flair = images.read(self.inputs.flair)[0] if isdefined(self.inputs.flair) else None
+        cache_subject(Path(self.inputs.folder), data, mask > 0, priors, given, flair)
         return {}
+
+
+def prepare_labels(folder: Path, cache: Path, work: Path) -> int:
+    """Bring head label maps that are not in the cache yet onto the working grid.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds ``*.nii.gz`` with FreeSurfer's labels.
+    cache, work : Path
+        Where the arrays and the intermediate results go.
+
+    Returns
+    -------
+    int
+        Number of label maps now in the cache.
+
+    Raises
+    ------
+    ValueError
+        If there is no label map.
+    """
+    paths = sorted(folder.glob("*.nii.gz"))
+    if not paths:
+        raise ValueError(f"{folder} holds no label map (*.nii.gz)")
+    files = template.prepare(template.DEFAULT, work)
+    for path in paths:
+        name = path.name.split(".")[0]
+        if not (cache / name).exists():
+            _cache_labels(path, cache / name, work, files)
+    return len(paths)
+
+
+def _cache_labels(path: Path, folder: Path, work: Path, files: template.TemplateFiles) -> None:
+    head = Head.load(path)
+    brain = head.brain.numpy() > 0
+    labels = np.array(head.classes)[head.labels.numpy()]
+    # what is left of the sulci is fluid
+    labels = np.where(brain & ((labels == 0) | (labels >= EXTRACEREBRAL)), CSF, labels * brain)
+    levels = np.full(EXTRACEREBRAL, 0.7)
+    levels[list(WHITE)], levels[list(FLUID)], levels[0] = 1, 0.2, 0
+    grid = Grid.of(labels.shape, np.eye(4))
+    with TemporaryDirectory(dir=work) as scratch:
+        picture, mask = (str(Path(scratch) / f"{name}.nii.gz") for name in ("picture", "mask"))
+        images.save(picture, levels[labels], grid, np.float32)
+        images.save(mask, brain, grid, np.uint8)
+        world = alone(affine, picture, mask, files.t1w, "AffineFast", f"{scratch}/ants_", 0)
+    out = resample(labels, grid, WORKING_GRID, world, order=0)
+    part = folder.with_name(f".{folder.name}.part")
+    part.mkdir(parents=True, exist_ok=True)
+    np.save(part / f"{LABELS}.npy", out.astype(np.uint8))
+    part.rename(folder)
 
 
 def make_targets(model_name: str, cache: Path, threads: int) -> int:

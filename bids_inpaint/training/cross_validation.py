@@ -1,0 +1,209 @@
+"""Scores of FLAIR synthesis and lesion segmentation, on subjects kept apart and by cross-validation."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from bids_inpaint import inference, models
+from bids_inpaint.flair import synthesise
+from bids_inpaint.intensity import Scale
+from bids_inpaint.metrics import FlairScores, flair_scores
+from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
+from bids_inpaint.training.evaluate import axial
+from bids_inpaint.training.export import export
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.inpainting import Place
+from bids_inpaint.training.joint import MODES, JointSynthesis
+from bids_inpaint.training.pairs import by_kind, make_pair
+
+Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+
+
+def pair_of(subject: Subject, shapes: Lesions, config: Config) -> Pair:
+    """T1w, FLAIR and lesions of a subject on the working grid, by its name alone; None without a mask.
+
+    Those of a patient are real. Others get the lesions of a patient and single ones.
+    """
+    if (subject.folder / "flair.npy").exists() and not subject.patient:
+        return np.asarray(subject.image, np.float32), np.asarray(subject.flair, np.float32), None
+    rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
+    plain = replace(config, synthesis=replace(config.synthesis, vary=False))
+    place = Place((0, 0, 0), WORKING_GRID.shape, False)
+    t1w, flair, lesion = (v.numpy() for v in make_pair(rng, subject, shapes, place, plain))
+    return t1w, flair, lesion > 0.5
+
+
+def score(
+    config: Config,
+    cache: Path,
+    shapes_folder: Path,
+    model_name: str,
+    names: Sequence[str],
+    threads: int,
+    output: Path | None = None,
+    figure: Path | None = None,
+) -> dict:
+    """Score a network that makes a FLAIR and a lesion map, and print a table.
+
+    Parameters
+    ----------
+    config : Config
+        Names the patients whose lesions were not trained with.
+    cache, shapes_folder : Path
+    model_name : str
+        Shipped name or ONNX file.
+    names : sequence of str
+        Subjects of the cache.
+    threads : int
+    output : Path, optional
+        JSON file for the scores.
+    figure : Path, optional
+        Image file with the slice of the most lesion of the first three subjects.
+
+    Returns
+    -------
+    dict
+        Scores by subject, and their means by kind of subject.
+    """
+    model = models.find(model_name, "flair")
+    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
+    priors = template_priors(cache)
+    runtime = inference.Runtime(threads=threads)
+    rows: dict[str, dict[str, float]] = {}
+    views = []
+    chosen = find_subjects(cache, list(names))
+    for subject in chosen:
+        t1w, flair, lesion = pair_of(subject, shapes, config)
+        mask = (t1w > 0) & (flair > 0)
+        scale = Scale.measure(t1w, t1w > 0, *priors)
+        made, probability = synthesise(model, t1w, t1w > 0, scale, runtime)
+        reached = flair_scores(made, flair, probability > 0.5, lesion, mask)
+        rows[subject.name] = asdict(reached)
+        print(subject.name, {k: round(v, 3) for k, v in rows[subject.name].items()}, flush=True)
+        truth = np.zeros(t1w.shape, bool) if lesion is None else lesion
+        z = int((truth if truth.any() else probability > 0.5).sum((0, 1)).argmax())
+        views.append((_title(subject, reached), axial((t1w, flair, made, truth, probability > 0.5), z)))
+    means = {}
+    for kind in by_kind(chosen):
+        name = "patients" if kind[0].patient else "label maps" if kind[0].labelled else "T1w"
+        means[name] = mean_of([rows[s.name] for s in kind])
+    scores = {"means": means, "subjects": rows}
+    print(json.dumps(means, indent=1))
+    if output:
+        output.write_text(json.dumps(scores, indent=1) + "\n")
+    if figure:
+        draw(figure, views[:3])
+    return scores
+
+
+def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
+    """Mean of each score where it is defined."""
+    out: dict[str, float | None] = {}
+    for key in rows[0]:
+        defined = [row[key] for row in rows if not np.isnan(row[key])]
+        out[key] = float(np.mean(defined)) if defined else None
+    return out
+
+
+def cross_validate(
+    config: Config,
+    cache: Path,
+    shapes_folder: Path,
+    run: Path,
+    folds: int,
+    modes: Sequence[str] = MODES,
+    start: Path | None = None,
+    threads: int = 2,
+) -> dict:
+    """Train each mode on all patients but those of a fold, and score it on these.
+
+    Parameters
+    ----------
+    config : Config
+        Those of its training subjects who are patients are divided; the others are in every training.
+    cache, shapes_folder : Path
+    run : Path
+        Where the runs go; resumed if it is there.
+    folds : int
+    modes : sequence of str
+        See :data:`bids_inpaint.training.joint.MODES`.
+    start : Path, optional
+        Folder with a checkpoint ``MODE/checkpoint.pt`` to start from; from scratch without one.
+    threads : int
+
+    Returns
+    -------
+    dict
+        Means over the patients by mode, and the scores of each.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer patients than folds.
+    """
+    patients = [s.name for s in find_subjects(cache, config.data.train) if s.patient]
+    if not 2 <= folds <= len(patients):
+        raise ValueError(f"{folds} folds need at least so many patients, and two: there are {len(patients)}")
+    others = [name for name in config.data.train if name not in patients]
+    parts = [patients[i::folds] for i in range(folds)]
+    rows: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in modes}
+    for mode in modes:
+        for i, held in enumerate(parts):
+            data = replace(
+                config.data, train=[*others, *(p for p in patients if p not in held)], validation=held
+            )
+            schedule = replace(config.fit, start=str(start / mode / "checkpoint.pt") if start else "")
+            network = {**config.network, "mode": mode}
+            own = replace(config, data=data, fit=schedule, network=network)
+            folder = run / mode / f"fold-{i + 1}"
+            checkpoint = fit(own, JointSynthesis(own, cache, shapes_folder), folder, threads=threads)
+            exported = export(own, checkpoint, folder / f"{config.name}.onnx", None, 0.5)
+            reached = score(
+                own, cache, shapes_folder, str(exported), held, threads, figure=folder / "slices.png"
+            )
+            rows[mode] |= reached["subjects"]
+    summary = {mode: mean_of(list(by_subject.values())) for mode, by_subject in rows.items()}
+    print(f"\n{'':<10}" + "".join(f"{key:>12}" for key in next(iter(summary.values()))))
+    for mode, row in summary.items():
+        values = "".join(f"{'–' if value is None else format(value, '.4g'):>12}" for value in row.values())
+        print(f"{mode:<10}{values}")
+    scores = {"folds": parts, "means": summary, "subjects": rows}
+    (run / "scores.json").write_text(json.dumps(scores, indent=1) + "\n")
+    return scores
+
+
+def _title(subject: Subject, reached: FlairScores) -> str:
+    return (
+        f"{subject.name}: Dice {reached.dice:.2f}, FPR {reached.fpr:.2f}, FNR {reached.fnr:.2f}, "
+        f"MAE {reached.mae:.2f}, PSNR {reached.psnr:.1f} dB"
+    )
+
+
+def draw(path: Path, cases: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
+    """Draw T1w, real and made FLAIR, the real one's lesions in red and those found in blue."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(13, 4.2 * len(cases)), layout="constrained")
+    FigureCanvasAgg(fig)
+    rows = fig.subfigures(len(cases), 1, squeeze=False)[:, 0]
+    for row, (title, (t1w, flair, made, truth, found)) in zip(rows, cases, strict=True):
+        row.suptitle(title)
+        axes = row.subplots(1, 4)
+        shown = (("T1w", t1w, 1.4), ("FLAIR", flair, 2), ("made FLAIR", made, 2), ("lesions", t1w, 1.4))
+        for axis, (name, view, top) in zip(axes, shown, strict=True):
+            axis.imshow(view, cmap="gray", vmin=0, vmax=top, origin="lower")
+            axis.set_title(name, fontsize=9)
+            axis.set_axis_off()
+        for mask, colour in ((truth, "red"), (found, "deepskyblue")):
+            if mask.any():
+                axes[3].contour(mask, [0.5], colors=colour, linewidths=0.7)
+    fig.savefig(path, dpi=80)

@@ -1,0 +1,155 @@
+"""Joint synthesis of FLAIR and segmentation of lesions from T1w (Orbes-Arteaga et al. 2018)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions
+from bids_inpaint.training.fit import Sums, Task, mixed_precision
+from bids_inpaint.training.pairs import Pairs
+
+#: 'joint': the loss of the lesions reaches the generator, too. 'offline': it doesn't. 'unimodal': there is
+#: no generator.
+MODES = ("joint", "offline", "unimodal")
+
+
+class SliceUNet(nn.Module):
+    """The 2D U-Net of Li et al. 2018 (doi:10.1016/j.neuroimage.2018.07.005, section 2.3).
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    channels : list of int
+        Filters of each resolution. The first level has kernels of 5 voxels, the others of 3.
+    """
+
+    def __init__(self, inputs: int, outputs: int, channels: list[int]):
+        super().__init__()
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        before = inputs
+        for i, after in enumerate(channels):
+            self.down.append(_twice(before, after, 3 if i else 5))
+            before = after
+        for after in channels[-2::-1]:
+            self.up.append(_twice(before + after, after, 3))
+            before = after
+        self.last = nn.Conv2d(before, outputs, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        skips: list[Tensor] = []
+        for down in self.down:
+            x = down(functional.max_pool2d(x, 2) if skips else x)
+            skips.append(x)
+        for up, skip in zip(self.up, skips[-2::-1], strict=True):
+            x = up(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
+        return self.last(x)
+
+
+def _twice(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for before in (inputs, outputs):
+        layers += [
+            nn.Conv2d(before, outputs, kernel, padding=kernel // 2, bias=False),
+            nn.BatchNorm2d(outputs, momentum=0.02),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+class Joint(nn.Module):
+    """A generator of FLAIR, and a classifier of lesions that looks at it and at the T1w.
+
+    Parameters
+    ----------
+    channels : list of int
+        Filters of each resolution of both networks.
+    mode : {'joint', 'offline', 'unimodal'}
+        The paper's method, or one of those it is compared with.
+    context : int
+        Slices on each side that the networks also see; the paper's see none.
+    sub_images : bool
+        Whether they see the four parity sub-images of each slice, which takes a quarter of the time.
+
+    Notes
+    -----
+    Input (N, 2·context + 1, H, W): axial slices of a T1w brain, white matter 1. Output (N, 2, H, W): the
+    FLAIR of the middle slice, white matter 1, and the logit of a lesion. H and W are multiples of
+    :attr:`multiple`.
+    """
+
+    def __init__(self, channels: list[int], mode: str = "joint", context: int = 0, sub_images: bool = False):
+        super().__init__()
+        if mode not in MODES:
+            raise ValueError(f"mode {mode} is not one of {', '.join(MODES)}")
+        self.mode, self.context = mode, context
+        self.factor = 2 if sub_images else 1
+        self.multiple = self.factor * 2 ** (len(channels) - 1)
+        parts = self.factor**2
+        slices = (2 * context + 1) * parts
+        self.generator = None if mode == "unimodal" else SliceUNet(slices, parts, channels)
+        self.classifier = SliceUNet(slices + (parts if self.generator else 0), parts, channels)
+
+    def forward(self, t1w: Tensor) -> Tensor:
+        """FLAIR (0 of a unimodal network) and logit."""
+        x = functional.pixel_unshuffle(t1w, self.factor)
+        if self.generator is None:
+            logit = self.classifier(x)
+            flair = 0 * logit
+        else:
+            flair = functional.leaky_relu(self.generator(x), 0.2)
+            logit = self.classifier(torch.cat([x, flair if self.mode == "joint" else flair.detach()], 1))
+        return torch.cat([functional.pixel_shuffle(v, self.factor) for v in (flair, logit)], 1)
+
+
+class JointSynthesis(Task):
+    """What :func:`bids_inpaint.training.fit.fit` needs to train both networks.
+
+    Parameters
+    ----------
+    config : Config
+    cache : Path
+        Made by ``prepare`` and ``prepare-labels``.
+    lesions : Path
+        Folder of the lesion shapes.
+    """
+
+    def __init__(self, config: Config, cache: Path, lesions: Path):
+        self.config, self.cache = config, cache
+        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+
+    def samples(self, first: int, device: str) -> Pairs:
+        """The samples from an index on."""
+        return Pairs(self.config, self.cache, self.shapes, first, device)
+
+    def loss(self, network: Joint, batch: list[Tensor]) -> tuple[Tensor, Sums]:
+        """Squared error of the FLAIR inside the brain, and cross-entropy and soft Dice of the lesions.
+
+        The sum of both, each with weight 1, is what a joint network learns from.
+        """
+        t1w, flair, lesion = (part.flatten(0, 1) for part in batch)
+        with mixed_precision(t1w.device.type):
+            answer = network(t1w)
+        made, logit = answer.float().chunk(2, 1)
+        brain = (flair > 0).float()
+        squared = ((made - flair).square() * brain).sum()
+        probability = torch.sigmoid(logit)
+        overlap, total = 2 * (probability * lesion).sum(), probability.sum() + lesion.sum()
+        entropy = functional.binary_cross_entropy_with_logits(logit, lesion, reduction="none")
+        found = (entropy * brain).sum() / brain.sum().clamp(min=1) + 1 - (overlap + 1) / (total + 1)
+        hit, truth = logit > 0, lesion > 0.5
+        inside = (made.detach() - flair).square() * lesion
+        sums = {
+            "flair_mse": (squared.detach(), brain.sum()),
+            "lesion_flair_mse": (inside.sum(), lesion.sum()),
+            "dice": (2 * (hit & truth).sum(), hit.sum() + truth.sum()),
+        }
+        if network.generator is None:
+            return found, {"dice": sums["dice"]}
+        return squared / brain.sum().clamp(min=1) + found, sums

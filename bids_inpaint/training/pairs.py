@@ -1,0 +1,243 @@
+"""T1w and FLAIR slices of the same brain with lesions, drawn from three kinds of subjects.
+
+Label maps give both contrasts by drawing the intensity of each tissue; healthy T1w images give a FLAIR as a
+function of their own intensity; lesions are painted into both. Patients come with their own FLAIR and mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import LABELS, Lesions, Subject, find_subjects
+from bids_inpaint.training.fit import Samples
+from bids_inpaint.training.heads import FLUID, WHITE
+from bids_inpaint.training.inpainting import Place
+from bids_inpaint.training.synthesis import (
+    ImageParameters,
+    LesionParameters,
+    change_contrast,
+    degrade,
+    draw_centre,
+    draw_image,
+    draw_lesions,
+    paint,
+    smooth,
+)
+
+#: Slices beyond those wanted that the painting and the blurring of a patch look at.
+MARGIN = 3
+#: Slices that are taken from one patch, and the distance of one from the next.
+SLICES, GAP = 4, 3
+#: FreeSurfer's labels of lesions in the label maps.
+LESION = (25, 77)
+THALAMUS, PALLIDUM = 10, 13
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """Levels of the tissues in both contrasts, as fractions of white matter.
+
+    Attributes
+    ----------
+    t1w, flair : dict
+        Label to level.
+    texture : float
+        Relative standard deviation inside a tissue.
+    lesion : float
+        Level of the typical lesion in the FLAIR.
+    blur : tuple of float
+        Point spread of the FLAIR in voxels.
+    """
+
+    t1w: dict[int, float]
+    flair: dict[int, float]
+    texture: float
+    lesion: float
+    blur: tuple[float, float, float]
+
+
+def draw_contrast(rng: np.random.Generator, labels: Sequence[int], grey: float) -> Contrast:
+    """Draw how bright tissues are.
+
+    Parameters
+    ----------
+    rng : Generator
+    labels : sequence of int
+        FreeSurfer's.
+    grey : float
+        Level of the cortex in the T1w.
+    """
+    fluid, cortex = rng.uniform(0.1, 0.45), rng.uniform(1.0, 1.4)
+    dark = rng.uniform(0.1, 0.6)
+    t1w, flair = {0: 0.0}, {0: 0.0}
+    for label in labels:
+        if label in FLUID:
+            t1w[label], flair[label] = fluid * rng.normal(1, 0.1), dark * rng.normal(1, 0.1)
+        elif label in (*WHITE, *LESION):
+            t1w[label], flair[label] = rng.normal((1.0, 1.0), 0.02)
+        elif label:
+            # deep nuclei lie between grey and white matter, the pallidum nearest to white
+            deep = {THALAMUS: 0.55, PALLIDUM: 0.8}.get(label, 0.15 if label in (11, 12, 26) else 0.0)
+            share = float(np.clip(deep + rng.normal(0, 0.1), 0, 1)) if deep else rng.normal(0, 0.05)
+            t1w[label] = grey + share * (1 - grey)
+            flair[label] = (cortex + share * (1 - cortex)) * rng.normal(1, 0.03)
+    return Contrast(t1w, flair, rng.uniform(0.01, 0.06), *_draw_flair(rng, cortex))
+
+
+def _draw_flair(rng: np.random.Generator, cortex: float) -> tuple[float, tuple[float, float, float]]:
+    lesion = max(rng.uniform(1.25, 2.0), cortex + 0.1)
+    blur = [rng.uniform(0.3, 0.9)] * 3
+    if rng.random() < 0.4:
+        # thick slices
+        blur[int(rng.integers(3))] = rng.uniform(0.8, 1.8)
+    return float(lesion), (float(blur[0]), float(blur[1]), float(blur[2]))
+
+
+def from_labels(labels: Tensor, contrast: Contrast, seed: int) -> tuple[Tensor, Tensor]:
+    """The healthy brain of a label map in both contrasts, (D, H, W) each."""
+    generator = torch.Generator().manual_seed(seed)
+    out = []
+    for levels in (contrast.t1w, contrast.flair):
+        table = torch.zeros(256)
+        for label, level in levels.items():
+            table[label] = level
+        fine = torch.randn(labels.shape, generator=generator)
+        coarse = torch.randn([1, 1, *(max(2, n // 8) for n in labels.shape)], generator=generator)
+        waves = functional.interpolate(coarse, size=labels.shape, mode="trilinear")[0, 0]
+        image = table[labels] * (1 + contrast.texture * (fine + waves))
+        out.append(smooth(image, (0.6, 0.6, 0.6)).clamp(min=0) * (labels > 0))
+    return out[0], out[1]
+
+
+def from_t1w(image: Tensor, grey: float, rng: np.random.Generator) -> tuple[Tensor, float, tuple]:
+    """A FLAIR as a function of the intensity of a healthy T1w, and the level of lesions and blur of it.
+
+    Parameters
+    ----------
+    image : Tensor
+        White matter 1.
+    grey : float
+        Its grey-matter level.
+    rng : Generator
+    """
+    cortex, fluid = rng.uniform(1.0, 1.4), rng.uniform(0.1, 0.6)
+    middle = 0.5 * grey
+    known = [0.0, middle, 0.5 * (middle + grey), grey, 1.0, 1.25, 2.5]
+    wanted = [0.7 * fluid, fluid, 0.6 * cortex + 0.4 * fluid, cortex, 1.0, rng.uniform(0.7, 1), 0.5]
+    flair = np.interp(image.numpy(), known, wanted).astype(np.float32)
+    return torch.from_numpy(flair) * (image > 0), *_draw_flair(rng, cortex)
+
+
+def paint_both(
+    t1w: Tensor,
+    flair: Tensor,
+    grey: float,
+    lesions: Sequence[LesionParameters],
+    corner: Sequence[int],
+    level: float,
+    seed: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Lesions that are dark in the T1w and bright in the FLAIR; both images, and the support, 0-1."""
+    image, support = paint(t1w, grey, lesions, corner, seed)
+    # what is darker in the T1w is mostly brighter in the FLAIR
+    depth = ((t1w - image) / (1 - grey)).clamp(0, 1.5)
+    bright = level + 0.15 * (depth - 0.5)
+    return image, flair + support * (bright - flair).clamp(min=0), support
+
+
+class Pairs(Samples):
+    """Endless samples of `SLICES` slices of a brain; sample *i* depends on the seed and on *i* alone.
+
+    Yields
+    ------
+    t1w : Tensor, (SLICES, 2·context + 1, size, size)
+        White matter 1.
+    flair, lesion : Tensor, (SLICES, 1, size, size)
+        White matter 1, and 0 outside the brain; 0 or 1.
+    """
+
+    def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
+        super().__init__(first)
+        self.config, self.shapes, self.device = config, shapes, device
+        self.context = int(config.network.get("context", 0))
+        self.kinds = by_kind(find_subjects(cache, config.data.train))
+
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Draw and make the sample of this index."""
+        rng = np.random.default_rng([self.config.seed, index])
+        subjects = self.kinds[rng.integers(len(self.kinds))]
+        subject = subjects[rng.integers(len(subjects))]
+        edge = self.config.fit.patch
+        size = np.array([edge, edge, 2 * (self.context + MARGIN) + (SLICES - 1) * GAP + 1])
+        corner = np.round(draw_centre(rng, self.shapes) - size / 2)
+        corner = corner.clip(0, np.array(WORKING_GRID.shape) - size).astype(int)
+        place = Place(tuple(corner.tolist()), tuple(size.tolist()), bool(rng.random() < 0.5))
+        volumes = make_pair(rng, subject, self.shapes, place, self.config)
+        first = MARGIN + self.context
+        middles = [first + i * GAP for i in range(SLICES)]
+
+        def slices(volume: Tensor, around: int) -> Tensor:
+            chosen = [volume[..., z - around : z + around + 1] for z in middles]
+            return torch.stack(chosen).permute(0, 3, 1, 2).contiguous().to(self.device)
+
+        return tuple(slices(v, n) for v, n in zip(volumes, (self.context, 0, 0), strict=True))
+
+
+def by_kind(subjects: Sequence[Subject]) -> list[list[Subject]]:
+    """Patients, label maps and healthy brains, those that there are."""
+    kinds: dict[str, list[Subject]] = {}
+    for subject in subjects:
+        kind = "patient" if subject.patient else LABELS if subject.labelled else "healthy"
+        kinds.setdefault(kind, []).append(subject)
+    return [kinds[kind] for kind in sorted(kinds)]
+
+
+def make_pair(
+    rng: np.random.Generator, subject: Subject, shapes: Lesions, place: Place, config: Config
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Both contrasts and the lesions in a patch of a subject, (D, H, W) each."""
+    if subject.patient:
+        appearance = draw_image(rng, subject.grey_level, config.synthesis.vary)
+        t1w = change_contrast(place.crop(subject.image), subject.grey_level, appearance)
+        flair, lesion = place.crop(subject.flair), place.crop(subject.lesions)
+        return _seen(t1w, appearance), flair.clamp(min=0) * (t1w > 0), lesion
+    if subject.labelled:
+        appearance = draw_image(rng, 0.7, config.synthesis.vary)
+        labels = place.crop(subject.labels).long()
+        contrast = draw_contrast(rng, subject.classes, appearance.grey)
+        healthy, flair = from_labels(labels, contrast, appearance.seed)
+        level, blur = contrast.lesion, contrast.blur
+        own = np.argwhere(np.isin(labels.numpy(), LESION))
+    else:
+        grey = subject.grey_level
+        appearance = draw_image(rng, grey, config.synthesis.vary)
+        crop = place.crop(subject.image)
+        flair, level, blur = from_t1w(crop, grey, rng)
+        healthy = change_contrast(crop, grey, appearance)
+        own = np.empty((0, 3), int)
+    centre = np.array(place.corner) + np.array(place.size) / 2
+    reach = min(place.size[0], 64)
+    lesions = draw_lesions(rng, shapes, centre, reach, config.synthesis.mix, appearance.grey)
+    if len(own):
+        typical = 1 - rng.uniform(0.3, 1.3) * (1 - appearance.grey)
+        lesions.append(LesionParameters(own + np.array(place.corner), typical, 0.5, 0.8))
+    t1w, flair, support = paint_both(
+        healthy, flair, appearance.grey, lesions, place.corner, level, appearance.seed
+    )
+    brain = healthy > 0
+    flair = smooth(flair, blur) * brain
+    return _seen(t1w, appearance), flair, (support > 0.5).float()
+
+
+def _seen(t1w: Tensor, appearance: ImageParameters) -> Tensor:
+    """The T1w with its bias, point spread, noise and brain mask."""
+    return degrade([t1w], appearance)[0]

@@ -1,0 +1,228 @@
+"""A FLAIR and lesions from a T1w: made pairs, networks, cross-validation, and the way through ONNX."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from helpers import TOY
+from nitransforms.io.itk import ITKLinearTransform
+
+torch = pytest.importorskip("torch")
+
+from bids_inpaint import images, inference, models  # noqa: E402
+from bids_inpaint.flair import synthesise  # noqa: E402
+from bids_inpaint.intensity import Scale  # noqa: E402
+from bids_inpaint.interfaces.flair import SynthesiseFlair  # noqa: E402
+from bids_inpaint.space import WORKING_GRID, Grid, resample  # noqa: E402
+from bids_inpaint.training.config import Config  # noqa: E402
+from bids_inpaint.training.cross_validation import cross_validate, pair_of  # noqa: E402
+from bids_inpaint.training.data import (  # noqa: E402
+    Lesions,
+    cache_subject,
+    find_subjects,
+    subjects,
+    template_priors,
+)
+from bids_inpaint.training.export import export  # noqa: E402
+from bids_inpaint.training.fit import fit, load_average  # noqa: E402
+from bids_inpaint.training.joint import Joint, JointSynthesis  # noqa: E402
+from bids_inpaint.training.networks import build  # noqa: E402
+from bids_inpaint.training.pairs import Pairs, by_kind  # noqa: E402
+
+PEOPLE = ["map", "ms_sub-01", "ms_sub-02", "toy_sub-01"]
+TOY_JOINT = (
+    TOY.replace("blind = {blind}", 'task = "flair"\nengine = "joint"')
+    .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false",
+             "channels = [4, 8]\ncontext = 1\nsub_images = true")
+    .replace("freeze_normalisation = 3\n", "")
+    .replace("patch = 16", "patch = 32")
+    .replace('"toy_sub-01", "toy_sub-02"', ", ".join(f'"{name}"' for name in PEOPLE))
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def people(cache, tmp_path_factory):
+    """A healthy brain, a label map, and two patients with a lesion: dark in the T1w, bright in the FLAIR."""
+    folder = tmp_path_factory.mktemp("people")
+    (folder / "toy_sub-01").symlink_to(cache / "toy_sub-01")
+    image = np.asarray(subjects(cache)[0].image, np.float32)
+    priors = {"WM": (image > 0.85).astype(np.float32), "GM": ((image > 0.1) & (image < 0.85)).astype(float)}
+    lesion = np.zeros(image.shape, bool)
+    lesion[80:90, 80:90, 80:90] = True
+    t1w, flair = np.where(lesion, 0.7 * image, image), np.where(lesion, 900, 600 * (image > 0))
+    for name in ("ms_sub-01", "ms_sub-02"):
+        cache_subject(folder / name, t1w, image > 0, priors, lesion, flair)
+    labels = np.where(image > 0.85, 2, np.where(image > 0.1, 3, 0)).astype(np.uint8)
+    labels[100:105, 100:105, 100:105] = 4
+    labels[60:66, 60:66, 80:84] = 77
+    (folder / "map").mkdir()
+    np.save(folder / "map" / "labels.npy", labels)
+    return folder
+
+
+@pytest.fixture
+def config(tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY_JOINT.format(steps=4))
+    return Config.load(tmp_path / "toy.toml")
+
+
+def test_lesions_are_dark_in_the_t1w_and_bright_in_the_flair(people, shapes, config):
+    stored = Lesions.load(shapes)
+    for subject in find_subjects(people, PEOPLE):
+        t1w, flair, lesion = pair_of(subject, stored, config)
+        around = np.zeros_like(lesion)
+        around[50:110, 70:100, 70:100] = True
+        white = around & ~lesion & (t1w > 0.95)
+        assert lesion.any(), subject.name
+        assert np.median(t1w[lesion]) < 0.95 * np.median(t1w[white]), subject.name
+        assert np.median(flair[lesion]) > 1.15 * np.median(flair[white]), subject.name
+        assert np.median(flair[white]) == pytest.approx(1, abs=0.1)
+        again = pair_of(subject, stored, config)
+        assert all((a == b).all() for a, b in zip((t1w, flair, lesion), again, strict=True))
+
+
+def test_a_label_map_has_dark_fluid_and_its_own_lesions(people, shapes, config):
+    (subject,) = find_subjects(people, ["map"])
+    t1w, flair, lesion = pair_of(subject, Lesions.load(shapes), config)
+    fluid, own = (np.asarray(subject.labels) == label for label in (4, 77))
+    assert max(np.median(t1w[fluid]), np.median(flair[fluid])) < 0.7
+    assert lesion[own].mean() > 0.5
+
+
+def test_samples_are_slices_of_all_kinds_and_the_same_every_time(people, shapes, config):
+    assert [kind[0].name for kind in by_kind(find_subjects(people, PEOPLE))] == [
+        "toy_sub-01",
+        "map",
+        "ms_sub-01",
+    ]
+    samples = Pairs(config, people, Lesions.load(shapes))
+    for i in range(6):
+        t1w, flair, lesion = samples.sample(i)
+        assert t1w.shape == (4, 3, 32, 32)
+        assert flair.shape == lesion.shape == (4, 1, 32, 32)
+        assert all(torch.equal(a, b) for a, b in zip(samples.sample(i), (t1w, flair, lesion), strict=True))
+        assert all(torch.isfinite(v).all() for v in (t1w, flair, lesion))
+
+
+def test_the_papers_generator_ends_in_a_leaky_relu_and_its_classifier_sees_both_images():
+    config = Config.load("paper-joint")
+    assert config.fit.learning_rate == 2e-4
+    with torch.device("meta"):
+        network = build(config)
+        assert network.generator.down[0][0].weight.shape == (64, 1, 5, 5)
+        assert network.classifier.down[0][0].weight.shape == (64, 2, 5, 5)
+        assert network(torch.zeros(1, 1, 192, 224)).shape == (1, 2, 192, 224)
+    small = Joint([4, 8])
+    small.generator.last.bias.data.fill_(-10)
+    made = small(torch.zeros(1, 1, 8, 8))[:, 0]
+    assert float(made.detach().max()) == pytest.approx(-2, abs=0.5)
+
+
+@pytest.mark.parametrize("mode", ["joint", "offline", "unimodal"])
+def test_the_lesions_teach_the_generator_of_a_joint_network_alone(mode):
+    torch.manual_seed(0)
+    network = Joint([4, 8], mode)
+    network(torch.rand(2, 1, 16, 16))[:, 1].sum().backward()
+    if mode == "unimodal":
+        assert network.generator is None
+        assert not network(torch.rand(2, 1, 16, 16))[:, 0].any()
+        return
+    reached = network.generator.last.weight.grad.any()
+    assert bool(reached) == (mode == "joint")
+
+
+def test_a_trained_network_is_exported_and_started_from(people, shapes, config, tmp_path):
+    checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
+    rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
+    assert {"flair_mse", "lesion_flair_mse", "dice"} <= set(rows[0].split(","))
+    model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
+    with pytest.raises(images.InputError, match="trained to 'flair'"):
+        models.find(str(model.path))
+    network = load_average(config, checkpoint)
+    x = torch.rand(2, 3, 24, 40)
+    with torch.no_grad():
+        theirs = network(x).numpy()
+    session = inference.open_session(model, inference.Runtime("cpu"))
+    assert np.abs(session.run(None, {"image": x.numpy()})[0] - theirs).max() < 2e-2
+
+    later = replace(config, fit=replace(config.fit, steps=0, start=str(checkpoint)))
+    started = fit(
+        replace(later, fit=replace(later.fit, steps=1, learning_rate=0.0)),
+        JointSynthesis(later, people, shapes), tmp_path / "later", threads=1, workers=0,
+    )  # fmt: skip
+    weights = load_average(config, started).generator.last.weight
+    assert torch.equal(weights, network.generator.last.weight)
+
+
+def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, config, tmp_path):
+    checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
+    model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
+    rng = np.random.default_rng(0)
+    image = np.zeros((40, 50, 30), np.float32)
+    image[5:36, 8:43, 3:22] = rng.uniform(100, 200, (31, 35, 19))
+    flair, probability = synthesise(model, image, image > 0, Scale(150.0))
+    assert not flair[image == 0].any()
+    assert not probability[image == 0].any()
+    session = inference.open_session(model, inference.Runtime("cpu"))
+    # by hand: the tenth slice between its neighbours, in a frame of zeros to a multiple of 4
+    x = np.zeros((1, 3, 32, 36), np.float32)
+    x[0, :, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
+    answer = session.run(None, {"image": x})[0][0, :, :31, :35]
+    assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
+    assert np.abs(probability[5:36, 8:43, 13] - 1 / (1 + np.exp(-answer[1]))).max() < 1e-4
+
+
+def test_native_flair_and_lesions_lie_where_the_t1w_has_them(people, shapes, config, tmp_path, monkeypatch):
+    """On voxels of another size, orientation and place, through an affine."""
+    monkeypatch.chdir(tmp_path)
+    (patient,) = find_subjects(people, ["ms_sub-01"])
+    data, lesion = (np.asarray(v, np.float32) for v in (patient.image, patient.lesions))
+    near = (np.abs(data - 1) < 0.1).astype(np.float32), (np.abs(data - 0.64) < 0.1).astype(np.float32)
+    files = {"in_file": data, "working_mask": data > 0, "wm_prior": near[0], "gm_prior": near[1]}
+    given = {k: images.save(tmp_path / f"{k}.nii.gz", v, WORKING_GRID, np.float32) for k, v in files.items()}
+    shift = np.eye(4)
+    shift[:3, 3] = 5, -3, 2
+    native = Grid.of((90, 100, 110), [[0, 0, 2, -112], [2, 0, 0, -110], [0, 2, 0, -70], [0, 0, 0, 1]])
+    brain = resample(data > 0, WORKING_GRID, native, shift, order=0)
+    given["brain_mask"] = images.save(tmp_path / "brain.nii.gz", brain, native, np.uint8)
+    ITKLinearTransform.from_ras(shift).to_filename(tmp_path / "inverse.txt")
+
+    def made(model, image, mask, scale, runtime):
+        return np.where(mask, 1 + lesion, 0).astype(np.float32), lesion
+
+    monkeypatch.setattr("bids_inpaint.interfaces.flair.flair.synthesise", made)
+    checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
+    model = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)
+    step = SynthesiseFlair(
+        **given, inverse_xfm=str(tmp_path / "inverse.txt"), model=str(model), model_sha256="x"
+    )
+    outputs = step.run().outputs
+    there = resample(lesion, WORKING_GRID, native, shift, order=1)
+    mask, grid = images.read(outputs.native_mask)
+    assert grid.same_as(native)
+    assert (mask == (there > 0.5)).all()
+    flair = images.read(outputs.native_flair)[0]
+    assert np.median(flair[there > 0.99]) == pytest.approx(2, abs=0.05)
+    assert not flair[brain == 0].any()
+    assert (images.read(outputs.mask)[0] == lesion).all()
+
+
+def test_cross_validation_scores_each_patient_once_in_each_mode(people, shapes, config, tmp_path, capsys):
+    template_priors(people)
+    # the template of the toys is their own
+    for tissue, level in (("WM", 1.0), ("GM", 0.64)):
+        image = np.asarray(find_subjects(people, ["toy_sub-01"])[0].image, np.float32)
+        near = (np.abs(image - level) < 0.15).astype(np.float32)
+        images.save(people / "template" / f"tpl-MNI152NLin2009aSym/{tissue}.nii.gz", near, WORKING_GRID)
+    config = replace(config, fit=replace(config.fit, steps=1))
+    with pytest.raises(ValueError, match="3 folds need"):
+        cross_validate(config, people, shapes, tmp_path, 3)
+    scores = cross_validate(config, people, shapes, tmp_path / "run", 2, ["joint", "unimodal"], threads=1)
+    assert scores == json.loads((tmp_path / "run" / "scores.json").read_text())
+    assert scores["folds"] == [["ms_sub-01"], ["ms_sub-02"]]
+    for mode in ("joint", "unimodal"):
+        assert set(scores["subjects"][mode]) == {"ms_sub-01", "ms_sub-02"}
+        assert 0 <= scores["means"][mode]["dice"] <= 1
+        assert (tmp_path / "run" / mode / "fold-1" / "slices.png").exists()
+    assert "unimodal" in capsys.readouterr().out
