@@ -125,6 +125,11 @@ def parser() -> argparse.ArgumentParser:
         "reference that the group level compares with",
     )
     g.add_argument(
+        "--flair",
+        action="store_true",
+        help="also make a FLAIR image from the T1w, and a second lesion map from both",
+    )
+    g.add_argument(
         "--segmentation",
         choices=["atropos", "spm12", "none"],
         default="atropos",

@@ -46,6 +46,7 @@ def run_participants(settings: Settings) -> int:
         _validate(settings)
     found = bids.collect(settings)
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
+    flair = models.find(models.FLAIR, "flair") if settings.flair else None
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -68,6 +69,7 @@ def run_participants(settings: Settings) -> int:
         reference=reference,
         second=second,
         second_alone=second_alone,
+        flair=flair,
     )
     dataset.describe(settings)
     first = workflow.get_node(image_wf_name(found[0]))

@@ -35,6 +35,7 @@ def build(tmp_path, toy_model, masks=False, brains=False, **options):
     workflow = init_participants_wf(
         images=images, settings=settings, model=model, template=files, run_uuid="x",
         reference=replace(model, blind=False) if masks and model.blind else None,
+        flair=replace(model, name="joint", task="flair") if settings.flair else None,
     )  # fmt: skip
     return workflow, {node.fullname.split(".", 1)[1]: node for node in expanded(workflow).nodes()}
 
@@ -104,6 +105,23 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
     ):
         assert (f"{space}_{name}" in names) is there
         assert (f"sub-01/anat/sub-01_{name}" in names) is there
+
+
+def test_a_flair_is_made_where_it_is_asked_for(tmp_path, toy_model):
+    workflow, nodes = build(tmp_path, toy_model, flair=True)
+    assert {"sub_01_ses_1_wf.flair_wf.synthesise", "sub_01_ses_1_wf.outputs_wf.flair"} <= set(nodes)
+    assert "[@orbes2018]" in workflow.get_node("sub_01_ses_1_wf").__desc__
+    assert_everything_is_saved(workflow)
+    image = bids.Image("p", "u", {"sub": "01"})
+    more = {
+        "sub-01/anat/sub-01_desc-synth_FLAIR.json",
+        "sub-01/anat/sub-01_desc-synth_FLAIR.nii.gz",
+        "sub-01/anat/sub-01_label-L_desc-joint_mask.json",
+        "sub-01/anat/sub-01_label-L_desc-joint_mask.nii.gz",
+        "sub-01/figures/sub-01_desc-synth_FLAIR.svg",
+    }
+    names = [set(expected(image, template.DEFAULT, Products(flair=flair))) for flair in BOTH]
+    assert names[1] - names[0] == more
 
 
 def test_non_blind_networks_fill_the_given_lesions(tmp_path, toy_model):

@@ -10,6 +10,7 @@ from bids_inpaint.bids import Image
 from bids_inpaint.models import Model
 from bids_inpaint.settings import Settings
 from bids_inpaint.template import TemplateFiles
+from bids_inpaint.workflows.flair import init_flair_wf
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
 from bids_inpaint.workflows.outputs import NATIVE, STANDARD, Products, init_outputs_wf, tissue_key
@@ -27,6 +28,7 @@ def init_participants_wf(
     reference: Model | None = None,
     second: Model | None = None,
     second_alone: bool = False,
+    flair: Model | None = None,
 ) -> pe.Workflow:
     """Build the graph of a run.
 
@@ -45,6 +47,8 @@ def init_participants_wf(
         Fills again what a blind network found.
     second_alone : bool
         Whether its filling is the result, not the mean of both.
+    flair : Model, optional
+        Makes a FLAIR and a lesion map of each T1w.
 
     Returns
     -------
@@ -62,6 +66,7 @@ def init_participants_wf(
             reference=reference,
             second=second,
             second_alone=second_alone,
+            flair=flair,
             threads=threads,
         )
         crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
@@ -90,6 +95,7 @@ def init_image_wf(
     reference: Model | None = None,
     second: Model | None = None,
     second_alone: bool = False,
+    flair: Model | None = None,
     threads: int = 1,
 ) -> pe.Workflow:
     """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
@@ -144,6 +150,7 @@ def init_image_wf(
         products=products,
         reference=reference,
         second=second,
+        flair=flair,
     )
 
     def link(source, target, pairs):
@@ -204,6 +211,14 @@ def init_image_wf(
     link(lesions, outputs, same(*native, *mapped, "darkening", "table"))
     if "original" in products.segmented:
         segment(preprocess, "segment_original_wf", "original", "preproc")
+    if flair:
+        make = init_flair_wf(
+            model=flair, template=template, device=settings.device, omp_nthreads=threads
+        )  # fmt: skip
+        link(preprocess, make, same("preproc", "working_mask", "brain_mask", "inverse_xfm"))
+        made = [("mask", "joint_mask"), ("native_mask", "native_joint_mask")]
+        link(make, outputs, [*same("flair", "native_flair"), *made])
+        steps.append(make)
     if reference:
         fill = init_inpaint_wf(
             model=reference,

@@ -34,6 +34,11 @@ _REFERENCE: dict[str, tuple[str, dict]] = {
     "reference": ("desc-reference_T1w.nii.gz", {}),
     "reference_mask": ("label-L_desc-reference_mask.nii.gz", {"Type": "Lesion"}),
 }
+#: What is made of a T1w without lesion masks or a FLAIR.
+_FLAIR: dict[str, tuple[str, dict]] = {
+    "native_flair": ("desc-synth_FLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
+    "native_joint_mask": ("label-L_desc-joint_mask.nii.gz", {"Type": "Lesion"}),
+}
 _TISSUES = {
     "gm": "label-GM_{}probseg.nii.gz",
     "wm": "label-WM_{}probseg.nii.gz",
@@ -59,6 +64,7 @@ FIGURES = {
     "brain": "desc-brain_T1w.svg",
     "inpainting": "desc-inpainted_T1w.svg",
     "difference": "desc-difference_T1w.svg",
+    "flair": "desc-synth_FLAIR.svg",
     "tissues": "desc-tissues_T1w.svg",
     "lesions": "desc-lesions_T1w.html",
 }
@@ -78,24 +84,28 @@ class Products:
         Which of `SEGMENTED` get tissue maps.
     reference : bool
         Whether given lesions are also filled by a non-blind network.
+    flair : bool
+        Whether a FLAIR and the lesions in it are made.
     """
 
     segmented: tuple[str, ...] = ("inpainted",)
     reference: bool = False
+    flair: bool = False
 
     @classmethod
     def of(cls, settings: Settings, model: Model) -> Products:
         """What a run with these settings and this network leaves."""
         reference = settings.lesion_masks is not None and model.blind
         if settings.segmentation == "none":
-            return cls((), reference)
+            return cls((), reference, settings.flair)
         asked = (True, settings.compare_segmentation, reference)
-        return cls(tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a), reference)
+        segmented = tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a)
+        return cls(segmented, reference, settings.flair)
 
     def native(self) -> dict[str, tuple[str, dict]]:
         """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
         more = {f"native_{k}": v for k, v in (self._tissues() | self._reference()).items()}
-        return NATIVE | more
+        return NATIVE | more | (_FLAIR if self.flair else {})
 
     def standard(self) -> dict[str, tuple[str, dict]]:
         """Results on the working grid: key to BIDS suffix and sidecar."""
@@ -151,7 +161,7 @@ def _figure_names(image: Image, products: Products) -> dict[str, str]:
     return {
         key: f"{folder}/{image.prefix}_{suffix}"
         for key, suffix in FIGURES.items()
-        if key != "tissues" or products.segmented
+        if (key != "tissues" or products.segmented) and (key != "flair" or products.flair)
     }
 
 
@@ -170,6 +180,7 @@ def _metadata(
     model: Model,
     reference: Model | None,
     second: Model | None,
+    flair: Model | None,
     options: dict,
     products: Products,
 ) -> dict[str, dict]:
@@ -194,6 +205,9 @@ def _metadata(
     if reference:
         for key in ("native_reference", "reference"):
             out[key] |= {"Model": reference.name, "ModelSHA256": reference.sha256}
+    if flair:
+        for key in _FLAIR:
+            out[key] |= {"Model": flair.name, "ModelSHA256": flair.sha256}
     out["native_inpainted"]["Fill"] = options["fill"]
     found = network | {
         "LesionThreshold": options["threshold"],
@@ -220,6 +234,7 @@ def init_outputs_wf(
     products: Products = _USUAL,
     reference: Model | None = None,
     second: Model | None = None,
+    flair: Model | None = None,
     name: str = "outputs_wf",
 ) -> pe.Workflow:
     """Build the figures of one image, and the writing of its derivatives after everything else.
@@ -240,6 +255,8 @@ def init_outputs_wf(
         The network that filled given lesions.
     second : Model, optional
         The network of the second pass.
+    flair : Model, optional
+        The network that made a FLAIR.
 
     Inputs
     ------
@@ -249,6 +266,8 @@ def init_outputs_wf(
         How the brain mask came about.
     darkening
         Shown in the figure of the difference.
+    flair, joint_mask
+        Shown in the figure of the FLAIR, if there is one.
     xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
         The results.
     inpainted_volumes, inpainted_method, and the same of the other segmented images
@@ -261,7 +280,8 @@ def init_outputs_wf(
     names = _names(image, template, products)
     figure_names = _figure_names(image, products)
     told = [f"{segmented}_{what}" for segmented in products.segmented for what in ("volumes", "method")]
-    fields = ["conformed", "darkening", "mask_method", *told, *names]
+    shown = ["flair", "joint_mask"] if products.flair else []
+    fields = ["conformed", "darkening", "mask_method", *shown, *told, *names]
     inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
         Flicker(before=template_t1w, labels=(template, "T1w")), name="registration", mem_gb=1
@@ -281,7 +301,7 @@ def init_outputs_wf(
             keys=[*names, *figure_names],
             out_dir=str(output_dir),
             names={**names, **figure_names},
-            metadata=_metadata(image, template, model, reference, second, options, products),
+            metadata=_metadata(image, template, model, reference, second, flair, options, products),
         ),
         name="save", mem_gb=0.2, run_without_submitting=True,
     )  # fmt: skip
@@ -303,6 +323,15 @@ def init_outputs_wf(
         *((node, save, [("out_file", node.name)]) for node in
           (registration, brain, inpainting, difference, lesions)),
     ])  # fmt: skip
+    if products.flair:
+        made = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
+        workflow.connect([
+            (inputnode, made, [
+                ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
+                ("joint_mask", "contour"),
+            ]),
+            (made, save, [("out_file", "flair")]),
+        ])  # fmt: skip
     if products.segmented:
         tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
         workflow.connect([
