@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("output", type=Path, help="volume to write")
     p.add_argument("--model", required=True, help="network that fills slices, by name or ONNX file")
     p.add_argument("--sampler", choices=diffusion.SAMPLERS, help="default: the network's own")
-    p.add_argument("--sampling-steps", type=int, metavar="N", help="default: the network's own")
+    p.add_argument("--sampling-steps", type=_steps, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
@@ -77,14 +77,21 @@ def main(argv: list[str] | None = None) -> int:
                 f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
             )
         data, grid = images.load_t1w(args.voided)
-        mask, other = images.read(args.mask)
-        if not other.same_as(grid):
+        header = images.load(args.mask)
+        if not Grid.of(header.shape[:3], header.affine).same_as(grid):
             raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
-        images.save(str(args.output), fill(data, mask > 0, grid, model, runtime), grid, np.float32)
-    except (InputError, ValueError) as error:
+        hole = images.read_lesions(args.mask, grid, args.voided)
+        images.save(str(args.output), fill(data, hole, grid, model, runtime), grid, np.float32)
+    except ValueError as error:
         print(f"bids_inpaint.fill: error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _steps(text: str) -> int:
+    if not 1 <= int(text) <= diffusion.STEPS:
+        raise argparse.ArgumentTypeError(f"{text} is out of range: 1 to {diffusion.STEPS}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -182,7 +182,11 @@ def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, 
 
 
 def read_lesions(
-    path: str, grid: Grid, t1w: str, world: np.ndarray | None = None, brain: np.ndarray | None = None
+    path: str | os.PathLike,
+    grid: Grid,
+    t1w: str | os.PathLike,
+    world: np.ndarray | None = None,
+    brain: np.ndarray | None = None,
 ) -> np.ndarray:
     """A given lesion mask on another grid, resampled by its header.
 

@@ -1,8 +1,10 @@
 """The diffusion model: samplers as those of diffusers, training, export, and slices where they belong."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
-from helpers import TOY
+from helpers import TOY, write_nifti
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
@@ -221,3 +223,26 @@ def test_voided_volumes_are_filled_in_any_orientation(trained, tmp_path):
     changed = outputs[0] != known
     assert changed.sum() == hole.sum()
     assert main([*paths[:2], str(tmp_path / "x.nii.gz"), "--model", "unet"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("steps", "mask", "message"), [("0", 1, "out of range"), ("2", 2, "not a binary mask")]
+)
+def test_voided_volumes_with_another_mask_or_no_steps_are_refused(
+    trained, tmp_path, capsys, steps, mask, message
+):
+    from bids_inpaint.fill import main
+
+    data = np.random.default_rng(0).uniform(200, 300, (60, 70, 20)).astype(np.float32)
+    paths = [str(tmp_path / f"{name}.nii.gz") for name in ("voided", "mask", "out")]
+    write_nifti(Path(paths[0]), data)
+    hole = np.zeros(data.shape, np.uint8)
+    hole[20:24, 30, 8], hole[25, 30, 8] = mask, 1
+    write_nifti(Path(paths[1]), hole)
+    try:
+        code = main([*paths, "--model", str(trained[2].path), "--sampling-steps", steps])
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    assert message in capsys.readouterr().err
+    assert not Path(paths[2]).exists()

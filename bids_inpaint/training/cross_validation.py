@@ -22,7 +22,7 @@ from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
 from bids_inpaint.training.inpainting import Place
 from bids_inpaint.training.joint import MODES, JointSynthesis
-from bids_inpaint.training.pairs import by_kind, make_pair
+from bids_inpaint.training.pairs import by_kind, kind_of, make_pair
 
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
@@ -32,7 +32,7 @@ def pair_of(subject: Subject, shapes: Lesions, config: Config) -> Pair:
 
     Those of a patient are real. Others get the lesions of a patient and single ones.
     """
-    if (subject.folder / "flair.npy").exists() and not subject.patient:
+    if kind_of(subject) == "unmarked":
         return np.asarray(subject.image, np.float32), np.asarray(subject.flair, np.float32), None
     rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
     plain = replace(config, synthesis=replace(config.synthesis, vary=False))
@@ -91,10 +91,8 @@ def score(
         truth = np.zeros(t1w.shape, bool) if lesion is None else lesion
         z = int((truth if truth.any() else probability > 0.5).sum((0, 1)).argmax())
         views.append((_title(subject, reached), axial((t1w, flair, made, truth, probability > 0.5), z)))
-    means = {}
-    for kind in by_kind(chosen):
-        name = "patients" if kind[0].patient else "label maps" if kind[0].labelled else "T1w"
-        means[name] = mean_of([rows[s.name] for s in kind])
+    kinds = by_kind(chosen).items()
+    means = {kind: mean_of([rows[s.name] for s in subjects]) for kind, subjects in kinds}
     scores = {"means": means, "subjects": rows}
     print(json.dumps(means, indent=1))
     if output:

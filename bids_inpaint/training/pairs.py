@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import LABELS, Lesions, Subject, find_subjects
+from bids_inpaint.training.data import Lesions, Subject, find_subjects
 from bids_inpaint.training.fit import Samples
 from bids_inpaint.training.heads import FLUID, WHITE
 from bids_inpaint.training.inpainting import Place
@@ -94,7 +94,7 @@ def draw_contrast(rng: np.random.Generator, labels: Sequence[int], grey: float) 
 
 
 def _draw_flair(rng: np.random.Generator, cortex: float) -> tuple[float, tuple[float, float, float]]:
-    lesion = max(rng.uniform(1.25, 2.0), cortex + 0.1)
+    lesion = cortex + rng.uniform(0.05, 0.6)
     blur = [rng.uniform(0.3, 0.9)] * 3
     if rng.random() < 0.4:
         # thick slices
@@ -169,7 +169,11 @@ class Pairs(Samples):
         super().__init__(first)
         self.config, self.shapes, self.device = config, shapes, device
         self.context = int(config.network.get("context", 0))
-        self.kinds = by_kind(find_subjects(cache, config.data.train))
+        kinds = by_kind(find_subjects(cache, config.data.train))
+        if unmarked := kinds.pop("unmarked", []):
+            names = ", ".join(subject.name for subject in unmarked)
+            raise ValueError(f"without a lesion mask, these can't be trained on: {names}")
+        self.kinds = list(kinds.values())
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
@@ -192,13 +196,21 @@ class Pairs(Samples):
         return tuple(slices(v, n) for v, n in zip(volumes, (self.context, 0, 0), strict=True))
 
 
-def by_kind(subjects: Sequence[Subject]) -> list[list[Subject]]:
-    """Patients, label maps and healthy brains, those that there are."""
+def by_kind(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
+    """Patients, label maps, healthy brains, and FLAIR whose lesions nobody marked, those that there are."""
     kinds: dict[str, list[Subject]] = {}
-    for subject in subjects:
-        kind = "patient" if subject.patient else LABELS if subject.labelled else "healthy"
-        kinds.setdefault(kind, []).append(subject)
-    return [kinds[kind] for kind in sorted(kinds)]
+    for subject in sorted(subjects, key=lambda s: (kind_of(s), s.name)):
+        kinds.setdefault(kind_of(subject), []).append(subject)
+    return kinds
+
+
+def kind_of(subject: Subject) -> str:
+    """One of patients, label maps, healthy and unmarked."""
+    if subject.labelled:
+        return "label maps"
+    if subject.patient:
+        return "patients"
+    return "unmarked" if (subject.folder / "flair.npy").exists() else "healthy"
 
 
 def make_pair(
