@@ -85,6 +85,12 @@ def sample(
     return x
 
 
+def noise_of(image: Array, noisy: Array, step: int) -> Array:
+    """The noise in an image, from the image without it."""
+    left = float(signal()[step])
+    return (noisy - sqrt(left) * image) / sqrt(1 - left)
+
+
 def _heun(predict: Predict, noise: Array, times: Array, left: list[float]) -> Array:
     """Heun's method for the image and the noise added to it, whose deviation grows from 0."""
     deviations = [sqrt(1 / share - 1) for share in left]

@@ -58,22 +58,25 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
     known = np.minimum(known / limit, 1)
     session = open_session(model, runtime)
     if model.engine == "ddpm":
+        of_image = model.card.get("prediction") == "image"
         sampling = model.card["sampling"]
         sampler = runtime.sampler or str(sampling["sampler"])
         steps = runtime.steps or int(sampling["steps"])
         # what all slices begin from is the same, so that neighbours become alike
         start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
+    other = _mirrored(known) if model.card.get("mirror") else None
     filled = known.copy()
     for z in np.flatnonzero(wanted.any((0, 1))):
         window = _Window.around(wanted[:, :, z], model)
-        seen, hole = (window.cut(v[:, :, z])[None, None] for v in (known, wanted))
-        given = np.concatenate([seen, hole], 1)
+        volumes = [known, wanted] if other is None else [known, wanted, other]
+        given = np.stack([window.cut(v[:, :, z]) for v in volumes])[None]
         if model.engine == "ddpm":
 
             def predict(x: Array, step: int, given=given) -> tuple[Array, Array]:
-                x = np.concatenate([x, given], 1)
-                answer = session.run(None, {"image": x, "step": np.array([step], np.int64)})[0]
-                return answer[:, :1], answer[:, 1:]
+                seen = np.concatenate([x, given], 1)
+                answer = session.run(None, {"image": seen, "step": np.array([step], np.int64)})[0]
+                told, share = answer[:, :1], answer[:, 1:]
+                return diffusion.noise_of(told, x, step) if of_image else told, share
 
             rng = np.random.default_rng([runtime.seed, int(z)])
             drawn = diffusion.sample(predict, window.cut(start)[None, None], sampler, steps, rng)
@@ -82,6 +85,14 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
         window.paste(drawn[0, 0], filled[:, :, z], wanted[:, :, z])
     smooth = ndimage.gaussian_filter1d(filled, ACROSS, axis=2, mode="nearest")
     return np.where(wanted, smooth * limit, image).astype(np.float32)
+
+
+def _mirrored(brain: Array) -> Array:
+    """A brain mirrored left to right about the middle of its bounding box."""
+    first = bounding_box(brain > 0)[0]
+    out = np.zeros_like(brain)
+    out[first] = brain[first][::-1]
+    return out
 
 
 @dataclass(frozen=True)

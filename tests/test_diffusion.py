@@ -16,8 +16,9 @@ from bids_inpaint.training.data import Lesions  # noqa: E402
 from bids_inpaint.training.diffusion import Diffusion, bound  # noqa: E402
 from bids_inpaint.training.export import export  # noqa: E402
 from bids_inpaint.training.fit import fit, load_average  # noqa: E402
+from bids_inpaint.training.inpainting import Place  # noqa: E402
 from bids_inpaint.training.networks import build  # noqa: E402
-from bids_inpaint.training.slices import draw_hole  # noqa: E402
+from bids_inpaint.training.slices import draw_hole, mirrored  # noqa: E402
 
 TOY_DDPM = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ddpm"')
@@ -112,7 +113,12 @@ def test_the_papers_network_has_its_parameters():
     assert sum(p.numel() for p in network.parameters()) == 113_672_066
 
 
-@pytest.fixture(scope="module", params=["true", "false"], ids=["sub-images", "whole"])
+MIRRORED = 'true\nmirror = true\nprediction = "image"'
+
+
+@pytest.fixture(
+    scope="module", params=["true", "false", MIRRORED], ids=["sub-images", "whole", "mirrored image"]
+)
 def trained(request, cache, shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddpm")
     (folder / "toy.toml").write_text(TOY_DDPM.format(steps=4, blind="false", sub_images=request.param))
@@ -127,7 +133,7 @@ def test_export_computes_what_was_trained_at_any_size(trained):
     network = load_average(config, checkpoint)
     session = inference.open_session(model, inference.Runtime("cpu"))
     for count, height, width in ((1, 16, 24), (3, 40, 8)):
-        x = torch.rand(count, 3, height, width)
+        x = torch.rand(count, 4 if network.mirror else 3, height, width)
         (ours,) = session.run(None, {"image": x.numpy(), "step": np.array([7])})
         with torch.no_grad():
             theirs = network(x, torch.tensor([7])).numpy()
@@ -180,6 +186,65 @@ def test_slices_go_where_they_came_from(trained, monkeypatch):
     filled = slices.fill(model, image, hole, inference.Runtime("cpu"))
     assert filled[40, 50, 4] == pytest.approx(min(image[39, 48, 4], limit))
     assert filled[3, 68, 7] == pytest.approx(min(image[2, 66, 7], limit))
+
+
+def test_a_network_that_tells_the_image_samples_as_one_that_tells_the_noise(truth):
+    left = diffusion.signal()
+    noise = np.random.default_rng(2).standard_normal(truth.shape)
+
+    def of_noise(x, step):
+        return (x - np.sqrt(left[step]) * truth) / np.sqrt(1 - left[step]), 0 * x
+
+    def of_image(x, step):
+        return diffusion.noise_of(truth, x, step), 0 * x
+
+    for sampler in diffusion.SAMPLERS:
+        drawn = [
+            diffusion.sample(p, noise, sampler, 7, np.random.default_rng(3)) for p in (of_noise, of_image)
+        ]
+        assert np.allclose(*drawn)
+
+
+def test_the_mirrored_slice_shows_the_other_side_but_not_the_hole():
+    size, start, shift = 40, 71, 2
+    row = torch.arange(181.0)
+    hole = torch.zeros(size, 4)
+    hole[25:30] = 1
+    # by hand: what is missing of the row, the row turned round and moved, and the square of that
+    missing = torch.zeros(181)
+    missing[start : start + size] = hole[:, 0]
+    turned = (row * (1 - missing)).flip(0).roll(shift)[start : start + size]
+    place = Place((start, 0, 0), (size, 4, 1), True)
+    other = place.crop(row.numpy()[:, None, None] + np.zeros((1, 4, 1), np.float32), (shift, 0, 0))[..., 0]
+    known = other * (1 - mirrored(hole, start, shift))
+    assert torch.equal(known[:, 0], turned)
+    assert (known == 0).any()
+
+
+def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
+    _, _, model = trained
+    if not model.card.get("mirror"):
+        pytest.skip("this network doesn't look at the mirrored slice")
+    shown = []
+
+    class Session:
+        def run(self, _, given):
+            shown.append(given["image"])
+            return [np.zeros((1, 2, *given["image"].shape[2:]), np.float32)]
+
+    monkeypatch.setattr(slices, "open_session", lambda *_: Session())
+    image = np.zeros((60, 50, 5), np.float32)
+    image[12:53] = np.random.default_rng(0).uniform(100, 300, (41, 50, 5))
+    hole = np.zeros(image.shape, bool)
+    hole[20, 25, 2] = True
+    slices.fill(model, image, hole, inference.Runtime("cpu", steps=1))
+    _, seen, marked, other = shown[0][0]
+    x, y = np.argwhere(marked)[0]
+    # voxel 20 lies as far from the left end, 12, as 44 from the right one, 52
+    known = np.minimum(image / slices.upper_limit(np.where(hole, 0, image)), 1)
+    assert other[x, y] == pytest.approx(known[44, 25, 2])
+    assert seen[x + 24, y] == pytest.approx(other[x, y])
+    assert other[x + 24, y] == 0
 
 
 def test_holes_lie_where_lesions_do(shapes):

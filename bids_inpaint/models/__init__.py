@@ -156,13 +156,14 @@ def _check_graph(model: Model) -> None:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
+    mirror = bool(model.card.get("mirror"))
     told = [len(tensor.shape) for tensor in (*ins, *outs)], [tensor.shape[1] for tensor in (ins[0], *outs)]
     if model.engine == "ddpm":
-        fits = told == ([4, 1, 4], [3, 2])
-        needed = "take 3 channels in two dimensions and a step, and give 2 channels"
+        fits = told == ([4, 1, 4], [3 + mirror, 2])
+        needed = f"take {3 + mirror} channels in two dimensions and a step, and give 2 channels"
     elif model.engine == "ip-medgan":
-        fits = told == ([4, 4], [2, 1])
-        needed = "take 2 channels in two dimensions, and give 1 channel"
+        fits = told == ([4, 4], [2 + mirror, 1])
+        needed = f"take {2 + mirror} channels in two dimensions, and give 1 channel"
     elif model.engine == "joint":
         fits = told == ([4, 4], [2 * int(model.card["context"]) + 1, 2])
         needed = "take slices in two dimensions, and give 2 channels"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -60,26 +61,29 @@ class CasNet(nn.Module):
     channels : list of int
         Filters of each resolution.
     blocks : int
+    mirror : bool
+        Whether it also sees the slice mirrored left to right.
 
     Notes
     -----
-    Input (N, 2, H, W): a slice with a hole of 0, and the hole; the paper's sees the slice alone. Output
+    Input (N, 2 or 3, H, W): a slice with a hole of 0, and the hole; the paper's sees the slice alone. Output
     (N, 1, H, W), 0-1. H and W are multiples of :attr:`multiple`.
     """
 
-    def __init__(self, channels: list[int], blocks: int):
+    def __init__(self, channels: list[int], blocks: int, mirror: bool = False):
         super().__init__()
+        self.mirror = mirror
         self.multiple = 2 ** len(channels)
-        self.blocks = nn.ModuleList(UBlock(3 if i else 2, channels) for i in range(blocks))
+        self.blocks = nn.ModuleList(UBlock(2 + mirror + bool(i), channels) for i in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole slice; what is outside the hole is not looked at."""
-        known, hole = x[:, :1], x[:, 1:]
+        known, hole = x[:, :1], x[:, 1:2]
         first, *others = self.blocks
         made = torch.sigmoid(first(x))
         for block in others:
             mended = known + hole * made
-            made = torch.sigmoid(torch.logit(made, 1e-4) + block(torch.cat([mended, known, hole], 1)))
+            made = torch.sigmoid(torch.logit(made, 1e-4) + block(torch.cat([mended, x], 1)))
         return made
 
 
@@ -214,10 +218,10 @@ class Adversarial(FillingTask):
 
     def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """A step of the discriminators, and the loss of the generator."""
-        image, hole, corner = batch
+        image, given, corner = batch
         options = self.config.adversarial
-        known = image * (1 - hole)
-        made = network(torch.cat([known, hole], 1))
+        known, hole = given[:, :1], given[:, 1:2]
+        made = network(given)
         filled = known + hole * made
         real_part, made_part = (cut(v, corner) for v in (image, filled))
 
@@ -272,18 +276,25 @@ def cut(images: Tensor, corners: Tensor) -> Tensor:
 class Holes(Slices):
     """:class:`Slices`, some with square holes, each with the corner of a square around its hole."""
 
+    def hole(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
+        """Draw a square, lesions or blobs."""
+        if rng.random() > self.config.adversarial.squares:
+            return super().hole(rng, corner, size)
+        hole = np.zeros((size, size), np.float32)
+        x, y = (rng.normal(size / 2, size / 8, 2) - HOLE / 2).round().clip(0, size - HOLE).astype(int)
+        hole[x : x + HOLE, y : y + HOLE] = 1
+        return hole
+
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
-        image, hole = super().sample(index)
+        image, given = super().sample(index)
         rng = np.random.default_rng([self.config.seed, index, 1])
         size = image.shape[-1]
-        brain = (image[0] > 0).nonzero().numpy()
-        if len(brain) and rng.random() < self.config.adversarial.squares:
-            corner = (brain[rng.integers(len(brain))] - HOLE // 2).clip(0, size - HOLE)
-            hole = torch.zeros_like(hole)
-            hole[0, corner[0] : corner[0] + HOLE, corner[1] : corner[1] + HOLE] = 1
-        else:
-            where = hole[0].nonzero().numpy()
-            centre = where[rng.integers(len(where))] if len(where) else np.full(2, size // 2)
-            corner = (centre - HOLE // 2).clip(0, size - HOLE)
-        return image, hole, torch.from_numpy(corner.astype(np.int64))
+        where = given[1].nonzero().numpy()
+        # the square around a hole that fits into one; any part of a larger one
+        centre = np.full(2, size // 2)
+        if len(where):
+            low, high = where.min(0), where.max(0)
+            centre = (low + high + 1) // 2 if (high - low < HOLE).all() else where[rng.integers(len(where))]
+        corner = (centre - HOLE // 2).clip(0, size - HOLE)
+        return image, given, torch.from_numpy(corner.astype(np.int64))

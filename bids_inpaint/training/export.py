@@ -85,6 +85,8 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "priors": isinstance(network, UNet) and network.inputs > 8,
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
         **({"edge": config.fit.patch} if config.engine in ("ddpm", "ip-medgan") else {}),
+        **({"mirror": True} if getattr(network, "mirror", False) else {}),
+        **({"prediction": network.prediction} if isinstance(network, Denoiser) else {}),
         **({"context": network.context} if isinstance(network, Joint) else {}),
         **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
         "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
@@ -128,7 +130,9 @@ def of_slices_to_onnx(network: nn.Module, path: Path) -> None:
     axes = {0: "batch", 2: "height", 3: "width"}
     size = 4 * int(network.multiple)  # type: ignore[arg-type]
     steps = isinstance(network, Denoiser)
-    channels = 2 * network.context + 1 if isinstance(network, Joint) else 3 if steps else 2
+    channels = (3 if steps else 2) + bool(getattr(network, "mirror", False))
+    if isinstance(network, Joint):
+        channels = 2 * network.context + 1
     image = torch.zeros(1, channels, size, size)
     with warnings.catch_warnings():
         # the checks of sizes in diffusers are not part of what is computed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bids_inpaint.training.inpainting import Place
 from bids_inpaint.training.synthesis import change_contrast, draw_centre, draw_image, moved
 
 #: Shares of holes that are the lesions of a patient where they are, and that are drawn blobs.
-PATIENT = 0.5
+PATIENT = 0.4
 
 
 class Slices(Samples):
@@ -28,13 +29,15 @@ class Slices(Samples):
     ------
     image : Tensor, (1, size, size)
         0 (background) to 1 (:func:`bids_inpaint.slices.upper_limit`).
-    hole : Tensor, (1, size, size)
-        0 or 1.
+    given : Tensor, (2 or 3, size, size)
+        The image with 0 in a hole; the hole, 0 or 1; and what of the mirrored slice is known, if the network
+        looks at it.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
         super().__init__(first)
         self.config, self.shapes, self.device = config, shapes, device
+        self.mirror = bool(config.network.get("mirror"))
         self.subjects = find_subjects(cache, config.data.train)
         self.limits: dict[str, float] = {}
 
@@ -47,17 +50,39 @@ class Slices(Samples):
         corner = (*np.round(centre[:2] - size / 2).astype(int).tolist(), int(centre[2]))
         place = Place(corner, (size, size, 1), bool(rng.random() < 0.5))
         appearance = draw_image(rng, subject.grey_level, self.config.synthesis.vary)
-        both = torch.cat([place.crop(subject.image).flatten(), torch.tensor([self.limit(subject)])])
-        both = change_contrast(both, subject.grey_level, appearance)
-        image = (both[:-1] / both[-1]).clamp(0, 1).reshape(1, size, size)
-        hole = torch.from_numpy(draw_hole(rng, self.shapes, corner, size))[None]
-        return image.to(self.device), (hole * (image > 0)).to(self.device)
+        hole = torch.from_numpy(self.hole(rng, corner, size))
+        crops = [place.crop(subject.image)[..., 0]]
+        if self.mirror:
+            # brains are not quite symmetric, nor quite in the middle
+            shift = int(np.round(rng.normal(0, 1.5)))
+            other = replace(place, flip=not place.flip).crop(subject.image, (shift, 0, 0))[..., 0]
+            crops.append(other * (1 - mirrored(hole, corner[0], shift)))
+        limit = torch.tensor([self.limit(subject)])
+        both = change_contrast(
+            torch.cat([torch.stack(crops).flatten(), limit]), subject.grey_level, appearance
+        )
+        image, *others = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, 1, size, size).unbind()
+        hole = hole[None] * (image > 0)
+        given = torch.cat([image * (1 - hole), hole, *others])
+        return image.to(self.device), given.to(self.device)
+
+    def hole(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
+        """Draw what is missing in a square."""
+        return draw_hole(rng, self.shapes, corner, size)
 
     def limit(self, subject: Subject) -> float:
         """The intensity of a subject's image that becomes 1."""
         if subject.name not in self.limits:
             self.limits[subject.name] = upper_limit(np.asarray(subject.image, np.float32))
         return self.limits[subject.name]
+
+
+def mirrored(hole: Tensor, start: int, shift: int) -> Tensor:
+    """The hole of a square that begins at voxel `start`, as the mirrored slice moved by `shift` has it."""
+    size = len(hole)
+    source = 180 - (start + torch.arange(size) - shift) - start
+    inside = (source >= 0) & (source < size)
+    return hole[source.clamp(0, size - 1)] * inside[:, None]
 
 
 def draw_hole(rng: np.random.Generator, shapes: Lesions, corner: Sequence[int], size: int) -> np.ndarray:
