@@ -139,11 +139,12 @@ class JointSynthesis(Task):
         made, logit = answer.float().chunk(2, 1)
         brain = (flair > 0).float()
         squared = ((made - flair).square() * brain).sum()
-        probability = torch.sigmoid(logit)
+        # outside the brain nothing is asked
+        probability = torch.sigmoid(logit) * brain
         overlap, total = 2 * (probability * lesion).sum(), probability.sum() + lesion.sum()
         entropy = functional.binary_cross_entropy_with_logits(logit, lesion, reduction="none")
         found = (entropy * brain).sum() / brain.sum().clamp(min=1) + 1 - (overlap + 1) / (total + 1)
-        hit, truth = logit > 0, lesion > 0.5
+        hit, truth = probability > 0.5, lesion > 0.5
         inside = (made.detach() - flair).square() * lesion
         sums = {
             "flair_mse": (squared.detach(), brain.sum()),
