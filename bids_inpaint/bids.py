@@ -117,6 +117,11 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
         for f in layout.get(scope="raw", **query)
         if f.entities.get("part", "mag") == "mag" and f.relpath.startswith("sub-")
     ]
+    if misnamed := sorted(f.relpath for f in files if not _well_named(f.relpath)):
+        raise InputError(
+            f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
+            "sub-LABEL[_ses-LABEL][_KEY-LABEL]_T1w.nii.gz, labels of letters and digits): rename it."
+        )
     found = sorted((_image(f, root) for f in files), key=lambda image: image.prefix)
     missing = set(labels) - {image.subject for image in found}
     if missing or not found:
@@ -135,6 +140,16 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
             f"/anat/sub-{next(iter(missing), present[0])}_T1w.nii.gz is needed."
         )
     return _add_derivatives(found, settings, masks_needed)
+
+
+def _well_named(path: str) -> bool:
+    """Whether a path below the root is that of a T1w, by the entities of its folders."""
+    label = "[0-9a-zA-Z+]+"
+    parts = re.fullmatch(
+        rf"(sub-{label}(?:/ses-{label})?)/anat/(sub-{label}(?:_ses-{label})?)(?:_[a-z]+-{label})*_T1w.nii(.gz)?",
+        path,
+    )
+    return parts is not None and parts[1].replace("/", "_") == parts[2]
 
 
 def _check_dataset(root: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from bids_inpaint.inference import Runtime, open_session
@@ -16,7 +18,12 @@ BATCH = 8
 
 
 def synthesise(
-    model: Model, image: Array, mask: Array, scale: Scale, runtime: Runtime | None = None
+    model: Model,
+    image: Array,
+    mask: Array,
+    scale: Scale,
+    priors: Sequence[Array],
+    runtime: Runtime | None = None,
 ) -> tuple[Array, Array]:
     """Make the FLAIR of a brain, and find its lesions.
 
@@ -30,6 +37,8 @@ def synthesise(
         Brain; both results are 0 outside it.
     scale : Scale
         Of this image.
+    priors : sequence of two arrays
+        Probability of white and of grey matter in the template, for networks that look at them.
     runtime : Runtime, optional
 
     Returns
@@ -49,13 +58,15 @@ def synthesise(
     inside = mask[box]
     x = np.where(inside, scale.apply(image[box]), 0).astype(np.float32).transpose(2, 0, 1)
     depth, height, width = x.shape
-    margins = [(context, context), *((0, -n % model.multiple) for n in (height, width))]
-    x = np.pad(x, margins)
+    frame = [(0, -n % model.multiple) for n in (height, width)]
+    x = np.pad(x, [(context, context), *frame])
+    others = [np.pad(p[box].transpose(2, 0, 1), [(0, 0), *frame]) for p in priors] if model.priors else []
     session = open_session(model, runtime or Runtime())
     parts = []
     for first in range(0, depth, BATCH):
         slices = range(first, min(first + BATCH, depth))
-        batch = np.stack([x[z : z + 2 * context + 1] for z in slices])
+        shown = [[*x[z : z + 2 * context + 1], *(other[z] for other in others)] for z in slices]
+        batch = np.array(shown, np.float32)
         parts.append(session.run(None, {"image": batch})[0][:, :, :height, :width])
     answer = np.concatenate(parts).transpose(1, 2, 3, 0)
     if not np.isfinite(answer).all():

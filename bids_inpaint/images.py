@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import zlib
 from contextlib import nullcontext
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 #: A head is never smaller than this along any axis (mm), nor sampled by fewer voxels.
 MIN_EXTENT_MM = 60.0
 MIN_VOXELS = 16
+#: Gzip packs no more bytes than these into one.
+DEFLATE = 1032
 
 
 class InputError(ValueError):
@@ -77,14 +80,26 @@ def load_t1w(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:
 
 def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
     """Raise `InputError` for a header that can't be of one 3D head, without reading voxels."""
+    _check_lattice(image, path)
+    volume = image.shape[:3]
+    extent = Grid.of(volume, image.affine).voxel_sizes * volume
+    if min(volume) < MIN_VOXELS or min(extent) < MIN_EXTENT_MM:
+        raise InputError(
+            f"{path} sees only {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels: "
+            "a whole-brain acquisition is needed."
+        )
+
+
+def _check_lattice(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
+    """Raise `InputError` for a header that can't be of one 3D volume somewhere in the world."""
     shape = image.shape
     volume = shape[:3]
     if len(shape) < 3 or min(volume) < 2:
-        raise InputError(f"{path} is two-dimensional (shape {_by(shape)}): a 3D T1w volume is needed.")
+        raise InputError(f"{path} is no volume (shape {_by(shape)}): a 3D image is needed.")
     if np.prod(shape[3:], dtype=int) != 1:
         raise InputError(
             f"{path} holds {int(np.prod(shape[3:]))} volumes (shape {_by(shape)}): "
-            "keep one of them, or their average, as the T1w."
+            "keep one of them, or their average."
         )
     affine = np.asarray(image.affine, dtype=float)
     sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
@@ -94,12 +109,6 @@ def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
         raise InputError(
             f"{path} has no usable voxel size in its header "
             f"({_by(f'{v:g}' for v in declared)} mm): convert it again from the DICOM files."
-        )
-    extent = sizes * volume
-    if min(volume) < MIN_VOXELS or min(extent) < MIN_EXTENT_MM:
-        raise InputError(
-            f"{path} sees only {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels: "
-            "a whole-brain acquisition is needed."
         )
 
 
@@ -119,9 +128,15 @@ def read_data(
     from isal import igzip, igzip_lib
     from nibabel.fileholders import FileHolder
 
+    packed = str(path).endswith(".nii.gz")
+    promised = image.header.get_data_dtype().itemsize * math.prod(image.shape)
+    if promised > os.stat(path).st_size * (DEFLATE if packed else 1):
+        raise InputError(
+            f"{path} is truncated or corrupt (its header promises {promised} bytes of voxels): {remedy}."
+        )
     try:
         # ISA-L is several times as fast as the zlib that nibabel would use
-        with igzip.open(path) if str(path).endswith(".nii.gz") else nullcontext() as file:
+        with igzip.open(path) if packed else nullcontext() as file:
             if file:
                 image = type(image).from_file_map({"image": FileHolder(fileobj=file)})
             data = np.asarray(image.dataobj, dtype=dtype)
@@ -212,6 +227,7 @@ def read_lesions(
         If it isn't binary, or has lesions but none on the grid or in the brain.
     """
     image = load(path)
+    _check_lattice(image, path)
     data, own = read_data(image, path, dtype=None), Grid.of(image.shape[:3], image.affine)
     lesion = data[data != 0]
     if not (lesion == lesion[:1]).all():

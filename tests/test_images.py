@@ -24,8 +24,8 @@ def changed(**values):
     ("data", "reason"),
     [
         (np.stack([GOOD] * 3, -1), "holds 3 volumes"),
-        (GOOD[:, :, 0], "two-dimensional"),
-        (GOOD[:, :, :1], "two-dimensional"),
+        (GOOD[:, :, 0], "no volume"),
+        (GOOD[:, :, :1], "no volume"),
         (np.zeros_like(GOOD), "is 0 everywhere"),
         (np.full_like(GOOD, 7), "is 7 everywhere"),
         (changed(v111=np.nan, v123=np.inf), "2 voxels that are NaN or infinite"),

@@ -34,7 +34,7 @@ PEOPLE = ["map", "ms_sub-01", "ms_sub-02", "toy_sub-01"]
 TOY_JOINT = (
     TOY.replace("blind = {blind}", 'task = "flair"\nengine = "joint"')
     .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false",
-             "channels = [4, 8]\ncontext = 1\nsub_images = true")
+             "channels = [4, 8]\ncontext = 1\nsub_images = true\npriors = true")
     .replace("freeze_normalisation = 3\n", "")
     .replace("patch = 16", "patch = 32")
     .replace('"toy_sub-01", "toy_sub-02"', ", ".join(f'"{name}"' for name in PEOPLE))
@@ -95,7 +95,7 @@ def test_samples_are_slices_of_all_kinds_and_the_same_every_time(people, shapes,
     samples = Pairs(config, people, Lesions.load(shapes))
     for i in range(6):
         t1w, flair, lesion = samples.sample(i)
-        assert t1w.shape == (4, 3, 32, 32)
+        assert t1w.shape == (4, 5, 32, 32)
         assert flair.shape == lesion.shape == (4, 1, 32, 32)
         assert all(torch.equal(a, b) for a, b in zip(samples.sample(i), (t1w, flair, lesion), strict=True))
         assert all(torch.isfinite(v).all() for v in (t1w, flair, lesion))
@@ -136,7 +136,7 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     with pytest.raises(images.InputError, match="trained to 'flair'"):
         models.find(str(model.path))
     network = load_average(config, checkpoint)
-    x = torch.rand(2, 3, 24, 40)
+    x = torch.rand(2, 5, 24, 40)
     with torch.no_grad():
         theirs = network(x).numpy()
     session = inference.open_session(model, inference.Runtime("cpu"))
@@ -157,13 +157,15 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     rng = np.random.default_rng(0)
     image = np.zeros((40, 50, 30), np.float32)
     image[5:36, 8:43, 3:22] = rng.uniform(100, 200, (31, 35, 19))
-    flair, probability = synthesise(model, image, image > 0, Scale(150.0))
+    priors = rng.uniform(0, 1, (2, *image.shape)).astype(np.float32)
+    flair, probability = synthesise(model, image, image > 0, Scale(150.0), priors)
     assert not flair[image == 0].any()
     assert not probability[image == 0].any()
     session = inference.open_session(model, inference.Runtime("cpu"))
     # by hand: the tenth slice between its neighbours, in a frame of zeros to a multiple of 4
-    x = np.zeros((1, 3, 32, 36), np.float32)
-    x[0, :, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
+    x = np.zeros((1, 5, 32, 36), np.float32)
+    x[0, :3, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
+    x[0, 3:, :31, :35] = priors[:, 5:36, 8:43, 13]
     answer = session.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
     assert np.abs(probability[5:36, 8:43, 13] - 1 / (1 + np.exp(-answer[1]))).max() < 1e-4
@@ -184,7 +186,7 @@ def test_native_flair_and_lesions_lie_where_the_t1w_has_them(people, shapes, con
     given["brain_mask"] = images.save(tmp_path / "brain.nii.gz", brain, native, np.uint8)
     ITKLinearTransform.from_ras(shift).to_filename(tmp_path / "inverse.txt")
 
-    def made(model, image, mask, scale, runtime):
+    def made(model, image, mask, *_):
         return np.where(mask, 1 + lesion, 0).astype(np.float32), lesion
 
     monkeypatch.setattr("bids_inpaint.interfaces.flair.flair.synthesise", made)

@@ -75,7 +75,7 @@ class SynthesiseFlair(FileInterface):
         priors = [images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
         where = inference.Runtime(self.inputs.device, self.inputs.num_threads)
-        made, probability = flair.synthesise(model, data, mask, scale, where)
+        made, probability = flair.synthesise(model, data, mask, scale, priors, where)
         native, grid = images.read(self.inputs.brain_mask)
         brain = native > 0
         world = read_xfm(self.inputs.inverse_xfm)

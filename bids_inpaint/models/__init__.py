@@ -165,7 +165,7 @@ def _check_graph(model: Model) -> None:
         fits = told == ([4, 4], [2 + mirror, 1])
         needed = f"take {2 + mirror} channels in two dimensions, and give 1 channel"
     elif model.engine == "joint":
-        fits = told == ([4, 4], [2 * int(model.card["context"]) + 1, 2])
+        fits = told == ([4, 4], [2 * int(model.card["context"]) + 1 + 2 * model.priors, 2])
         needed = "take slices in two dimensions, and give 2 channels"
     else:
         fits = told == ([5, 5], [10 if model.priors else 8, 8])

@@ -84,7 +84,7 @@ def score(
         t1w, flair, lesion = pair_of(subject, shapes, config)
         mask = (t1w > 0) & (flair > 0)
         scale = Scale.measure(t1w, t1w > 0, *priors)
-        made, probability = synthesise(model, t1w, t1w > 0, scale, runtime)
+        made, probability = synthesise(model, t1w, t1w > 0, scale, priors, runtime)
         reached = flair_scores(made, flair, probability > 0.5, lesion, mask)
         rows[subject.name] = asdict(reached)
         print(subject.name, {k: round(v, 3) for k, v in rows[subject.name].items()}, flush=True)

@@ -82,7 +82,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "blind": config.blind,
         "intensity": config.intensity,
         "multiple": int(network.multiple),  # type: ignore[arg-type]
-        "priors": isinstance(network, UNet) and network.inputs > 8,
+        "priors": bool(config.network.get("priors", False)),
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
         **({"edge": config.fit.patch} if config.engine in ("ddpm", "ip-medgan") else {}),
         **({"mirror": True} if getattr(network, "mirror", False) else {}),
@@ -132,7 +132,7 @@ def of_slices_to_onnx(network: nn.Module, path: Path) -> None:
     steps = isinstance(network, Denoiser)
     channels = (3 if steps else 2) + bool(getattr(network, "mirror", False))
     if isinstance(network, Joint):
-        channels = 2 * network.context + 1
+        channels = network.inputs
     image = torch.zeros(1, channels, size, size)
     with warnings.catch_warnings():
         # the checks of sizes in diffusers are not part of what is computed

@@ -76,15 +76,24 @@ class Joint(nn.Module):
         Slices on each side that the networks also see; the paper's see none.
     sub_images : bool
         Whether they see the four parity sub-images of each slice, which takes a quarter of the time.
+    priors : bool
+        Whether they also see how likely the template is white and grey matter; the paper's don't.
 
     Notes
     -----
-    Input (N, 2·context + 1, H, W): axial slices of a T1w brain, white matter 1. Output (N, 2, H, W): the
-    FLAIR of the middle slice, white matter 1, and the logit of a lesion. H and W are multiples of
-    :attr:`multiple`.
+    Input (N, :attr:`inputs`, H, W): axial slices of a T1w brain, white matter 1, and the priors of the middle
+    one. Output (N, 2, H, W): the FLAIR of the middle slice, white matter 1, and the logit of a lesion. H, W
+    are multiples of :attr:`multiple`.
     """
 
-    def __init__(self, channels: list[int], mode: str = "joint", context: int = 0, sub_images: bool = False):
+    def __init__(
+        self,
+        channels: list[int],
+        mode: str = "joint",
+        context: int = 0,
+        sub_images: bool = False,
+        priors: bool = False,
+    ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode {mode} is not one of {', '.join(MODES)}")
@@ -92,7 +101,8 @@ class Joint(nn.Module):
         self.factor = 2 if sub_images else 1
         self.multiple = self.factor * 2 ** (len(channels) - 1)
         parts = self.factor**2
-        slices = (2 * context + 1) * parts
+        self.inputs = 2 * context + 1 + 2 * priors
+        slices = self.inputs * parts
         self.generator = None if mode == "unimodal" else SliceUNet(slices, parts, channels)
         self.classifier = SliceUNet(slices + (parts if self.generator else 0), parts, channels)
 
@@ -131,26 +141,28 @@ class JointSynthesis(Task):
     def loss(self, network: Joint, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """Squared error of the FLAIR inside the brain, and cross-entropy and soft Dice of the lesions.
 
-        The sum of both, each with weight 1, is what a joint network learns from.
+        The sum of both, each with weight 1, is what a joint network learns from. Voxels of lesions weigh more
+        in the error and in the cross-entropy.
         """
         t1w, flair, lesion = (part.flatten(0, 1) for part in batch)
         with mixed_precision(t1w.device.type):
             answer = network(t1w)
         made, logit = answer.float().chunk(2, 1)
         brain = (flair > 0).float()
-        squared = ((made - flair).square() * brain).sum()
+        weight = brain * (1 + self.config.fit.lesion_weight * lesion)
+        squared = ((made - flair).square() * weight).sum() / weight.sum().clamp(min=1)
         # outside the brain nothing is asked
         probability = torch.sigmoid(logit) * brain
         overlap, total = 2 * (probability * lesion).sum(), probability.sum() + lesion.sum()
         entropy = functional.binary_cross_entropy_with_logits(logit, lesion, reduction="none")
-        found = (entropy * brain).sum() / brain.sum().clamp(min=1) + 1 - (overlap + 1) / (total + 1)
+        found = (entropy * weight).sum() / weight.sum().clamp(min=1) + 1 - (overlap + 1) / (total + 1)
         hit, truth = probability > 0.5, lesion > 0.5
-        inside = (made.detach() - flair).square() * lesion
+        off = (made.detach() - flair).square()
         sums = {
-            "flair_mse": (squared.detach(), brain.sum()),
-            "lesion_flair_mse": (inside.sum(), lesion.sum()),
+            "flair_mse": ((off * brain).sum(), brain.sum()),
+            "lesion_flair_mse": ((off * lesion).sum(), lesion.sum()),
             "dice": (2 * (hit & truth).sum(), hit.sum() + truth.sum()),
         }
         if network.generator is None:
             return found, {"dice": sums["dice"]}
-        return squared / brain.sum().clamp(min=1) + found, sums
+        return squared + found, sums

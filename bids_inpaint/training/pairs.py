@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions, Subject, find_subjects
+from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.fit import Samples
 from bids_inpaint.training.heads import FLUID, WHITE
 from bids_inpaint.training.inpainting import Place
@@ -160,7 +160,8 @@ class Pairs(Samples):
     Yields
     ------
     t1w : Tensor, (SLICES, 2·context + 1, size, size)
-        White matter 1.
+        White matter 1; followed by the template's white- and grey-matter probability, if the network looks at
+        them.
     flair, lesion : Tensor, (SLICES, 1, size, size)
         White matter 1, and 0 outside the brain; 0 or 1.
     """
@@ -174,6 +175,7 @@ class Pairs(Samples):
             names = ", ".join(subject.name for subject in unmarked)
             raise ValueError(f"without a lesion mask, these can't be trained on: {names}")
         self.kinds = list(kinds.values())
+        self.priors = template_priors(cache) if config.network.get("priors") else []
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
@@ -186,6 +188,9 @@ class Pairs(Samples):
         corner = corner.clip(0, np.array(WORKING_GRID.shape) - size).astype(int)
         place = Place(tuple(corner.tolist()), tuple(size.tolist()), bool(rng.random() < 0.5))
         volumes = make_pair(rng, subject, self.shapes, place, self.config)
+        # the template fits some brains worse than those of the training
+        shift = tuple(np.round(rng.normal(0, 1.5, 3)).astype(int).tolist())
+        priors = [place.crop(prior, shift) for prior in self.priors]
         first = MARGIN + self.context
         middles = [first + i * GAP for i in range(SLICES)]
 
@@ -193,7 +198,8 @@ class Pairs(Samples):
             chosen = [volume[..., z - around : z + around + 1] for z in middles]
             return torch.stack(chosen).permute(0, 3, 1, 2).contiguous().to(self.device)
 
-        return tuple(slices(v, n) for v, n in zip(volumes, (self.context, 0, 0), strict=True))
+        t1w, flair, lesion = (slices(v, n) for v, n in zip(volumes, (self.context, 0, 0), strict=True))
+        return torch.cat([t1w, *(slices(prior, 0) for prior in priors)], 1), flair, lesion
 
 
 def by_kind(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
