@@ -170,6 +170,45 @@ def test_network_of_another_shape(tmp_path):
         models.find(str(path))
 
 
+def test_networks_with_weights_elsewhere_are_refused(toy_model, tmp_path):
+    """An ONNX file may name any file of the machine as its weights."""
+    import onnx
+
+    network = onnx.load(toy_model)
+    for tensor in network.graph.initializer:
+        tensor.raw_data = onnx.numpy_helper.to_array(tensor).tobytes()
+        tensor.ClearField("float_data")
+        onnx.external_data_helper.set_external_data(tensor, "../../../etc/passwd")
+        tensor.ClearField("raw_data")
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(network.SerializeToString())
+    write_card(path)
+    with pytest.raises(InputError, match="keeps weights in another file"):
+        models.find(str(path))
+
+
+def test_networks_of_any_size_are_not_read(toy_model, tmp_path, monkeypatch):
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path)
+    monkeypatch.setattr(models, "LARGEST", 100)
+    with pytest.raises(InputError, match="at most 1 GB"):
+        models.find(str(path))
+
+
+def test_networks_with_operators_of_their_own_are_refused(toy_model, tmp_path):
+    import onnx
+
+    network = onnx.load(toy_model)
+    network.graph.node[0].domain = "stranger"
+    network.opset_import.append(onnx.helper.make_opsetid("stranger", 1))
+    path = tmp_path / "toy.onnx"
+    onnx.save(network, path)
+    write_card(path)
+    with pytest.raises(InputError, match="can't be loaded by ONNX Runtime"):
+        models.find(str(path))
+
+
 def test_shipped_networks_load():
     for name in models.available():
         model = models.find(name)

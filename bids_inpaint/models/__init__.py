@@ -18,6 +18,8 @@ BRAIN = "brain"
 FLAIR = "joint"
 OTHERS = {"brain": BRAIN, "flair": FLAIR}
 _MARK = "bids_inpaint"
+#: Bytes of a network that are read at most.
+LARGEST = 1e9
 #: What can be 1 in the input of a network, by its task and engine.
 INTENSITIES = {
     ("inpaint", "unet"): ("wm", "mean"),
@@ -107,6 +109,8 @@ def find(name: str, task: str = "inpaint") -> Model:
             f"Model {name} is neither shipped nor a file: use one of {', '.join(available())}, "
             "or the path of an ONNX network exported by bids_inpaint."
         )
+    if (size := path.stat().st_size) > LARGEST:
+        raise InputError(f"Model {path} has {size / 1e9:.1f} GB: a network of at most 1 GB can be used.")
     card_path = path.with_suffix(".json")
     remedy = "export it with 'python -m bids_inpaint.training export', and keep both files together"
     try:
@@ -146,6 +150,12 @@ def find(name: str, task: str = "inpaint") -> Model:
 
 def _check_graph(model: Model) -> None:
     import onnxruntime
+
+    # weights outside the file, which may name any file, have this key in their entry; ours have none
+    if b"location" in model.path.read_bytes():
+        raise InputError(
+            f"Model {model.path} keeps weights in another file: export it with all its weights inside."
+        )
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

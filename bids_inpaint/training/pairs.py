@@ -243,7 +243,7 @@ def make_pair(
         healthy = change_contrast(crop, grey, appearance)
         own = np.empty((0, 3), int)
     centre = np.array(place.corner) + np.array(place.size) / 2
-    reach = min(place.size[0], 64)
+    reach = np.minimum(place.size, 64)
     lesions = draw_lesions(rng, shapes, centre, reach, config.synthesis.mix, appearance.grey)
     if len(own):
         typical = 1 - rng.uniform(0.3, 1.3) * (1 - appearance.grey)

@@ -95,7 +95,7 @@ def draw_lesions(
     rng: np.random.Generator,
     shapes: Lesions,
     centre: np.ndarray,
-    size: int,
+    size: int | np.ndarray,
     mix: dict[str, float],
     grey: float,
 ) -> list[LesionParameters]:
@@ -110,8 +110,8 @@ def draw_lesions(
     shapes : Lesions
     centre : array, shape (3,)
         Of the patch, in voxels of the working grid.
-    size : int
-        Its edge.
+    size : int, or array, shape (3,)
+        Its edge, or edges.
     mix : dict
         Shares of 'none', 'patient', 'singles' and 'both'.
     grey : float
