@@ -1,6 +1,6 @@
 """Hostile files: whatever a NIfTI file or a dataset holds, it is used or refused in one sentence.
 
-200 cases of each kind; ``BIDS_INPAINT_FUZZ=10000`` tries as many.
+200 cases of each kind; ``BIDS_INPAINT_NIGHTLY=1`` tries 10,000.
 """
 
 import gzip
@@ -23,10 +23,11 @@ from hypothesis import strategies as st
 from bids_inpaint import bids, images
 from bids_inpaint.space import Grid
 
+NIGHTLY = bool(os.environ.get("BIDS_INPAINT_NIGHTLY"))
 fuzz = settings(
-    max_examples=int(os.environ.get("BIDS_INPAINT_FUZZ", 200)),
+    max_examples=10_000 if NIGHTLY else 200,
     deadline=None,
-    derandomize="BIDS_INPAINT_FUZZ" not in os.environ,
+    derandomize=not NIGHTLY,
     database=None,
     suppress_health_check=list(HealthCheck),
 )

@@ -12,6 +12,10 @@ from bids_inpaint.training.fit import FillingTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 
 
+#: Weight of the bound beside the error: with more, its rare large gradients drown those of the error.
+VARIANCE = 0.01
+
+
 class Denoiser(nn.Module):
     """The U-Net of diffusers on a noisy slice, the slice with its hole, and the hole.
 
@@ -99,7 +103,8 @@ class Diffusion(FillingTask):
         else:
             error, found = (told - noise).square(), told
             off = error.detach() * (1 - now) / now
-        loss = ((error + bound(image, noisy, found.detach(), share, now, before)) * weight).sum()
+        bits = bound(image, noisy, found.detach(), share, now, before)
+        loss = ((error + VARIANCE * bits) * weight).sum()
         early, late = hole * (now < 0.1), hole * (now > 0.5)
         return loss / weight.sum(), {
             "mse": (error.detach().sum(), torch.tensor(error.numel())),
