@@ -11,7 +11,6 @@ from bids_inpaint.diffusion import STEPS, signal
 from bids_inpaint.training.fit import FillingTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 
-
 #: Weight of the bound beside the error: with more, its rare large gradients drown those of the error.
 VARIANCE = 0.01
 
