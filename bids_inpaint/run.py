@@ -257,6 +257,17 @@ def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> Excepti
     return None
 
 
+def warnings_of(image: bids.Image, settings: Settings) -> list[str]:
+    """What the networks were not made for in an image, from its sidecar."""
+    from bids_inpaint.workflows.outputs import prefix
+
+    sidecar = settings.output_dir / f"{prefix(image)}_desc-inpainted_T1w.json"
+    try:
+        return json.loads(sidecar.read_text()).get("QualityWarnings", [])
+    except (OSError, ValueError):
+        return []
+
+
 def expanded(workflow):
     """The graph of the nodes that will run (networkx), without those that only pass values on."""
     from copy import deepcopy
@@ -319,6 +330,9 @@ def _finish(
             subject, own, [i for i in unfinished if i.subject == subject], settings, model, run_uuid
         )
         log.info("Report: %s", report)
+    for image in found:
+        for warning in warnings_of(image, settings):
+            print(f"bids_inpaint: warning: {image.prefix}: {warning}", file=sys.stderr)
     done = len(found) - len(unfinished)
     print(
         f"bids_inpaint: {done} of {len(found)} images done; results in {settings.output_dir}", file=sys.stderr

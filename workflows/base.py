@@ -136,8 +136,7 @@ def init_image_wf(
     )
     outputs = init_outputs_wf(
         image=image,
-        template=template.name,
-        template_t1w=template.t1w,
+        template=template,
         model=model,
         options={
             "fill": settings.fill,

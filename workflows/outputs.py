@@ -10,8 +10,10 @@ from nipype.pipeline import engine as pe
 from bids_inpaint.bids import Image
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
+from bids_inpaint.interfaces.quality import CheckQuality
 from bids_inpaint.models import Model
 from bids_inpaint.settings import Settings
+from bids_inpaint.template import TemplateFiles
 
 #: Result -> (BIDS suffix with the entities that derivatives add, sidecar)
 NATIVE: dict[str, tuple[str, dict]] = {
@@ -60,6 +62,7 @@ _COLUMNS = {
 }
 #: Figure -> suffix, in the order of the report
 FIGURES = {
+    "quality": "desc-quality_T1w.html",
     "registration": "desc-registration_T1w.svg",
     "brain": "desc-brain_T1w.svg",
     "inpainting": "desc-inpainted_T1w.svg",
@@ -226,8 +229,7 @@ def _metadata(
 def init_outputs_wf(
     *,
     image: Image,
-    template: str,
-    template_t1w: str,
+    template: TemplateFiles,
     model: Model,
     options: dict,
     output_dir: Path,
@@ -243,8 +245,7 @@ def init_outputs_wf(
     ----------
     image : Image
         Gives the names.
-    template, template_t1w : str
-        Name and image of the standard space.
+    template : TemplateFiles
     model : Model
     options : dict
         ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given`` and whether
@@ -277,15 +278,24 @@ def init_outputs_wf(
 
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = ""
-    names = _names(image, template, products)
+    names = _names(image, template.name, products)
     figure_names = _figure_names(image, products)
     told = [f"{segmented}_{what}" for segmented in products.segmented for what in ("volumes", "method")]
     shown = ["flair", "joint_mask"] if products.flair else []
     fields = ["conformed", "darkening", "mask_method", *shown, *told, *names]
     inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
-        Flicker(before=template_t1w, labels=(template, "T1w")), name="registration", mem_gb=1
+        Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
     )
+    quality = pe.Node(
+        CheckQuality(
+            template=template.t1w,
+            template_mask=template.mask,
+            wm_prior=template.priors["WM"],
+            gm_prior=template.priors["GM"],
+        ),
+        name="quality", mem_gb=1,
+    )  # fmt: skip
     brain = pe.Node(Contours(colours=["#ff3030"]), name="brain", mem_gb=1)
     inpainting = pe.Node(
         Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
@@ -293,7 +303,7 @@ def init_outputs_wf(
     difference = pe.Node(Difference(), name="difference", mem_gb=1)
     lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
     found = pe.Node(
-        Function(function=_found, input_names=["mask_method", *told], output_names=["out"]),
+        Function(function=_found, input_names=["mask_method", "quality", *told], output_names=["out"]),
         name="found", run_without_submitting=True,
     )  # fmt: skip
     save = pe.Node(
@@ -301,7 +311,7 @@ def init_outputs_wf(
             keys=[*names, *figure_names],
             out_dir=str(output_dir),
             names={**names, **figure_names},
-            metadata=_metadata(image, template, model, reference, second, flair, options, products),
+            metadata=_metadata(image, template.name, model, reference, second, flair, options, products),
         ),
         name="save", mem_gb=0.2, run_without_submitting=True,
     )  # fmt: skip
@@ -318,10 +328,12 @@ def init_outputs_wf(
         ]),
         (inputnode, lesions, [("table", "table")]),
         (inputnode, save, [(key, key) for key in names]),
+        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm")]),
         (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in told)]),
+        (quality, found, [("found", "quality")]),
         (found, save, [("out", "found")]),
         *((node, save, [("out_file", node.name)]) for node in
-          (registration, brain, inpainting, difference, lesions)),
+          (quality, registration, brain, inpainting, difference, lesions)),
     ])  # fmt: skip
     if products.flair:
         made = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
@@ -348,13 +360,17 @@ def _pair(path, other):
     return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
 
 
-def _found(mask_method, **told):
+def _found(mask_method, quality, **told):
     """What sidecars say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
     """
     stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
-    found: dict = {"native_inpainted": stripped, "native_reference": stripped}
+    found: dict = {
+        "native_inpainted": {**stripped, **quality},
+        "inpainted": quality,
+        "native_reference": stripped,
+    }
     for name in told:
         image, what = name.split("_")
         if what != "volumes":

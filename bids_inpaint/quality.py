@@ -1,0 +1,110 @@
+"""Whether an image is what the networks were made for (pure arrays).
+
+Each measure has limits that all usable images at hand keep, and unusable ones break (docs/reliability.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from bids_inpaint.intensity import levels
+from bids_inpaint.space import bounding_box
+
+Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Limit:
+    """Range of a measure, and what it means to leave it."""
+
+    low: float
+    high: float
+    meaning: str
+
+
+LIMITS = {
+    "GreyToWhite": Limit(0.3, 1.0, "its contrast is not that of a T1w image"),
+    "TemplateCorrelation": Limit(0.33, 1.0, "the brain does not look like the template where it lies"),
+    "BrainScale": Limit(0.45, 1.25, "the brain is much smaller or larger than an adult's"),
+    "TemplateCoverage": Limit(0.95, 1.0, "a part of the brain is outside the image or its mask"),
+    "BrightShare": Limit(0.0, 0.03, "much is brighter than white matter, as after a contrast agent"),
+    "DarkRadius": Limit(0.0, 15.0, "something large in the brain is as dark as fluid"),
+    "LargestLesion": Limit(0.0, 40.0, "a lesion is larger than those the networks were made for"),
+}  # fmt: skip
+#: Units of those that have one.
+UNITS = {"DarkRadius": "mm", "LargestLesion": "mL"}
+
+
+def measure(
+    image: Array,
+    mask: Array,
+    template: Array,
+    template_mask: Array,
+    wm_prior: Array,
+    gm_prior: Array,
+    to_native: Array,
+    lesions: Array,
+) -> dict[str, float]:
+    """Measure a preprocessed brain.
+
+    Parameters
+    ----------
+    image, mask : array, shape of the working grid
+        Brain in any unit, and where it is.
+    template, template_mask : array
+        The standard space.
+    wm_prior, gm_prior : array
+        Tissue probabilities of the template, 0-1.
+    to_native : array, shape (4, 4)
+        World of the template to that of the T1w.
+    lesions : array of bool
+        The lesion map.
+
+    Returns
+    -------
+    dict
+        By the names of `LIMITS`, in `UNITS`.
+    """
+    white, grey = levels(image, mask, wm_prior, gm_prior)
+    both = mask & (template_mask > 0)
+    inner = ndimage.binary_erosion(template_mask > 0, iterations=3)
+    box = bounding_box(mask)
+    filled = ndimage.binary_fill_holes(mask[box])
+    # how large a ball fits into fluid, be it masked or not
+    dark = filled & ((image[box] < 0.4 * white) | ~mask[box])
+    return {
+        "GreyToWhite": grey,
+        "TemplateCorrelation": float(np.corrcoef(image[both], template[both])[0, 1]),
+        "BrainScale": float(abs(np.linalg.det(to_native[:3, :3]))),
+        "TemplateCoverage": float(mask[inner].mean()),
+        "BrightShare": float((image[mask] > 1.4 * white).mean()),
+        "DarkRadius": float(ndimage.distance_transform_edt(np.pad(dark, 1)).max()),
+        "LargestLesion": _largest(lesions),
+    }
+
+
+def judge(measures: dict[str, float]) -> list[str]:
+    """A sentence for each measure that leaves its limits.
+
+    Examples
+    --------
+    >>> judge({"GreyToWhite": 1.1})
+    ['GreyToWhite is 1.1 (0.3 to 1 expected): its contrast is not that of a T1w image.']
+    """
+    out = []
+    for name, value in measures.items():
+        limit = LIMITS[name]
+        if not limit.low <= value <= limit.high:
+            unit = f" {UNITS[name]}" if name in UNITS else ""
+            expected = f"{limit.low:g} to {limit.high:g}{unit} expected"
+            out.append(f"{name} is {value:.2g}{unit} ({expected}): {limit.meaning}.")
+    return out
+
+
+def _largest(region: Array) -> float:
+    """Volume of the largest component in ml, on voxels of 1 mm."""
+    labels, count = ndimage.label(region)
+    return float(np.bincount(labels[region]).max() / 1000) if count else 0.0
