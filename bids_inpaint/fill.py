@@ -78,7 +78,7 @@ def main(argv: list[str] | None = None) -> int:
             )
         data, grid = images.load_t1w(args.voided)
         header = images.load(args.mask)
-        if not Grid.of(header.shape[:3], header.affine).same_as(grid):
+        if header.shape[:3] != grid.shape or not Grid.of(grid.shape, header.affine).same_as(grid):
             raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
         hole = images.read_lesions(args.mask, grid, args.voided)
         images.save(str(args.output), fill(data, hole, grid, model, runtime), grid, np.float32)

@@ -64,7 +64,7 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
         steps = runtime.steps or int(sampling["steps"])
         # what all slices begin from is the same, so that neighbours become alike
         start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
-    other = _mirrored(known) if model.card.get("mirror") else None
+    other = _mirrored(known, (known > 0) | wanted) if model.card.get("mirror") else None
     filled = known.copy()
     for z in np.flatnonzero(wanted.any((0, 1))):
         window = _Window.around(wanted[:, :, z], model)
@@ -87,9 +87,9 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
     return np.where(wanted, smooth * limit, image).astype(np.float32)
 
 
-def _mirrored(brain: Array) -> Array:
-    """A brain mirrored left to right about the middle of its bounding box."""
-    first = bounding_box(brain > 0)[0]
+def _mirrored(brain: Array, mask: Array) -> Array:
+    """A brain mirrored left to right about the middle of its mask's bounding box."""
+    first = bounding_box(mask)[0]
     out = np.zeros_like(brain)
     out[first] = brain[first][::-1]
     return out

@@ -18,6 +18,13 @@ BRAIN = "brain"
 FLAIR = "joint"
 OTHERS = {"brain": BRAIN, "flair": FLAIR}
 _MARK = "bids_inpaint"
+#: What the card of a task or an engine must say.
+_NEEDED = {
+    "inpaint": ("lesion_threshold",),
+    "ddpm": ("edge", "sampling"),
+    "ip-medgan": ("edge",),
+    "joint": ("context",),
+}
 #: Bytes of a network that are read at most.
 LARGEST = 1e9
 #: What can be 1 in the input of a network, by its task and engine.
@@ -104,7 +111,7 @@ def find(name: str, task: str = "inpaint") -> Model:
     """
     shipped = name in available() if task == "inpaint" else name == OTHERS[task]
     path = FOLDER / f"{name}.onnx" if shipped else Path(name)
-    if not shipped and not path.is_file():
+    if not path.is_file():
         raise InputError(
             f"Model {name} is neither shipped nor a file: use one of {', '.join(available())}, "
             "or the path of an ONNX network exported by bids_inpaint."
@@ -132,7 +139,8 @@ def find(name: str, task: str = "inpaint") -> Model:
             engine=str(card.get("engine", "unet")),
         )
         known = model.intensity in INTENSITIES.get((model.task, model.engine), ())
-        ours = card["software"] == _MARK and known and model.multiple > 0
+        complete = {*_NEEDED.get(model.task, ()), *_NEEDED.get(model.engine, ())} <= card.keys()
+        ours = card["software"] == _MARK and known and complete and model.multiple > 0
         digest = card["sha256"]
     except (KeyError, TypeError, ValueError):
         ours, digest = False, None
@@ -167,7 +175,11 @@ def _check_graph(model: Model) -> None:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
     mirror = bool(model.card.get("mirror"))
-    told = [len(tensor.shape) for tensor in (*ins, *outs)], [tensor.shape[1] for tensor in (ins[0], *outs)]
+    shapes = [tensor.shape for tensor in (*ins, *outs)]
+    told = (
+        [len(s) for s in shapes],
+        [s[1] if len(s) > 1 else None for s in (*shapes[:1], *shapes[len(ins) :])],
+    )
     if model.engine == "ddpm":
         fits = told == ([4, 1, 4], [3 + mirror, 2])
         needed = f"take {3 + mirror} channels in two dimensions and a step, and give 2 channels"

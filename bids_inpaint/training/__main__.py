@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
         "--start",
         default="",
         metavar="NETWORK",
-        help="checkpoint, ONNX file or shipped network to start from",
+        help="checkpoint to start from; of engine unet also ONNX file or name",
     )
     c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -15,7 +16,7 @@ from bids_inpaint.flair import synthesise
 from bids_inpaint.intensity import Scale
 from bids_inpaint.metrics import FlairScores, flair_scores
 from bids_inpaint.space import WORKING_GRID
-from bids_inpaint.training.config import Config
+from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.evaluate import axial
 from bids_inpaint.training.export import export
@@ -24,18 +25,20 @@ from bids_inpaint.training.inpainting import Place
 from bids_inpaint.training.joint import MODES, JointSynthesis
 from bids_inpaint.training.pairs import by_kind, kind_of, make_pair
 
+#: Scores by name; None where undefined.
+Row = dict[str, float | None]
 Pair = tuple[np.ndarray, np.ndarray, np.ndarray | None]
 
 
 def pair_of(subject: Subject, shapes: Lesions, config: Config) -> Pair:
     """T1w, FLAIR and lesions of a subject on the working grid, by its name alone; None without a mask.
 
-    Those of a patient are real. Others get the lesions of a patient and single ones.
+    Those of patients are real. Others get the lesions of a patient and single ones.
     """
     if kind_of(subject) == "unmarked":
         return np.asarray(subject.image, np.float32), np.asarray(subject.flair, np.float32), None
     rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
-    plain = replace(config, synthesis=replace(config.synthesis, vary=False))
+    plain = replace(config, synthesis=Synthesis(mix={"both": 1.0}))
     place = Place((0, 0, 0), WORKING_GRID.shape, False)
     t1w, flair, lesion = (v.numpy() for v in make_pair(rng, subject, shapes, place, plain))
     return t1w, flair, lesion > 0.5
@@ -74,10 +77,12 @@ def score(
         Scores by subject, and their means by kind of subject.
     """
     model = models.find(model_name, "flair")
-    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
+    trained = {person(name) for name in config.data.train}
+    lend = [name for name in config.data.leave_out_patients if name not in trained]
+    shapes = Lesions.load(shapes_folder, only=lend)
     priors = template_priors(cache)
     runtime = inference.Runtime(threads=threads)
-    rows: dict[str, dict[str, float]] = {}
+    rows: dict[str, Row] = {}
     views = []
     chosen = find_subjects(cache, list(names))
     for subject in chosen:
@@ -86,8 +91,12 @@ def score(
         scale = Scale.measure(t1w, t1w > 0, *priors)
         made, probability = synthesise(model, t1w, t1w > 0, scale, priors, runtime)
         reached = flair_scores(made, flair, probability > 0.5, lesion, mask)
-        rows[subject.name] = asdict(reached)
-        print(subject.name, {k: round(v, 3) for k, v in rows[subject.name].items()}, flush=True)
+        if not made.any():
+            # a unimodal network
+            reached = replace(reached, mae=math.nan, psnr=math.nan, lesion_mae=math.nan)
+        row = {k: None if math.isnan(v) else v for k, v in asdict(reached).items()}
+        rows[subject.name] = row
+        print(subject.name, {k: v if v is None else round(v, 3) for k, v in row.items()}, flush=True)
         truth = np.zeros(t1w.shape, bool) if lesion is None else lesion
         z = int((truth if truth.any() else probability > 0.5).sum((0, 1)).argmax())
         views.append((_title(subject, reached), axial((t1w, flair, made, truth, probability > 0.5), z)))
@@ -102,11 +111,22 @@ def score(
     return scores
 
 
-def mean_of(rows: Sequence[dict[str, float]]) -> dict[str, float | None]:
+def person(name: str) -> str:
+    """Label of the participant of a subject of the cache.
+
+    Examples
+    --------
+    >>> person("ms_sub-thick12_ses-2"), person("training_seg_01")
+    ('thick12', 'training_seg_01')
+    """
+    return name.split("sub-")[-1].split("_ses-")[0].split("_run-")[0].split("_acq-")[0]
+
+
+def mean_of(rows: Sequence[Row]) -> Row:
     """Mean of each score where it is defined."""
-    out: dict[str, float | None] = {}
+    out: Row = {}
     for key in rows[0]:
-        defined = [row[key] for row in rows if not np.isnan(row[key])]
+        defined = [value for row in rows if (value := row[key]) is not None]
         out[key] = float(np.mean(defined)) if defined else None
     return out
 
@@ -126,7 +146,8 @@ def cross_validate(
     Parameters
     ----------
     config : Config
-        Those of its training subjects who are patients are divided; the others are in every training.
+        Those of its training subjects who are patients are divided, with all their images; the others are in
+        every training.
     cache, shapes_folder : Path
     run : Path
         Where the runs go; resumed if it is there.
@@ -134,7 +155,8 @@ def cross_validate(
     modes : sequence of str
         See :data:`bids_inpaint.training.joint.MODES`.
     start : Path, optional
-        Folder with a checkpoint ``MODE/checkpoint.pt`` to start from; from scratch without one.
+        Folder with a checkpoint ``MODE/checkpoint.pt`` of a network that saw no patient, to start from; from
+        scratch without one.
     threads : int
 
     Returns
@@ -145,18 +167,27 @@ def cross_validate(
     Raises
     ------
     ValueError
-        If there are fewer patients than folds.
+        If there are fewer patients than folds, or `run` holds those of another division.
     """
     patients = [s.name for s in find_subjects(cache, config.data.train) if s.patient]
-    if not 2 <= folds <= len(patients):
-        raise ValueError(f"{folds} folds need at least so many patients, and two: there are {len(patients)}")
+    people = sorted({person(name) for name in patients})
+    if not 2 <= folds <= len(people):
+        raise ValueError(f"{folds} folds need at least so many patients, and two: there are {len(people)}")
     others = [name for name in config.data.train if name not in patients]
-    parts = [patients[i::folds] for i in range(folds)]
-    rows: dict[str, dict[str, dict[str, float]]] = {mode: {} for mode in modes}
+    parts = [[name for name in patients if person(name) in people[i::folds]] for i in range(folds)]
+    division = json.dumps({"folds": parts, "start": str(start)})
+    if (run / "folds.json").exists() and (run / "folds.json").read_text() != division:
+        raise ValueError(f"{run} holds the runs of another division or start: name another folder")
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "folds.json").write_text(division)
+    rows: dict[str, dict[str, Row]] = {mode: {} for mode in modes}
     for mode in modes:
         for i, held in enumerate(parts):
             data = replace(
-                config.data, train=[*others, *(p for p in patients if p not in held)], validation=held
+                config.data,
+                train=[*others, *(p for p in patients if p not in held)],
+                validation=held,
+                leave_out_patients=[*config.data.leave_out_patients, *map(person, held)],
             )
             schedule = replace(config.fit, start=str(start / mode / "checkpoint.pt") if start else "")
             network = {**config.network, "mode": mode}

@@ -70,7 +70,10 @@ class Subject:
             If the dataset had none.
         """
         if not (self.folder / "flair.npy").exists():
-            raise ValueError(f"{self.name} was prepared without a FLAIR: take it out of the configuration.")
+            raise ValueError(
+                f"{self.name} was prepared without a FLAIR: put it beside the T1w and prepare it in another "
+                "cache, or take it out of the configuration."
+            )
         return np.load(self.folder / "flair.npy", mmap_mode="r")
 
     @property

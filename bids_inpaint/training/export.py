@@ -66,6 +66,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         Default λ of lesion maps made with this network.
     """
     network = load_average(config, checkpoint)
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as part:
         if isinstance(network, UNet):
@@ -92,9 +93,10 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
         "trained": datetime.now(UTC).date().isoformat(),
-        "steps": int(torch.load(checkpoint, map_location="cpu", weights_only=True)["step"]),
+        "steps": int(state["step"]),
         "command": f"python -m bids_inpaint.training fit {config.name} CACHE RUN"
-        + (" --lesions LESIONS" if config.task != "brain" else ""),
+        + (" --lesions LESIONS" if config.task != "brain" else "")
+        + (f" --start {state['start']}" if state.get("start") else ""),
         "data": {
             "train": config.data.train,
             "validation": config.data.validation,

@@ -127,6 +127,8 @@ def fit(
     network = build(config).to(device)
     if schedule.start.endswith(".pt"):
         network.load_state_dict(load_average(config, Path(schedule.start)).state_dict())
+    elif schedule.start and config.engine != "unet":
+        raise ValueError(f"{schedule.start}: engine {config.engine} starts from a checkpoint (*.pt) alone")
     elif schedule.start:
         load_exported(network, models.find(schedule.start, config.task).path)
     volumes = config.engine == "unet"  # the other networks see slices
@@ -166,6 +168,7 @@ def fit(
                 "optimiser": optimiser.state_dict(),
                 "task": task.state_dict(),
                 "step": step,
+                "start": schedule.start,
             }
             with replacing(checkpoint) as part:
                 torch.save(state, part)

@@ -149,6 +149,7 @@ class JointSynthesis(Task):
             answer = network(t1w)
         made, logit = answer.float().chunk(2, 1)
         brain = (flair > 0).float()
+        lesion = lesion * brain
         weight = brain * (1 + self.config.fit.lesion_weight * lesion)
         squared = ((made - flair).square() * weight).sum() / weight.sum().clamp(min=1)
         # outside the brain nothing is asked

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bids_inpaint.intensity import GREY
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
@@ -174,6 +175,8 @@ class Pairs(Samples):
         if unmarked := kinds.pop("unmarked", []):
             names = ", ".join(subject.name for subject in unmarked)
             raise ValueError(f"without a lesion mask, these can't be trained on: {names}")
+        for patient in kinds.get("patients", []):
+            _ = patient.flair  # a missing one is told now
         self.kinds = list(kinds.values())
         self.priors = template_priors(cache) if config.network.get("priors") else []
 
@@ -222,14 +225,16 @@ def kind_of(subject: Subject) -> str:
 def make_pair(
     rng: np.random.Generator, subject: Subject, shapes: Lesions, place: Place, config: Config
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Both contrasts and the lesions in a patch of a subject, (D, H, W) each."""
+    """Both contrasts and the lesions in a patch of a subject, (D, H, W) each.
+
+    Without variation, the contrast is that of standardised images, as at inference.
+    """
+    appearance = draw_image(rng, GREY, config.synthesis.vary)
     if subject.patient:
-        appearance = draw_image(rng, subject.grey_level, config.synthesis.vary)
         t1w = change_contrast(place.crop(subject.image), subject.grey_level, appearance)
         flair, lesion = place.crop(subject.flair), place.crop(subject.lesions)
         return _seen(t1w, appearance), flair.clamp(min=0) * (t1w > 0), lesion
     if subject.labelled:
-        appearance = draw_image(rng, 0.7, config.synthesis.vary)
         labels = place.crop(subject.labels).long()
         contrast = draw_contrast(rng, subject.classes, appearance.grey)
         healthy, flair = from_labels(labels, contrast, appearance.seed)
@@ -237,7 +242,6 @@ def make_pair(
         own = np.argwhere(np.isin(labels.numpy(), LESION))
     else:
         grey = subject.grey_level
-        appearance = draw_image(rng, grey, config.synthesis.vary)
         crop = place.crop(subject.image)
         flair, level, blur = from_t1w(crop, grey, rng)
         healthy = change_contrast(crop, grey, appearance)

@@ -155,9 +155,9 @@ def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFi
             (preprocess, given, [("outputnode.xfm", "xfm")]),
             (given, store, [("out_file", "lesions")]),
         ])  # fmt: skip
-    beside = Path(image.path.replace("_T1w.nii", "_FLAIR.nii"))
-    if "flair" in store.inputs.copyable_trait_names() and beside.exists():
-        flair = pe.Node(FlairToWorkingGrid(in_file=str(beside)), name="flair")
+    beside = _flair_of(image) if "flair" in store.inputs.copyable_trait_names() else None
+    if beside:
+        flair = pe.Node(FlairToWorkingGrid(in_file=beside), name="flair")
         workflow.connect([
             (preprocess, flair, [
                 ("outputnode.conformed", "t1w"), ("outputnode.xfm", "xfm"),
@@ -166,6 +166,23 @@ def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFi
             (flair, store, [("out_file", "flair")]),
         ])  # fmt: skip
     return workflow
+
+
+def _flair_of(image: bids.Image) -> str | None:
+    """The FLAIR beside a T1w, whatever its other entities are.
+
+    Raises
+    ------
+    InputError
+        If there are several.
+    """
+    person = "_".join(f"{k}-{image.entities[k]}" for k in ("sub", "ses") if k in image.entities)
+    found = sorted(Path(image.path).parent.glob(f"{person}_*FLAIR.nii*"))
+    if len(found) > 1:
+        raise images.InputError(
+            f"{found[0]} is one of {len(found)} FLAIR images beside {image.path}: leave one there."
+        )
+    return str(found[0]) if found else None
 
 
 class CacheImageInputSpec(InputSpec):

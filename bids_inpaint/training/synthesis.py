@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bids_inpaint.intensity import EXPONENTS
 from bids_inpaint.training.data import Lesions
 
 Voxels = np.ndarray
@@ -307,7 +308,7 @@ def _part(box: Sequence[slice], corner: Sequence[int], shape: Sequence[int]) -> 
 def change_contrast(image: Tensor, grey: float, parameters: ImageParameters) -> Tensor:
     """Map grey matter to another level by a power law that leaves 0 and white matter alone."""
     exponent = np.log(parameters.grey) / np.log(min(grey, 0.95))
-    return image.clamp(0, 2).pow(float(np.clip(exponent, 0.3, 2.5)))
+    return image.clamp(0, 2).pow(float(np.clip(exponent, 0.3, EXPONENTS[1])))
 
 
 def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tensor]:
