@@ -26,18 +26,20 @@ def main() -> None:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("what", choices=["voxels", "participants", "dataset"])
     p.add_argument("t1w", type=Path)
+    p.add_argument("--sizes", type=float, nargs="+", default=[2.0, 1.0, 0.7, 0.5], help="mm, of voxels")
     args = p.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        {"voxels": voxels, "participants": participants, "dataset": dataset}[args.what](
-            args.t1w, Path(folder)
-        )
+        if args.what == "voxels":
+            voxels(args.t1w, Path(folder), args.sizes)
+        else:
+            {"participants": participants, "dataset": dataset}[args.what](args.t1w, Path(folder))
 
 
-def voxels(t1w: Path, folder: Path) -> None:
+def voxels(t1w: Path, folder: Path, sizes: list[float]) -> None:
     """Time and memory by voxel size."""
     data, grid = images.read(t1w)
     extent = grid.voxel_sizes * grid.shape
-    for size in (2.0, 1.0, 0.7, 0.5):
+    for size in sizes:
         scale = np.round(extent / size).astype(int) / grid.shape
         shape = np.round(grid.shape * scale).astype(int)
         # the outer faces of the volume stay where they are
