@@ -64,12 +64,14 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
         steps = runtime.steps or int(sampling["steps"])
         # what all slices begin from is the same, so that neighbours become alike
         start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
-    other = _mirrored(known, (known > 0) | wanted) if model.card.get("mirror") else None
+    given_volumes = [known, wanted]
+    if model.card.get("mirror"):
+        # a missing voxel is as dark as fluid: where they are must be said
+        given_volumes += [_mirrored(v, (known > 0) | wanted) for v in given_volumes]
     filled = known.copy()
     for z in np.flatnonzero(wanted.any((0, 1))):
         window = _Window.around(wanted[:, :, z], model)
-        volumes = [known, wanted] if other is None else [known, wanted, other]
-        given = np.stack([window.cut(v[:, :, z]) for v in volumes])[None]
+        given = np.stack([window.cut(v[:, :, z]) for v in given_volumes])[None]
         if model.engine == "ddpm":
 
             def predict(x: Array, step: int, given=given) -> tuple[Array, Array]:
@@ -87,11 +89,11 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
     return np.where(wanted, smooth * limit, image).astype(np.float32)
 
 
-def _mirrored(brain: Array, mask: Array) -> Array:
-    """A brain mirrored left to right about the middle of its mask's bounding box."""
-    first = bounding_box(mask)[0]
-    out = np.zeros_like(brain)
-    out[first] = brain[first][::-1]
+def _mirrored(volume: Array, brain: Array) -> Array:
+    """A volume mirrored left to right about the middle of the brain's bounding box."""
+    first = bounding_box(brain)[0]
+    out = np.zeros_like(volume)
+    out[first] = volume[first][::-1]
     return out
 
 

@@ -119,7 +119,7 @@ def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_pat
     path = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)
     model = models.find(str(path))
     session = inference.open_session(model, inference.Runtime("cpu"))
-    x = torch.rand(2, 3, 24, 40)
+    x = torch.rand(2, 4, 24, 40)
     with torch.no_grad():
         theirs = load_average(config, checkpoint)(x).numpy()
     # weights are stored in half precision

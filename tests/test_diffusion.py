@@ -133,7 +133,7 @@ def test_export_computes_what_was_trained_at_any_size(trained):
     network = load_average(config, checkpoint)
     session = inference.open_session(model, inference.Runtime("cpu"))
     for count, height, width in ((1, 16, 24), (3, 40, 8)):
-        x = torch.rand(count, 4 if network.mirror else 3, height, width)
+        x = torch.rand(count, 5 if network.mirror else 3, height, width)
         (ours,) = session.run(None, {"image": x.numpy(), "step": np.array([7])})
         with torch.no_grad():
             theirs = network(x, torch.tensor([7])).numpy()
@@ -238,13 +238,14 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
     hole = np.zeros(image.shape, bool)
     hole[20, 25, 2] = True
     slices.fill(model, image, hole, inference.Runtime("cpu", steps=1))
-    _, seen, marked, other = shown[0][0]
+    _, seen, marked, other, missing = shown[0][0]
     x, y = np.argwhere(marked)[0]
     # voxel 20 lies as far from the left end, 12, as 44 from the right one, 52
     known = np.minimum(image / slices.upper_limit(np.where(hole, 0, image)), 1)
     assert other[x, y] == pytest.approx(known[44, 25, 2])
     assert seen[x + 24, y] == pytest.approx(other[x, y])
     assert other[x + 24, y] == 0
+    assert np.argwhere(missing).tolist() == [[x + 24, y]]
 
 
 def test_holes_lie_where_lesions_do(shapes):

@@ -174,7 +174,7 @@ def _check_graph(model: Model) -> None:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
-    mirror = bool(model.card.get("mirror"))
+    mirror = 2 * bool(model.card.get("mirror"))
     shapes = [tensor.shape for tensor in (*ins, *outs)]
     told = (
         [len(s) for s in shapes],

@@ -62,11 +62,11 @@ class CasNet(nn.Module):
         Filters of each resolution.
     blocks : int
     mirror : bool
-        Whether it also sees the slice mirrored left to right.
+        Whether it also sees the slice and the hole mirrored left to right.
 
     Notes
     -----
-    Input (N, 2 or 3, H, W): a slice with a hole of 0, and the hole; the paper's sees the slice alone. Output
+    Input (N, 2 or 4, H, W): a slice with a hole of 0, and the hole; the paper's sees the slice alone. Output
     (N, 1, H, W), 0-1. H and W are multiples of :attr:`multiple`.
     """
 
@@ -74,7 +74,7 @@ class CasNet(nn.Module):
         super().__init__()
         self.mirror = mirror
         self.multiple = 2 ** len(channels)
-        self.blocks = nn.ModuleList(UBlock(2 + mirror + bool(i), channels) for i in range(blocks))
+        self.blocks = nn.ModuleList(UBlock(2 + 2 * mirror + bool(i), channels) for i in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole slice; what is outside the hole is not looked at."""

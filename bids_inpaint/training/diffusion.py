@@ -30,13 +30,13 @@ class Denoiser(nn.Module):
         Whether the network sees the four parity sub-images of a slice, as the 3D network sees the eight
         sub-volumes, which takes a quarter of the time.
     mirror : bool
-        Whether it also sees the slice mirrored left to right.
+        Whether it also sees the slice and the hole mirrored left to right.
     prediction : {'noise', 'image'}
         What it tells: the noise, as the paper's does, or the image, which takes fewer steps to learn.
 
     Notes
     -----
-    Input (N, 3 or 4, H, W) and steps (N,); output (N, 2, H, W): the noise or the image, and the share of the
+    Input (N, 3 or 5, H, W) and steps (N,); output (N, 2, H, W): the noise or the image, and the share of the
     larger variance, -1 to 1. H and W are multiples of :attr:`multiple`.
     """
 
@@ -59,7 +59,7 @@ class Denoiser(nn.Module):
         self.factor = 2 if sub_images else 1
         self.multiple = self.factor * 2 ** (len(channels) - 1)
         self.unet = UNet2DModel(
-            in_channels=(4 if mirror else 3) * self.factor**2,
+            in_channels=(5 if mirror else 3) * self.factor**2,
             out_channels=2 * self.factor**2,
             layers_per_block=layers,
             block_out_channels=tuple(channels),

@@ -132,7 +132,7 @@ def of_slices_to_onnx(network: nn.Module, path: Path) -> None:
     axes = {0: "batch", 2: "height", 3: "width"}
     size = 4 * int(network.multiple)  # type: ignore[arg-type]
     steps = isinstance(network, Denoiser)
-    channels = (3 if steps else 2) + bool(getattr(network, "mirror", False))
+    channels = (3 if steps else 2) + 2 * bool(getattr(network, "mirror", False))
     if isinstance(network, Joint):
         channels = network.inputs
     image = torch.zeros(1, channels, size, size)

@@ -29,9 +29,9 @@ class Slices(Samples):
     ------
     image : Tensor, (1, size, size)
         0 (background) to 1 (:func:`bids_inpaint.slices.upper_limit`).
-    given : Tensor, (2 or 3, size, size)
-        The image with 0 in a hole; the hole, 0 or 1; and what of the mirrored slice is known, if the network
-        looks at it.
+    given : Tensor, (2 or 4, size, size)
+        The image with 0 in a hole; the hole, 0 or 1; and both of the mirrored slice, if the network looks at
+        it.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
@@ -56,14 +56,15 @@ class Slices(Samples):
             # brains are not quite symmetric, nor quite in the middle
             shift = int(np.round(rng.normal(0, 1.5)))
             other = replace(place, flip=not place.flip).crop(subject.image, (shift, 0, 0))[..., 0]
-            crops.append(other * (1 - mirrored(hole, corner[0], shift)))
+            missing = mirrored(hole, corner[0], shift)
+            crops.append(other * (1 - missing))
         limit = torch.tensor([self.limit(subject)])
         both = change_contrast(
             torch.cat([torch.stack(crops).flatten(), limit]), subject.grey_level, appearance
         )
         image, *others = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, 1, size, size).unbind()
         hole = hole[None] * (image > 0)
-        given = torch.cat([image * (1 - hole), hole, *others])
+        given = torch.cat([image * (1 - hole), hole, *others, *([missing[None]] if self.mirror else [])])
         return image.to(self.device), given.to(self.device)
 
     def hole(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
