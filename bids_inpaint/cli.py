@@ -126,8 +126,9 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--flair",
-        action="store_true",
-        help="also make a FLAIR image from the T1w, and a second lesion map from both",
+        metavar="MODEL",
+        help="also make a FLAIR image from the T1w, and a second lesion map from both, with this network "
+        "(path of an ONNX file trained to do so)",
     )
     g.add_argument(
         "--segmentation",

@@ -389,8 +389,10 @@ def flair_scores(made: Array, real: Array, found: Array, lesions: Array | None, 
     nan = float("nan")
     dices = fpr = fnr = inside = nan
     if lesions is not None:
-        compared = lesion_scores(found, lesions, 1.0)
-        dices, fpr, fnr = compared.dice, 1 - compared.precision, 1 - compared.sensitivity
+        hit, n_found, n_true = (int(np.count_nonzero(m)) for m in (found & lesions, found, lesions))
+        dices = dice(found, lesions)
+        fpr = 1 - hit / n_found if n_found else nan
+        fnr = 1 - hit / n_true if n_true else nan
         marked = lesions[brain]
         inside = float(off[marked].mean()) if marked.any() else nan
     return FlairScores(dices, fpr, fnr, float(off.mean()), psnr(off, np.zeros_like(off), 1.0), inside)

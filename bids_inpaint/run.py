@@ -46,7 +46,7 @@ def run_participants(settings: Settings) -> int:
         _validate(settings)
     found = bids.collect(settings)
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
-    flair = models.find(models.FLAIR, "flair") if settings.flair else None
+    flair = models.find(settings.flair, "flair") if settings.flair else None
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):

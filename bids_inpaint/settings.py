@@ -55,7 +55,7 @@ class Settings:
     lesion_threshold: float | None = None
     lesion_min_volume: float = 10.0
     lesion_masks: Path | None = None
-    flair: bool = False
+    flair: str | None = None
     segmentation: str = "atropos"
     compare_segmentation: bool = False
     spm12: Path | None = None

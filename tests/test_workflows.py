@@ -108,7 +108,7 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
 
 
 def test_a_flair_is_made_where_it_is_asked_for(tmp_path, toy_model):
-    workflow, nodes = build(tmp_path, toy_model, flair=True)
+    workflow, nodes = build(tmp_path, toy_model, flair="joint.onnx")
     assert {"sub_01_ses_1_wf.flair_wf.synthesise", "sub_01_ses_1_wf.outputs_wf.flair"} <= set(nodes)
     assert "[@orbes2018]" in workflow.get_node("sub_01_ses_1_wf").__desc__
     assert_everything_is_saved(workflow)

@@ -100,10 +100,10 @@ class Products:
         """What a run with these settings and this network leaves."""
         reference = settings.lesion_masks is not None and model.blind
         if settings.segmentation == "none":
-            return cls((), reference, settings.flair)
+            return cls((), reference, settings.flair is not None)
         asked = (True, settings.compare_segmentation, reference)
         segmented = tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a)
-        return cls(segmented, reference, settings.flair)
+        return cls(segmented, reference, settings.flair is not None)
 
     def native(self) -> dict[str, tuple[str, dict]]:
         """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""

@@ -112,9 +112,10 @@ def find(name: str, task: str = "inpaint") -> Model:
     shipped = name in available() if task == "inpaint" else name == OTHERS[task]
     path = FOLDER / f"{name}.onnx" if shipped else Path(name)
     if not path.is_file():
+        shipping = f"one of {', '.join(available())}, or " if task == "inpaint" else ""
         raise InputError(
-            f"Model {name} is neither shipped nor a file: use one of {', '.join(available())}, "
-            "or the path of an ONNX network exported by bids_inpaint."
+            f"Model {name} is neither shipped nor a file: use {shipping}the path of an ONNX network exported "
+            "by bids_inpaint."
         )
     if (size := path.stat().st_size) > LARGEST:
         raise InputError(f"Model {path} has {size / 1e9:.1f} GB: a network of at most 1 GB can be used.")
