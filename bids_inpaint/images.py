@@ -101,6 +101,8 @@ def _check_lattice(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
             f"{path} holds {int(np.prod(shape[3:]))} volumes (shape {_by(shape)}): "
             "keep one of them, or their average."
         )
+    if image.get_data_dtype().kind not in "iuf":
+        raise InputError(f"{path} holds colours or complex numbers: export it again as grey values.")
     affine = np.asarray(image.affine, dtype=float)
     sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     declared = np.asarray(image.header.get_zooms()[:3], dtype=float)
@@ -143,7 +145,7 @@ def read_data(
             data = np.asarray(image.dataobj, dtype=dtype)
     except MemoryError:
         raise
-    except (OSError, EOFError, ValueError, zlib.error, igzip_lib.IsalError) as error:  # type: ignore[misc]
+    except (OSError, EOFError, ValueError, OverflowError, zlib.error, igzip_lib.IsalError) as error:  # type: ignore[misc]
         raise InputError(f"{path} is truncated or corrupt ({_short(error)}): {remedy}.") from None
     return data.reshape(data.shape[:3])
 
