@@ -11,6 +11,8 @@ from math import log, sqrt
 
 import numpy as np
 
+from bids_inpaint.images import InputError
+
 Array = np.ndarray
 
 #: Noisy images (N, 1, H, W) and a step to the noise in them and the network's share of the larger variance,
@@ -21,6 +23,12 @@ SAMPLERS = ("ddim", "heun", "ddpm")
 #: Steps of the noising, and their first and last variance.
 STEPS = 1000
 BETAS = (1e-4, 0.02)
+
+
+def check_steps(steps: int) -> None:
+    """Raise `InputError` for a number of steps that can't be taken."""
+    if not 1 <= steps <= STEPS:
+        raise InputError(f"--sampling-steps {steps} is out of range: 1 to {STEPS}.")
 
 
 def signal() -> Array:

@@ -61,16 +61,16 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("output", type=Path, help="volume to write")
     p.add_argument("--model", required=True, help="network that fills slices, by name or ONNX file")
     p.add_argument("--sampler", choices=diffusion.SAMPLERS, help="default: the network's own")
-    p.add_argument("--sampling-steps", type=_steps, metavar="N", help="1 to 1000; default: the network's own")
+    p.add_argument("--sampling-steps", type=int, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     args = p.parse_args(argv)
     settle()
-    runtime = inference.Runtime(
-        args.device, args.threads, args.random_seed, args.sampler, args.sampling_steps
-    )
     try:
+        runtime = inference.Runtime(
+            args.device, args.threads, args.random_seed, args.sampler, args.sampling_steps
+        )
         model = models.find(args.model)
         if model.engine == "unet":
             raise InputError(
@@ -86,12 +86,6 @@ def main(argv: list[str] | None = None) -> int:
         print(f"bids_inpaint.fill: error: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def _steps(text: str) -> int:
-    if not 1 <= int(text) <= diffusion.STEPS:
-        raise argparse.ArgumentTypeError(f"{text} is out of range: 1 to {diffusion.STEPS}")
-    return int(text)
 
 
 if __name__ == "__main__":

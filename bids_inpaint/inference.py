@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.diffusion import check_steps
 from bids_inpaint.images import InputError
 from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
@@ -89,6 +90,10 @@ class Runtime:
     seed: int = 0
     sampler: str | None = None
     steps: int | None = None
+
+    def __post_init__(self):
+        if self.steps is not None:
+            check_steps(self.steps)
 
     def providers(self) -> list[tuple[str, dict[str, str]]]:
         """ONNX Runtime's execution providers to use and their options, best first: CUDA, OpenVINO, its own.

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint import models, template
+from bids_inpaint.diffusion import check_steps
 from bids_inpaint.images import InputError
 from bids_inpaint.spm import Spm
 from bids_inpaint.spm import find as find_spm
@@ -106,8 +107,8 @@ class Settings:
             )
         if self.lesion_min_volume < 0:
             raise InputError("--lesion-min-volume is a volume in mm³ and can't be negative.")
-        if self.sampling_steps is not None and not 1 <= self.sampling_steps <= 1000:
-            raise InputError(f"--sampling-steps {self.sampling_steps} is out of range: 1 to 1000.")
+        if self.sampling_steps is not None:
+            check_steps(self.sampling_steps)
         for name in ("nprocs", "omp_nthreads", "mem_gb"):
             value = getattr(self, name)
             if value is not None and value <= 0:

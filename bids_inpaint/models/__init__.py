@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from bids_inpaint.images import InputError
@@ -78,7 +79,7 @@ class Model:
         """What :func:`find` finds it by."""
         return self.name if self.path.parent == FOLDER else str(self.path)
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """SHA-256 of the ONNX file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()

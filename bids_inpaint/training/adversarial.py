@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.fit import FillingTask, Sums
+from bids_inpaint.training.fit import LesionTask, Sums
 from bids_inpaint.training.slices import Slices
 
 #: Edge of the paper's holes, and of what the local discriminator sees.
@@ -186,7 +186,7 @@ def perceptual_loss(made: list[Tensor], real: list[Tensor]) -> Tensor:
     return sum((a - b).abs().mean() for a, b in zip(made, real, strict=True))  # type: ignore[return-value]
 
 
-class Adversarial(FillingTask):
+class Adversarial(LesionTask):
     """What :func:`bids_inpaint.training.fit.fit` needs to train a generator."""
 
     def __init__(self, config: Config, cache: Path, lesions: Path, device: str = "cpu"):

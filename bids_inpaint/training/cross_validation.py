@@ -18,7 +18,7 @@ from bids_inpaint.metrics import FlairScores, flair_scores
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.evaluate import axial
+from bids_inpaint.training.evaluate import axial, panels
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
 from bids_inpaint.training.inpainting import Place
@@ -218,21 +218,13 @@ def _title(subject: Subject, reached: FlairScores) -> str:
 
 def draw(path: Path, cases: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
     """Draw T1w, real and made FLAIR, the real one's lesions in red and those found in blue."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(13, 4.2 * len(cases)), layout="constrained")
-    FigureCanvasAgg(fig)
-    rows = fig.subfigures(len(cases), 1, squeeze=False)[:, 0]
-    for row, (title, (t1w, flair, made, truth, found)) in zip(rows, cases, strict=True):
-        row.suptitle(title)
-        axes = row.subplots(1, 4)
+    for axes, (_, (t1w, flair, made, truth, found)) in zip(
+        panels(path, [title for title, _ in cases]), cases, strict=True
+    ):
         shown = (("T1w", t1w, 1.4), ("FLAIR", flair, 2), ("made FLAIR", made, 2), ("lesions", t1w, 1.4))
         for axis, (name, view, top) in zip(axes, shown, strict=True):
             axis.imshow(view, cmap="gray", vmin=0, vmax=top, origin="lower")
             axis.set_title(name, fontsize=9)
-            axis.set_axis_off()
         for mask, colour in ((truth, "red"), (found, "deepskyblue")):
             if mask.any():
                 axes[3].contour(mask, [0.5], colors=colour, linewidths=0.7)
-    fig.savefig(path, dpi=80)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -143,18 +145,25 @@ def cache_subject(
     """
     white, grey = levels(image, mask, priors["WM"], priors["GM"])
     scaled = np.where(mask, image / white, 0)
+    with storing(folder) as part:
+        np.save(part / "image.npy", np.clip(scaled, 0, 8).astype(np.float16))
+        (part / "levels.json").write_text(json.dumps({"grey": grey}))
+        if lesions is not None:
+            np.save(part / "lesions.npy", lesions.astype(bool))
+        if flair is not None:
+            level = white_level(flair, mask, priors["WM"])
+            scaled = np.where(mask, flair / level, 0)
+            np.save(part / "flair.npy", np.clip(scaled, 0, 8).astype(np.float16))
+    return Subject(folder)
+
+
+@contextmanager
+def storing(folder: Path) -> Iterator[Path]:
+    """A folder to write into that gets its name when all is written."""
     part = folder.with_name(f".{folder.name}.part")
     part.mkdir(parents=True, exist_ok=True)
-    np.save(part / "image.npy", np.clip(scaled, 0, 8).astype(np.float16))
-    (part / "levels.json").write_text(json.dumps({"grey": grey}))
-    if lesions is not None:
-        np.save(part / "lesions.npy", lesions.astype(bool))
-    if flair is not None:
-        level = white_level(flair, mask, priors["WM"])
-        scaled = np.where(mask, flair / level, 0)
-        np.save(part / "flair.npy", np.clip(scaled, 0, 8).astype(np.float16))
+    yield part
     part.rename(folder)
-    return Subject(folder)
 
 
 def subjects(cache: Path, names: list[str] | None = None) -> list[Subject]:

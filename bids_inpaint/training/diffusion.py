@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bids_inpaint.diffusion import STEPS, signal
-from bids_inpaint.training.fit import FillingTask, Sums, mixed_precision
+from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 
 #: Weight of the bound beside the error: with more, its rare large gradients drown those of the error.
@@ -76,7 +76,7 @@ class Denoiser(nn.Module):
         return functional.pixel_shuffle(self.unet(parts, step).sample, self.factor)
 
 
-class Diffusion(FillingTask):
+class Diffusion(LesionTask):
     """What :func:`bids_inpaint.training.fit.fit` needs to train a diffusion model."""
 
     def samples(self, first: int, device: str) -> NoisySlices:

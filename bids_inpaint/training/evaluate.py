@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -285,25 +286,32 @@ def draw_slices(path: Path, cases: list[tuple[str, Sequence[np.ndarray]]]) -> No
     cases : list of (str, list of array)
         Title, and slices of :func:`worst_slice` with white matter at 1.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(13, 4.2 * len(cases)), layout="constrained")
-    FigureCanvasAgg(fig)
-    rows = fig.subfigures(len(cases), 1, squeeze=False)[:, 0]
-    for row, (title, (healthy, lesioned, filled, lesion)) in zip(rows, cases, strict=True):
-        row.suptitle(title)
-        axes = row.subplots(1, 4)
-        for axis, name, view in zip(
-            axes, ("healthy", "with lesions", "inpainted"), (healthy, lesioned, filled), strict=False
-        ):
+    for axes, (_, (healthy, lesioned, filled, lesion)) in zip(
+        panels(path, [title for title, _ in cases]), cases, strict=True
+    ):
+        shown = (("healthy", healthy), ("with lesions", lesioned), ("inpainted", filled))
+        for axis, (name, view) in zip(axes, shown, strict=False):
             axis.imshow(view, cmap="gray", vmin=0, vmax=1.4, origin="lower")
             axis.set_title(name, fontsize=9)
         left = np.where(lesion, filled - healthy, 0)
         axes[3].imshow(left, cmap="RdBu_r", vmin=-0.3, vmax=0.3, origin="lower")
         axes[3].set_title("error in the lesions (±0.3)", fontsize=9)
+
+
+def panels(path: Path, titles: Sequence[str]) -> Iterator[Any]:
+    """Four axes for each title, to draw into; the image file is written after the last."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(13, 4.2 * len(titles)), layout="constrained")
+    FigureCanvasAgg(fig)
+    rows = fig.subfigures(len(titles), 1, squeeze=False)[:, 0]
+    for row, title in zip(rows, titles, strict=True):
+        row.suptitle(title)
+        axes = row.subplots(1, 4)
         for axis in axes:
             axis.set_axis_off()
+        yield axes
     fig.savefig(path, dpi=80)
 
 

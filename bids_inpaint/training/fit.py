@@ -67,8 +67,8 @@ class Task:
         """Go on from :meth:`state_dict`."""
 
 
-class FillingTask(Task):
-    """What a network that fills learns from healthy brains and lesion shapes.
+class LesionTask(Task):
+    """What a network learns from brains and lesion shapes.
 
     Parameters
     ----------

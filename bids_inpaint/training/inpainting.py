@@ -15,7 +15,7 @@ from bids_inpaint.inference import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.fit import FillingTask, Samples, Sums, mixed_precision
+from bids_inpaint.training.fit import LesionTask, Samples, Sums, mixed_precision
 from bids_inpaint.training.networks import UNet, space_to_depth
 from bids_inpaint.training.synthesis import (
     change_contrast,
@@ -27,7 +27,7 @@ from bids_inpaint.training.synthesis import (
 )
 
 
-class Inpainting(FillingTask):
+class Inpainting(LesionTask):
     """What :func:`bids_inpaint.training.fit.fit` needs to train an inpainting network."""
 
     def samples(self, first: int, device: str) -> Patches:

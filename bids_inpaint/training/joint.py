@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions
-from bids_inpaint.training.fit import Sums, Task, mixed_precision
+from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
 from bids_inpaint.training.pairs import Pairs
 
 #: 'joint': the loss of the lesions reaches the generator, too. 'offline': it doesn't. 'unimodal': there is
@@ -118,21 +114,8 @@ class Joint(nn.Module):
         return torch.cat([functional.pixel_shuffle(v, self.factor) for v in (flair, logit)], 1)
 
 
-class JointSynthesis(Task):
-    """What :func:`bids_inpaint.training.fit.fit` needs to train both networks.
-
-    Parameters
-    ----------
-    config : Config
-    cache : Path
-        Made by ``prepare`` and ``prepare-labels``.
-    lesions : Path
-        Folder of the lesion shapes.
-    """
-
-    def __init__(self, config: Config, cache: Path, lesions: Path):
-        self.config, self.cache = config, cache
-        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
+class JointSynthesis(LesionTask):
+    """What :func:`bids_inpaint.training.fit.fit` needs to train both networks."""
 
     def samples(self, first: int, device: str) -> Pairs:
         """The samples from an index on."""

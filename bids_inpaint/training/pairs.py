@@ -40,7 +40,8 @@ MARGIN = 3
 SLICES, GAP = 4, 3
 #: FreeSurfer's labels of lesions in the label maps.
 LESION = (25, 77)
-THALAMUS, PALLIDUM = 10, 13
+#: Where thalamus, pallidum, caudate, putamen and accumbens lie between grey (0) and white matter (1).
+DEEP = {10: 0.55, 13: 0.8, 11: 0.15, 12: 0.15, 26: 0.15}
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,7 @@ def draw_contrast(rng: np.random.Generator, labels: Sequence[int], grey: float) 
         elif label in (*WHITE, *LESION):
             t1w[label], flair[label] = rng.normal((1.0, 1.0), 0.02)
         elif label:
-            # deep nuclei lie between grey and white matter, the pallidum nearest to white
-            deep = {THALAMUS: 0.55, PALLIDUM: 0.8}.get(label, 0.15 if label in (11, 12, 26) else 0.0)
+            deep = DEEP.get(label)
             share = float(np.clip(deep + rng.normal(0, 0.1), 0, 1)) if deep else rng.normal(0, 0.05)
             t1w[label] = grey + share * (1 - grey)
             flair[label] = (cortex + share * (1 - cortex)) * rng.normal(1, 0.03)

@@ -21,7 +21,7 @@ from bids_inpaint.interfaces.inpaint import LesionMask
 from bids_inpaint.plugin import ImageByImage, set_nipype_level
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid, resample
-from bids_inpaint.training.data import LABELS, cache_subject, subjects, template_priors
+from bids_inpaint.training.data import LABELS, cache_subject, storing, subjects, template_priors
 from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
 
@@ -97,7 +97,7 @@ def preprocess(
         Where the result of an image goes; one that is there is not made again.
     finish : callable
         Makes the node that writes it. Those outputs of the preprocessing that it has inputs for are given
-        to it, and the lesion mask on the working grid if it has ``lesions``.
+        to it, and the lesion mask and the FLAIR on the working grid if it has ``lesions`` and ``flair``.
 
     Returns
     -------
@@ -255,10 +255,8 @@ def _cache_labels(path: Path, folder: Path, work: Path, files: template.Template
         images.save(mask, brain, grid, np.uint8)
         world = alone(affine, picture, mask, files.t1w, "AffineFast", f"{scratch}/ants_", 0)
     out = resample(labels, grid, WORKING_GRID, world, order=0)
-    part = folder.with_name(f".{folder.name}.part")
-    part.mkdir(parents=True, exist_ok=True)
-    np.save(part / f"{LABELS}.npy", out.astype(np.uint8))
-    part.rename(folder)
+    with storing(folder) as part:
+        np.save(part / f"{LABELS}.npy", out.astype(np.uint8))
 
 
 def make_targets(model_name: str, cache: Path, threads: int) -> int:
