@@ -5,6 +5,7 @@ With the diffusion model of Durrer et al. 2023 or the generator of Armanious et 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +33,17 @@ def upper_limit(brain: Array) -> float:
         0 outside the brain and where it is not known.
     """
     return float(np.percentile(brain[brain > 0], 99.9))
+
+
+def offsets(neighbours: Sequence[int]) -> list[int]:
+    """Offsets of the slices that a network sees which also looks at those at some distances.
+
+    Examples
+    --------
+    >>> offsets([1, 4])
+    [0, -1, 1, -4, 4]
+    """
+    return [0, *(side * distance for distance in neighbours for side in (-1, 1))]
 
 
 def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
@@ -64,14 +76,16 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime) -> Array:
         steps = runtime.steps or int(sampling["steps"])
         # what all slices begin from is the same, so that neighbours become alike
         start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
-    given_volumes = [known, wanted]
-    if model.card.get("mirror"):
-        # a missing voxel is as dark as fluid: where they are must be said
-        given_volumes += [_mirrored(v, (known > 0) | wanted) for v in given_volumes]
+    # a missing voxel is as dark as fluid: where they are must be said
+    volumes = [known, wanted]
+    seen = [(v, offset) for offset in offsets(model.neighbours) for v in volumes]
+    if model.mirror:
+        seen += [(_mirrored(v, (known > 0) | wanted), 0) for v in volumes]
+    last = image.shape[2] - 1
     filled = known.copy()
     for z in np.flatnonzero(wanted.any((0, 1))):
         window = _Window.around(wanted[:, :, z], model)
-        given = np.stack([window.cut(v[:, :, z]) for v in given_volumes])[None]
+        given = np.stack([window.cut(v[:, :, min(max(z + o, 0), last)]) for v, o in seen])[None]
         if model.engine == "ddpm":
 
             def predict(x: Array, step: int, given=given) -> tuple[Array, Array]:

@@ -27,7 +27,7 @@ from bids_inpaint.training.networks import build  # noqa: E402
 TOY_GAN = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ip-medgan"')
     .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false",
-             "channels = [4, 8]\nblocks = 2\nmirror = true")
+             "channels = [4, 8]\nblocks = 2\nmirror = true\nneighbours = [2]")
     .replace("freeze_normalisation = 3\n", "")
     .replace("patch = 16", "patch = 80")
 ) + "[adversarial]\nfilters = 2\npixels = 1.0\nsquares = 0.5\n"  # fmt: skip
@@ -119,7 +119,7 @@ def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_pat
     path = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)
     model = models.find(str(path))
     session = inference.open_session(model, inference.Runtime("cpu"))
-    x = torch.rand(2, 4, 24, 40)
+    x = torch.rand(2, models.slice_channels(model.mirror, model.neighbours), 24, 40)
     with torch.no_grad():
         theirs = load_average(config, checkpoint)(x).numpy()
     # weights are stored in half precision

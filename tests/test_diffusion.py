@@ -1,5 +1,6 @@
 """The diffusion model: samplers as those of diffusers, training, export, and slices where they belong."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from bids_inpaint.training.export import export  # noqa: E402
 from bids_inpaint.training.fit import fit, load_average  # noqa: E402
 from bids_inpaint.training.inpainting import Place  # noqa: E402
 from bids_inpaint.training.networks import build  # noqa: E402
-from bids_inpaint.training.slices import draw_hole, mirrored  # noqa: E402
+from bids_inpaint.training.slices import Slices, draw_holes, mirrored  # noqa: E402
 
 TOY_DDPM = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ddpm"')
@@ -113,7 +114,7 @@ def test_the_papers_network_has_its_parameters():
     assert sum(p.numel() for p in network.parameters()) == 113_672_066
 
 
-MIRRORED = 'true\nmirror = true\nprediction = "image"'
+MIRRORED = 'true\nmirror = true\nneighbours = [1, 4]\nprediction = "image"'
 
 
 @pytest.fixture(
@@ -133,7 +134,7 @@ def test_export_computes_what_was_trained_at_any_size(trained):
     network = load_average(config, checkpoint)
     session = inference.open_session(model, inference.Runtime("cpu"))
     for count, height, width in ((1, 16, 24), (3, 40, 8)):
-        x = torch.rand(count, 5 if network.mirror else 3, height, width)
+        x = torch.rand(count, network.inputs, height, width)
         (ours,) = session.run(None, {"image": x.numpy(), "step": np.array([7])})
         with torch.no_grad():
             theirs = network(x, torch.tensor([7])).numpy()
@@ -223,7 +224,7 @@ def test_the_mirrored_slice_shows_the_other_side_but_not_the_hole():
 
 def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
     _, _, model = trained
-    if not model.card.get("mirror"):
+    if not model.mirror:
         pytest.skip("this network doesn't look at the mirrored slice")
     shown = []
 
@@ -233,12 +234,14 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
             return [np.zeros((1, 2, *given["image"].shape[2:]), np.float32)]
 
     monkeypatch.setattr(slices, "open_session", lambda *_: Session())
-    image = np.zeros((60, 50, 5), np.float32)
-    image[12:53] = np.random.default_rng(0).uniform(100, 300, (41, 50, 5))
+    image = np.zeros((60, 50, 6), np.float32)
+    image[12:53] = np.random.default_rng(0).uniform(100, 300, (41, 50, 6))
     hole = np.zeros(image.shape, bool)
     hole[20, 25, 2] = True
+    hole[30, 25, 1] = True
     slices.fill(model, image, hole, inference.Runtime("cpu", steps=1))
-    _, seen, marked, other, missing = shown[0][0]
+    # the second slice that is filled
+    _, seen, marked, *near, other, missing = shown[1][0]
     x, y = np.argwhere(marked)[0]
     # voxel 20 lies as far from the left end, 12, as 44 from the right one, 52
     known = np.minimum(image / slices.upper_limit(np.where(hole, 0, image)), 1)
@@ -246,12 +249,38 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
     assert seen[x + 24, y] == pytest.approx(other[x, y])
     assert other[x + 24, y] == 0
     assert np.argwhere(missing).tolist() == [[x + 24, y]]
+    # one and four slices away, on both sides, and no further than the last one
+    assert [v[x, y] for v in near[::2]] == pytest.approx([known[20, 25, z] for z in (1, 3, 0, 5)])
+    assert [np.argwhere(v).tolist() for v in near[1::2]] == [[[x + 10, y]], [], [], []]
+
+
+def test_neighbouring_slices_are_those_of_the_image(trained, cache, shapes):
+    config, _, _ = trained
+    config = replace(
+        config, fit=replace(config.fit, patch=96), synthesis=replace(config.synthesis, vary=False)
+    )
+    slices = Slices(config, cache, Lesions.load(shapes))
+    if not config.network.get("neighbours"):
+        pytest.skip("this network doesn't look at neighbouring slices")
+    subject = slices.subjects[0]
+    # brighter from slice to slice
+    shape = subject.image.shape
+    vars(subject)["image"] = np.broadcast_to(np.linspace(0.5, 1.5, shape[2], dtype=np.float32), shape)
+    slices.subjects = [subject]
+    for index in range(12):
+        image, given = slices.sample(index)
+        own, hole, *near = given[:-2]
+        assert hole.any()
+        assert torch.equal(own, image[0] * (1 - hole))
+        levels = [v[m == 0].mean() for v, m in zip(near[::2], near[1::2], strict=True)]
+        one_below, one_above, four_below, four_above = levels
+        assert four_below < one_below < image.mean() < one_above < four_above
 
 
 def test_holes_lie_where_lesions_do(shapes):
     stored = Lesions.load(shapes)
     rng = np.random.default_rng(0)
-    holes = [draw_hole(rng, stored, (56, 70, 85), 32) for _ in range(60)]
+    holes = [draw_holes(rng, stored, (56, 70, 85), 32)[0] for _ in range(60)]
     assert all(hole.any() for hole in holes)
     assert np.mean([hole.mean() for hole in holes]) < 0.5
     # lesions of this slice are at 60-70 and 80-90: in the middle of the square

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -62,6 +63,10 @@ class Model:
     engine : {'unet', 'ddpm', 'ip-medgan', 'joint'}
         How it fills: the volume at once, slice by slice in many steps, or slice by slice in one. That which
         makes a FLAIR and a lesion map is 'joint'.
+    mirror : bool
+        Whether one of slices also sees the slice mirrored left to right.
+    neighbours : tuple of int
+        Distances of other slices that it also sees, on both sides.
     """
 
     name: str
@@ -73,6 +78,8 @@ class Model:
     task: str = "inpaint"
     priors: bool = False
     engine: str = "unet"
+    mirror: bool = False
+    neighbours: tuple[int, ...] = ()
 
     @property
     def identifier(self) -> str:
@@ -83,6 +90,17 @@ class Model:
     def sha256(self) -> str:
         """SHA-256 of the ONNX file."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def slice_channels(mirror: bool, neighbours: Sequence[int]) -> int:
+    """Channels of a slice as a network sees it, which has two with each slice: the image, and its hole.
+
+    Examples
+    --------
+    >>> slice_channels(mirror=True, neighbours=[1, 4])
+    12
+    """
+    return 2 * (1 + bool(mirror) + 2 * len(neighbours))
 
 
 def available() -> list[str]:
@@ -139,6 +157,8 @@ def find(name: str, task: str = "inpaint") -> Model:
             task=str(card.get("task", "inpaint")),
             priors=bool(card.get("priors", False)),
             engine=str(card.get("engine", "unet")),
+            mirror=bool(card.get("mirror", False)),
+            neighbours=tuple(int(distance) for distance in card.get("neighbours", [])),
         )
         known = model.intensity in INTENSITIES.get((model.task, model.engine), ())
         complete = {*_NEEDED.get(model.task, ()), *_NEEDED.get(model.engine, ())} <= card.keys()
@@ -176,18 +196,18 @@ def _check_graph(model: Model) -> None:
     except Exception as error:
         reason = (str(error).splitlines() or [""])[0][:120]
         raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
-    mirror = 2 * bool(model.card.get("mirror"))
+    seen = slice_channels(model.mirror, model.neighbours)
     shapes = [tensor.shape for tensor in (*ins, *outs)]
     told = (
         [len(s) for s in shapes],
         [s[1] if len(s) > 1 else None for s in (*shapes[:1], *shapes[len(ins) :])],
     )
     if model.engine == "ddpm":
-        fits = told == ([4, 1, 4], [3 + mirror, 2])
-        needed = f"take {3 + mirror} channels in two dimensions and a step, and give 2 channels"
+        fits = told == ([4, 1, 4], [1 + seen, 2])
+        needed = f"take {1 + seen} channels in two dimensions and a step, and give 2 channels"
     elif model.engine == "ip-medgan":
-        fits = told == ([4, 4], [2 + mirror, 1])
-        needed = f"take {2 + mirror} channels in two dimensions, and give 1 channel"
+        fits = told == ([4, 4], [seen, 1])
+        needed = f"take {seen} channels in two dimensions, and give 1 channel"
     elif model.engine == "joint":
         fits = told == ([4, 4], [2 * int(model.card["context"]) + 1 + 2 * model.priors, 2])
         needed = "take slices in two dimensions, and give 2 channels"

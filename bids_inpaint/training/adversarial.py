@@ -12,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from bids_inpaint.models import slice_channels
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.fit import LesionTask, Sums
+from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 
 #: Edge of the paper's holes, and of what the local discriminator sees.
 HOLE = 64
+#: Slices that a square goes on for.
+DEPTH = 24
 #: Convolutions of VGG-19 between its poolings.
 VGG = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 
@@ -63,27 +66,32 @@ class CasNet(nn.Module):
     blocks : int
     mirror : bool
         Whether it also sees the slice and the hole mirrored left to right.
+    neighbours : sequence of int
+        Distances of other slices that it also sees with their holes, on both sides.
 
     Notes
     -----
-    Input (N, 2 or 4, H, W): a slice with a hole of 0, and the hole; the paper's sees the slice alone. Output
-    (N, 1, H, W), 0-1. H and W are multiples of :attr:`multiple`.
+    Input (N, :attr:`inputs`, H, W): a slice with a hole of 0, the hole, and whatever else it sees; the
+    paper's sees the slice alone. Output (N, 1, H, W), 0-1. H and W are multiples of :attr:`multiple`.
     """
 
-    def __init__(self, channels: list[int], blocks: int, mirror: bool = False):
+    def __init__(
+        self, channels: list[int], blocks: int, mirror: bool = False, neighbours: Sequence[int] = ()
+    ):
         super().__init__()
-        self.mirror = mirror
+        self.mirror, self.neighbours = mirror, list(neighbours)
+        self.inputs = slice_channels(mirror, neighbours)
         self.multiple = 2 ** len(channels)
-        self.blocks = nn.ModuleList(UBlock(2 + 2 * mirror + bool(i), channels) for i in range(blocks))
+        self.blocks = nn.ModuleList(UBlock(self.inputs + bool(i), channels) for i in range(blocks))
 
     def forward(self, x: Tensor) -> Tensor:
         """The whole slice; what is outside the hole is not looked at."""
         known, hole = x[:, :1], x[:, 1:2]
         first, *others = self.blocks
-        made = torch.sigmoid(first(x))
+        made = torch.sigmoid(first(x).float())
         for block in others:
             mended = known + hole * made
-            made = torch.sigmoid(torch.logit(made, 1e-4) + block(torch.cat([mended, x], 1)))
+            made = torch.sigmoid(torch.logit(made, 1e-4) + block(torch.cat([mended, x], 1)).float())
         return made
 
 
@@ -221,15 +229,21 @@ class Adversarial(LesionTask):
         image, given, corner = batch
         options = self.config.adversarial
         known, hole = given[:, :1], given[:, 1:2]
-        made = network(given)
+        precision = mixed_precision(image.device.type)
+        with precision:
+            made = network(given)
         filled = known + hole * made
         real_part, made_part = (cut(v, corner) for v in (image, filled))
 
         def judge_whole(whole: Tensor) -> list[Tensor]:
-            return self.critics["all"].features(torch.cat([whole, known], 1))  # type: ignore[operator]
+            with precision:
+                answer = self.critics["all"].features(torch.cat([whole, known], 1))  # type: ignore[operator]
+            return [v.float() for v in answer]
 
         def judge(whole: Tensor, part: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            return judge_whole(whole), self.critics["local"].features(part)  # type: ignore[operator]
+            with precision:
+                answer = self.critics["local"].features(part)  # type: ignore[operator]
+            return judge_whole(whole), [v.float() for v in answer]
 
         real, false = judge(image, real_part), judge(filled.detach(), made_part.detach())
         blame = sum(
@@ -245,7 +259,9 @@ class Adversarial(LesionTask):
         with torch.no_grad():
             wanted = judge_whole(image)[:-1]
         adversarial = options.all * says(judged[0][-1], True) + options.local * says(judged[1][-1], True)
-        style = style_loss(self.vgg(made_part), self.vgg(real_part))
+        with precision:
+            styles = [self.vgg(part) for part in (made_part, real_part)]
+        style = style_loss(*([v.float() for v in features] for features in styles))
         perceptual = perceptual_loss([filled, *judged[0][:-1]], [image, *wanted])
         error = ((made - image) * hole).abs().sum() / hole.sum().clamp(min=1)
         self.critics.requires_grad_(True)
@@ -276,14 +292,16 @@ def cut(images: Tensor, corners: Tensor) -> Tensor:
 class Holes(Slices):
     """:class:`Slices`, some with square holes, each with the corner of a square around its hole."""
 
-    def hole(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
-        """Draw a square, lesions or blobs."""
+    def holes(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
+        """Draw a square that goes on for some slices, lesions or blobs."""
         if rng.random() > self.config.adversarial.squares:
-            return super().hole(rng, corner, size)
-        hole = np.zeros((size, size), np.float32)
+            return super().holes(rng, corner, size)
+        holes = np.zeros((len(self.offsets), size, size), np.float32)
         x, y = (rng.normal(size / 2, size / 8, 2) - HOLE / 2).round().clip(0, size - HOLE).astype(int)
-        hole[x : x + HOLE, y : y + HOLE] = 1
-        return hole
+        first = -rng.integers(DEPTH)
+        reached = [first <= offset < first + DEPTH for offset in self.offsets]
+        holes[reached, x : x + HOLE, y : y + HOLE] = 1
+        return holes
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""

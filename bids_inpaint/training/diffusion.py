@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from bids_inpaint.diffusion import STEPS, signal
+from bids_inpaint.models import slice_channels
 from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 
@@ -31,13 +34,15 @@ class Denoiser(nn.Module):
         sub-volumes, which takes a quarter of the time.
     mirror : bool
         Whether it also sees the slice and the hole mirrored left to right.
+    neighbours : sequence of int
+        Distances of other slices that it also sees with their holes, on both sides.
     prediction : {'noise', 'image'}
         What it tells: the noise, as the paper's does, or the image, which takes fewer steps to learn.
 
     Notes
     -----
-    Input (N, 3 or 5, H, W) and steps (N,); output (N, 2, H, W): the noise or the image, and the share of the
-    larger variance, -1 to 1. H and W are multiples of :attr:`multiple`.
+    Input (N, :attr:`inputs`, H, W) and steps (N,); output (N, 2, H, W): the noise or the image, and the
+    share of the larger variance, -1 to 1. H and W are multiples of :attr:`multiple`.
     """
 
     def __init__(
@@ -49,17 +54,19 @@ class Denoiser(nn.Module):
         groups: int = 32,
         mirror: bool = False,
         prediction: str = "noise",
+        neighbours: Sequence[int] = (),
     ):
         super().__init__()
         from diffusers.models.unets.unet_2d import UNet2DModel
 
         if prediction not in ("noise", "image"):
             raise ValueError(f"prediction {prediction} is neither noise nor image")
-        self.prediction, self.mirror = prediction, mirror
+        self.prediction, self.mirror, self.neighbours = prediction, mirror, list(neighbours)
+        self.inputs = 1 + slice_channels(mirror, neighbours)
         self.factor = 2 if sub_images else 1
         self.multiple = self.factor * 2 ** (len(channels) - 1)
         self.unet = UNet2DModel(
-            in_channels=(5 if mirror else 3) * self.factor**2,
+            in_channels=self.inputs * self.factor**2,
             out_channels=2 * self.factor**2,
             layers_per_block=layers,
             block_out_channels=tuple(channels),

@@ -87,6 +87,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
         **({"edge": config.fit.patch} if config.engine in ("ddpm", "ip-medgan") else {}),
         **({"mirror": True} if getattr(network, "mirror", False) else {}),
+        **({"neighbours": near} if (near := getattr(network, "neighbours", [])) else {}),
         **({"prediction": network.prediction} if isinstance(network, Denoiser) else {}),
         **({"context": network.context} if isinstance(network, Joint) else {}),
         **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
@@ -132,10 +133,7 @@ def of_slices_to_onnx(network: nn.Module, path: Path) -> None:
     axes = {0: "batch", 2: "height", 3: "width"}
     size = 4 * int(network.multiple)  # type: ignore[arg-type]
     steps = isinstance(network, Denoiser)
-    channels = (3 if steps else 2) + 2 * bool(getattr(network, "mirror", False))
-    if isinstance(network, Joint):
-        channels = network.inputs
-    image = torch.zeros(1, channels, size, size)
+    image = torch.zeros(1, int(network.inputs), size, size)  # type: ignore[arg-type]
     with warnings.catch_warnings():
         # the checks of sizes in diffusers are not part of what is computed
         warnings.simplefilter("ignore", torch.jit.TracerWarning)

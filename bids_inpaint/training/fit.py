@@ -87,7 +87,7 @@ class LesionTask(Task):
 
 def mixed_precision(device: str) -> torch.autocast:
     """Compute in bfloat16 where the processor has instructions for it; emulated, it is 100 times slower."""
-    fast = device != "cpu" or torch.cpu._is_amx_tile_supported()
+    fast = device != "cpu" or (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
     return torch.autocast(device, torch.bfloat16, enabled=fast)
 
 

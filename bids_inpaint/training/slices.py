@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from bids_inpaint.inference import to_fill
-from bids_inpaint.slices import upper_limit
+from bids_inpaint.slices import offsets, upper_limit
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects
 from bids_inpaint.training.fit import Samples
@@ -29,15 +30,16 @@ class Slices(Samples):
     ------
     image : Tensor, (1, size, size)
         0 (background) to 1 (:func:`bids_inpaint.slices.upper_limit`).
-    given : Tensor, (2 or 4, size, size)
-        The image with 0 in a hole; the hole, 0 or 1; and both of the mirrored slice, if the network looks at
-        it.
+    given : Tensor, (:func:`bids_inpaint.models.slice_channels`, size, size)
+        The image with 0 in a hole; the hole, 0 or 1; and both of the neighbouring slices and of the mirrored
+        one, if the network looks at them.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
         super().__init__(first)
         self.config, self.shapes, self.device = config, shapes, device
         self.mirror = bool(config.network.get("mirror"))
+        self.offsets = offsets(config.network.get("neighbours", []))
         self.subjects = find_subjects(cache, config.data.train)
         self.limits: dict[str, float] = {}
 
@@ -50,26 +52,29 @@ class Slices(Samples):
         corner = (*np.round(centre[:2] - size / 2).astype(int).tolist(), int(centre[2]))
         place = Place(corner, (size, size, 1), bool(rng.random() < 0.5))
         appearance = draw_image(rng, subject.grey_level, self.config.synthesis.vary)
-        hole = torch.from_numpy(self.hole(rng, corner, size))
-        crops = [place.crop(subject.image)[..., 0]]
+        holes = torch.from_numpy(self.holes(rng, corner, size))
+        crops = [place.crop(subject.image, (0, 0, -offset))[..., 0] for offset in self.offsets]
         if self.mirror:
             # brains are not quite symmetric, nor quite in the middle
             shift = int(np.round(rng.normal(0, 1.5)))
             other = replace(place, flip=not place.flip).crop(subject.image, (shift, 0, 0))[..., 0]
-            missing = mirrored(hole, corner[0], shift)
+            missing = mirrored(holes[0], corner[0], shift)
             crops.append(other * (1 - missing))
         limit = torch.tensor([self.limit(subject)])
         both = change_contrast(
             torch.cat([torch.stack(crops).flatten(), limit]), subject.grey_level, appearance
         )
-        image, *others = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, 1, size, size).unbind()
-        hole = hole[None] * (image > 0)
-        given = torch.cat([image * (1 - hole), hole, *others, *([missing[None]] if self.mirror else [])])
-        return image.to(self.device), given.to(self.device)
+        slices = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, size, size)
+        near = slices[: len(self.offsets)]
+        holes = holes * (near > 0)
+        given = torch.stack([near * (1 - holes), holes], 1).flatten(0, 1)
+        if self.mirror:
+            given = torch.cat([given, slices[-1:], missing[None]])
+        return slices[:1].to(self.device), given.to(self.device)
 
-    def hole(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
-        """Draw what is missing in a square."""
-        return draw_hole(rng, self.shapes, corner, size)
+    def holes(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
+        """Draw what is missing in a square of a slice and of its neighbours."""
+        return draw_holes(rng, self.shapes, corner, size, self.offsets)
 
     def limit(self, subject: Subject) -> float:
         """The intensity of a subject's image that becomes 1."""
@@ -86,19 +91,46 @@ def mirrored(hole: Tensor, start: int, shift: int) -> Tensor:
     return hole[source.clamp(0, size - 1)] * inside[:, None]
 
 
-def draw_hole(rng: np.random.Generator, shapes: Lesions, corner: Sequence[int], size: int) -> np.ndarray:
-    """Draw what is missing in a square of a slice, (size, size): lesions as they are filled, or blobs."""
-    hole = np.zeros((size, size), bool)
+def draw_holes(
+    rng: np.random.Generator,
+    shapes: Lesions,
+    corner: Sequence[int],
+    size: int,
+    offsets: Sequence[int] = (0,),
+) -> np.ndarray:
+    """Draw what is missing in a square of a slice and of others: lesions as they are filled, or blobs.
+
+    Parameters
+    ----------
+    rng : Generator
+    shapes : Lesions
+    corner : sequence of int
+        First voxel of the square, with its slice.
+    size : int
+    offsets : sequence of int
+        Of the slices to that one.
+
+    Returns
+    -------
+    array of float32, shape (len(offsets), size, size)
+    """
+    low, high = min(offsets), max(offsets)
+    hole = np.zeros((high - low + 1, size, size), bool)
     if rng.random() < PATIENT:
         lesions = moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
         voxels = np.round(np.concatenate(lesions) - np.asarray(corner)).astype(int)
-        inside = (voxels[:, 2] == 0) & ((voxels[:, :2] >= 0) & (voxels[:, :2] < size)).all(1)
-        hole[tuple(voxels[inside, :2].T)] = True
+        voxels = voxels[:, [2, 0, 1]] - [low, 0, 0]
+        voxels = voxels[((voxels >= 0) & (voxels < hole.shape)).all(1)]
+        hole[tuple(voxels.T)] = True
         hole = to_fill(hole)
-    if not hole.any():
+    if not hole[-low].any():
         for _ in range(rng.integers(1, 4)):
-            hole |= draw_blob(rng, size)
-    return hole.astype(np.float32)
+            inwards = ndimage.distance_transform_edt(draw_blob(rng, size))
+            # an ellipsoid along the slices, cut somewhere
+            half = 3 * np.exp(rng.uniform(0, np.log(6)))
+            depths = rng.uniform(-0.9, 0.9) + np.arange(low, high + 1) / half
+            hole |= inwards > (depths**2)[:, None, None] * inwards.max()
+    return hole[np.asarray(offsets) - low].astype(np.float32)
 
 
 def draw_blob(rng: np.random.Generator, size: int) -> np.ndarray:
