@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 
@@ -196,8 +198,12 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit code.
 
-    0: all done; 1: some images failed; 2: nothing was run, as the input or the options are wrong.
+    0: all done; 1: some images failed; 2: nothing was run, as the input or the options are wrong; 128 and
+    the number of a signal: it ended the run.
     """
+    if argv is None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, _stop)
     args = vars(parser().parse_args(argv))
     level = args.pop("analysis_level")
     try:
@@ -228,6 +234,19 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"bids_inpaint: error: {error}", file=sys.stderr)
         return 2
+
+
+def _stop(number: int, _) -> None:
+    """End at once, as schedulers kill what is left after some seconds; the workers end with this process."""
+    from bids_inpaint.files import discard_unfinished
+
+    discard_unfinished()
+    message = (
+        f"bids_inpaint: error: stopped by {signal.Signals(number).name}: what is finished stays; "
+        "run the same command again to go on.\n"
+    )
+    os.write(2, message.encode())
+    os._exit(128 + number)
 
 
 def _label(prefix: str):

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+_unfinished: set[Path] = set()
 
 
 @contextmanager
@@ -30,12 +32,21 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     >>> [p.name for p in target.parent.iterdir()]
     ['table.tsv']
     """
-    target = Path(path)
+    target = Path(path).absolute()
     stem, dot, extensions = target.name.partition(".")
     # processes of different containers and machines have the same number
     part = target.with_name(f".{stem}.{uuid.uuid4().hex}.part{dot}{extensions}")
+    _unfinished.add(part)
     try:
         yield part
         os.replace(part, target)
     finally:
         part.unlink(missing_ok=True)
+        _unfinished.discard(part)
+
+
+def discard_unfinished() -> None:
+    """Delete what this process is writing: it is about to end at once."""
+    for part in list(_unfinished):
+        with suppress(OSError):
+            part.unlink(missing_ok=True)

@@ -12,6 +12,8 @@ from multiprocessing import forkserver, get_context
 
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 
+from bids_inpaint.files import discard_unfinished
+
 NIPYPE_LOGGERS = ("nipype.workflow", "nipype.interface", "nipype.utils")
 
 
@@ -55,6 +57,7 @@ def _end_with(scheduler) -> None:
     scheduler.join()
     for child in multiprocessing.active_children():
         child.kill()
+    discard_unfinished()
     os._exit(1)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -26,6 +28,7 @@ from bids_inpaint.template import DEFAULT
 from bids_inpaint.workflows.outputs import Products, expected
 
 LESIONED = Image("", "", {"sub": "01", "ses": "pre"})
+SECRET = b"Erika Mustermann"
 THICK = Image("", "", {"sub": "02", "run": "1"})
 
 
@@ -38,7 +41,12 @@ def command(root: Path, out="out", work="work", *options: str) -> list[str]:
 
 
 def run(root: Path, *args: str) -> subprocess.CompletedProcess:
-    return subprocess.run(command(root, *args), capture_output=True, text=True, timeout=1200, check=False)
+    """Every process of the run notes in ``tripped`` whether it looked for another machine."""
+    watched = {"PYTHONPATH": str(Path(__file__).with_name("tripwire")), "TRIPWIRE": str(root / "tripped")}
+    return subprocess.run(
+        command(root, *args), capture_output=True, text=True, timeout=1200, check=False,
+        env=os.environ | watched,
+    )  # fmt: skip
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -61,7 +69,13 @@ def root(tmp_path_factory) -> Path:
     )
     tilt = tilted((170, 200, 176), (1.1, 1.1, 1.1), degrees=14)
     data, mask = acquire(tilt, LESIONS)
-    write_nifti(bids / "sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz", data, tilt.matrix)
+    header = {"descrip": SECRET, "db_name": SECRET, "aux_file": SECRET, "intent_name": SECRET}
+    t1w = write_nifti(bids / "sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz", data, tilt.matrix, **header)
+    loaded = nib.load(t1w)
+    loaded.header.extensions.append(nib.nifti1.Nifti1Extension("comment", SECRET))
+    nib.save(nib.Nifti1Image(np.asarray(loaded.dataobj), tilt.matrix, loaded.header), t1w)
+    sidecar = t1w.with_name("sub-01_ses-pre_T1w.json")
+    sidecar.write_text(json.dumps({"PatientName": SECRET.decode(), "Manufacturer": "Any"}))
     np.save(root / "painted.npy", mask)
     masks = write_dataset(root / "masks")
     lesions = masks / "sub-01/ses-pre/anat/sub-01_ses-pre_label-lesion_mask.nii.gz"
@@ -231,6 +245,31 @@ def test_sidecars(root, finished):
     data, grid = images.read(f"{stem}_space-{DEFAULT}_res-1_desc-inpainted_T1w.nii.gz")
     assert grid.same_as(WORKING_GRID)
     assert np.isfinite(data).all()
+
+
+def test_what_headers_say_of_a_patient_stays_in_the_dataset(root, finished):
+    for name in ("T1w.nii.gz", "T1w.json"):
+        content = (root / "bids/sub-01/ses-pre/anat" / f"sub-01_ses-pre_{name}").read_bytes()
+        assert SECRET in (gzip.decompress(content) if name.endswith("gz") else content)
+
+    def plain(path: Path) -> bytes:
+        return gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+
+    files = [p for p in (root / "out").rglob("*") if p.is_file()]
+    assert len(files) > 20
+    told = [p for p in files if SECRET in plain(p)]
+    assert told == []
+    assert SECRET.decode() not in finished.stderr + finished.stdout
+
+
+def test_no_other_machine_is_looked_for(root, finished):
+    tripped = root / "tripped"
+    assert not tripped.exists(), tripped.read_text()
+    # the wire is there
+    watched = {"PYTHONPATH": str(Path(__file__).with_name("tripwire")), "TRIPWIRE": str(root / "tested")}
+    call = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
+    subprocess.run([sys.executable, "-c", call], env=os.environ | watched, check=True)
+    assert "socket.connect" in (root / "tested").read_text()
 
 
 def test_tissues_add_up(root, finished):
