@@ -24,6 +24,12 @@ RUN /opt/bids_inpaint/bin/pip install --no-deps /src \
     && cd /opt/bids_inpaint/lib/python3.11/site-packages \
     && find . -type d \( -name tests -o -name test \) -prune -exec rm -r {} + \
     && /opt/bids_inpaint/bin/pip uninstall -y pip setuptools
+# what the image consists of (CycloneDX): the app's packages and Debian's
+RUN python3 -m venv /opt/sbom && /opt/sbom/bin/pip install cyclonedx-bom==7.5.0 debsbom==0.10.2 \
+    && mkdir /opt/bids_inpaint/sbom \
+    && /opt/sbom/bin/cyclonedx-py environment --output-reproducible --pyproject /src/pyproject.toml \
+         -o /opt/bids_inpaint/sbom/python.cdx.json /opt/bids_inpaint \
+    && /opt/sbom/bin/debsbom generate --root / -t cdx -o /opt/bids_inpaint/sbom/debian
 
 FROM ${BASE} AS app
 COPY --from=build /opt/bids_inpaint /opt/bids_inpaint

@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test minimal setup lint docs container slurm lock clean
+.PHONY: demo test minimal setup lint docs container slurm audit lock clean
 
 # the stamp is renewed when the dependencies change
 $(VENV)/.app: pyproject.toml
@@ -48,6 +48,11 @@ container:
 
 slurm: $(VENV)/.app
 	tests/slurm.sh
+
+# known vulnerabilities of what the image installs; it asks the Python Package Index
+audit: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet 'pip-audit >=2.10,<3'
+	$(BIN)/pip-audit --require-hashes --disable-pip --requirement docker/requirements.txt
 
 # everything the image installs, with hashes
 lock: $(VENV)/.dev

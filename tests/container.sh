@@ -32,6 +32,21 @@ inside python3 -c "from pathlib import Path; from bids_inpaint.demo import make_
 inside bids_inpaint /bids /out participant -w /work --sloppy
 inside bids_inpaint /bids /out group -w /work --lesion-masks /bids/derivatives/painted
 
+# the image tells what it consists of
+inside python3 - <<'EOF'
+import json
+from importlib.metadata import distributions
+from pathlib import Path
+
+found = {
+    name: {c["name"].lower() for c in json.loads(Path(f"/opt/bids_inpaint/sbom/{name}.cdx.json").read_text())["components"]}
+    for name in ("python", "debian")
+}
+missing = {d.name.lower() for d in distributions()} - found["python"] - {"bids_inpaint"}
+assert not missing, missing
+assert {"libc6", "python3"} & found["debian"] or "glibc" in found["debian"], sorted(found["debian"])[:20]
+EOF
+
 (cd "$out/results" && find . -type f ! -path '*/log/*' | sed 's|^\./||' | LC_ALL=C sort) >"$out/found.txt"
 diff "$here/tests/expected_outputs.txt" "$out/found.txt"
 echo "The outputs are those expected."
