@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy import ndimage
 from torch import Tensor
+from torch.nn import functional
 
 from bids_inpaint.inference import to_fill
 from bids_inpaint.slices import offsets, upper_limit
@@ -20,7 +21,7 @@ from bids_inpaint.training.inpainting import Place
 from bids_inpaint.training.synthesis import change_contrast, draw_centre, draw_image, moved
 
 #: Shares of holes that are the lesions of a patient where they are, and that are drawn blobs.
-PATIENT = 0.4
+PATIENT = 0.5
 
 
 class Slices(Samples):
@@ -57,19 +58,19 @@ class Slices(Samples):
         if self.mirror:
             # brains are not quite symmetric, nor quite in the middle
             shift = int(np.round(rng.normal(0, 1.5)))
-            other = replace(place, flip=not place.flip).crop(subject.image, (shift, 0, 0))[..., 0]
+            crops.append(replace(place, flip=not place.flip).crop(subject.image, (shift, 0, 0))[..., 0])
             missing = mirrored(holes[0], corner[0], shift)
-            crops.append(other * (1 - missing))
+        shown = torch.stack(crops)
+        if self.config.synthesis.vary:
+            shown = warped(rng, shown)
         limit = torch.tensor([self.limit(subject)])
-        both = change_contrast(
-            torch.cat([torch.stack(crops).flatten(), limit]), subject.grey_level, appearance
-        )
+        both = change_contrast(torch.cat([shown.flatten(), limit]), subject.grey_level, appearance)
         slices = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, size, size)
         near = slices[: len(self.offsets)]
         holes = holes * (near > 0)
         given = torch.stack([near * (1 - holes), holes], 1).flatten(0, 1)
         if self.mirror:
-            given = torch.cat([given, slices[-1:], missing[None]])
+            given = torch.cat([given, slices[-1:] * (1 - missing), missing[None]])
         return slices[:1].to(self.device), given.to(self.device)
 
     def holes(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
@@ -81,6 +82,24 @@ class Slices(Samples):
         if subject.name not in self.limits:
             self.limits[subject.name] = upper_limit(np.asarray(subject.image, np.float32))
         return self.limits[subject.name]
+
+
+def warped(rng: np.random.Generator, slices: Tensor) -> Tensor:
+    """The same small change of shape of slices (N, H, W): turned, stretched, sheared and bent."""
+    angle, shear = rng.normal(0, 0.08), rng.normal(0, 0.05)
+    (cos, sin), scales = (np.cos(angle), np.sin(angle)), np.exp(rng.normal(0, 0.06, 2))
+    matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]]) @ np.diag(scales)
+    affine = torch.tensor(np.column_stack([matrix, [0, 0]])[None], dtype=torch.float32)
+    grid = functional.affine_grid(affine, [1, 1, *slices.shape[1:]], align_corners=False)
+    # of some 2 voxels, over some 20
+    knots = torch.from_numpy(rng.normal(0, 4 / slices.shape[1], (1, 2, 5, 5)).astype(np.float32))
+    bend = functional.interpolate(knots, slices.shape[1:], mode="bicubic", align_corners=False)
+    grid = grid + bend.permute(0, 2, 3, 1)
+    inside = functional.grid_sample((slices[None] > 0).float(), grid, align_corners=False)[0] > 0.5
+    shown = functional.grid_sample(
+        slices[None], grid, mode="bicubic", padding_mode="border", align_corners=False
+    )[0]
+    return shown.clamp(min=1e-3) * inside
 
 
 def mirrored(hole: Tensor, start: int, shift: int) -> Tensor:
@@ -117,7 +136,9 @@ def draw_holes(
     low, high = min(offsets), max(offsets)
     hole = np.zeros((high - low + 1, size, size), bool)
     if rng.random() < PATIENT:
-        lesions = moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
+        # of one patient or two: large loads are rare
+        chosen = rng.integers(len(shapes.patients), size=rng.integers(1, 3))
+        lesions = [voxels for i in chosen for voxels in moved(rng, shapes.patients[i])]
         voxels = np.round(np.concatenate(lesions) - np.asarray(corner)).astype(int)
         voxels = voxels[:, [2, 0, 1]] - [low, 0, 0]
         voxels = voxels[((voxels >= 0) & (voxels < hole.shape)).all(1)]
