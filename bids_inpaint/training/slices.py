@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -95,11 +96,9 @@ def warped(rng: np.random.Generator, slices: Tensor) -> Tensor:
     knots = torch.from_numpy(rng.normal(0, 4 / slices.shape[1], (1, 2, 5, 5)).astype(np.float32))
     bend = functional.interpolate(knots, slices.shape[1:], mode="bicubic", align_corners=False)
     grid = grid + bend.permute(0, 2, 3, 1)
-    inside = functional.grid_sample((slices[None] > 0).float(), grid, align_corners=False)[0] > 0.5
-    shown = functional.grid_sample(
-        slices[None], grid, mode="bicubic", padding_mode="border", align_corners=False
-    )[0]
-    return shown.clamp(min=1e-3) * inside
+    look = partial(functional.grid_sample, grid=grid, padding_mode="border", align_corners=False)
+    inside = look((slices[None] > 0).float())[0] > 0.5
+    return look(slices[None], mode="bicubic")[0].clamp(min=1e-3) * inside
 
 
 def mirrored(hole: Tensor, start: int, shift: int) -> Tensor:
