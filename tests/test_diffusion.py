@@ -280,7 +280,7 @@ def test_neighbouring_slices_are_those_of_the_image(trained, cache, shapes):
 def test_holes_lie_where_lesions_do(shapes):
     stored = Lesions.load(shapes)
     rng = np.random.default_rng(0)
-    holes = [draw_holes(rng, stored, (56, 70, 85), 32)[0] for _ in range(60)]
+    holes = [draw_holes(rng, stored, (56, 70, 85), np.ones((1, 32, 32), bool))[0] for _ in range(60)]
     assert all(hole.any() for hole in holes)
     assert np.mean([hole.mean() for hole in holes]) < 0.5
     # lesions of this slice are at 60-70 and 80-90: in the middle of the square

@@ -292,10 +292,11 @@ def cut(images: Tensor, corners: Tensor) -> Tensor:
 class Holes(Slices):
     """:class:`Slices`, some with square holes, each with the corner of a square around its hole."""
 
-    def holes(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
+    def holes(self, rng: np.random.Generator, corner: Sequence[int], white: np.ndarray) -> np.ndarray:
         """Draw a square that goes on for some slices, lesions or blobs."""
         if rng.random() > self.config.adversarial.squares:
-            return super().holes(rng, corner, size)
+            return super().holes(rng, corner, white)
+        size = white.shape[1]
         holes = np.zeros((len(self.offsets), size, size), np.float32)
         x, y = (rng.normal(size / 2, size / 8, 2) - HOLE / 2).round().clip(0, size - HOLE).astype(int)
         first = -rng.integers(DEPTH)

@@ -52,31 +52,34 @@ class Slices(Samples):
         size = self.config.fit.patch
         centre = draw_centre(rng, self.shapes)
         corner = (*np.round(centre[:2] - size / 2).astype(int).tolist(), int(centre[2]))
-        place = Place(corner, (size, size, 1), bool(rng.random() < 0.5))
+        low, high = min(self.offsets), max(self.offsets)
+        place = Place((*corner[:2], corner[2] + low), (size, size, high - low + 1), bool(rng.random() < 0.5))
         appearance = draw_image(rng, subject.grey_level, self.config.synthesis.vary)
-        holes = torch.from_numpy(self.holes(rng, corner, size))
-        crops = [place.crop(subject.image, (0, 0, -offset))[..., 0] for offset in self.offsets]
+        slab = place.crop(subject.image).permute(2, 0, 1)
+        # brains are not quite symmetric, nor quite in the middle
+        shift = int(np.round(rng.normal(0, 1.5)))
         if self.mirror:
-            # brains are not quite symmetric, nor quite in the middle
-            shift = int(np.round(rng.normal(0, 1.5)))
-            crops.append(replace(place, flip=not place.flip).crop(subject.image, (shift, 0, 0))[..., 0])
-            missing = mirrored(holes[0], corner[0], shift)
-        shown = torch.stack(crops)
+            other = replace(place, corner=corner, size=(size, size, 1), flip=not place.flip)
+            slab = torch.cat([slab, other.crop(subject.image, (shift, 0, 0)).permute(2, 0, 1)])
         if self.config.synthesis.vary:
-            shown = warped(rng, shown)
+            slab = warped(rng, slab)
+        white = slab[: high - low + 1] > (1 + subject.grey_level) / 2
+        holes = torch.from_numpy(self.holes(rng, corner, white.numpy()))
+        shown = slab[[*(offset - low for offset in self.offsets), *([-1] if self.mirror else [])]]
         limit = torch.tensor([self.limit(subject)])
         both = change_contrast(torch.cat([shown.flatten(), limit]), subject.grey_level, appearance)
         slices = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, size, size)
         near = slices[: len(self.offsets)]
-        holes = holes * (near > 0)
+        drawn, holes = holes, holes * (near > 0)
         given = torch.stack([near * (1 - holes), holes], 1).flatten(0, 1)
         if self.mirror:
+            missing = mirrored(drawn[0], corner[0], shift)
             given = torch.cat([given, slices[-1:] * (1 - missing), missing[None]])
         return slices[:1].to(self.device), given.to(self.device)
 
-    def holes(self, rng: np.random.Generator, corner: Sequence[int], size: int) -> np.ndarray:
+    def holes(self, rng: np.random.Generator, corner: Sequence[int], white: np.ndarray) -> np.ndarray:
         """Draw what is missing in a square of a slice and of its neighbours."""
-        return draw_holes(rng, self.shapes, corner, size, self.offsets)
+        return draw_holes(rng, self.shapes, corner, white, self.offsets)
 
     def limit(self, subject: Subject) -> float:
         """The intensity of a subject's image that becomes 1."""
@@ -96,7 +99,7 @@ def warped(rng: np.random.Generator, slices: Tensor) -> Tensor:
     knots = torch.from_numpy(rng.normal(0, 4 / slices.shape[1], (1, 2, 5, 5)).astype(np.float32))
     bend = functional.interpolate(knots, slices.shape[1:], mode="bicubic", align_corners=False)
     grid = grid + bend.permute(0, 2, 3, 1)
-    look = partial(functional.grid_sample, grid=grid, padding_mode="border", align_corners=False)
+    look = partial(functional.grid_sample, grid=grid, padding_mode="reflection", align_corners=False)
     inside = look((slices[None] > 0).float())[0] > 0.5
     return look(slices[None], mode="bicubic")[0].clamp(min=1e-3) * inside
 
@@ -113,7 +116,7 @@ def draw_holes(
     rng: np.random.Generator,
     shapes: Lesions,
     corner: Sequence[int],
-    size: int,
+    white: np.ndarray,
     offsets: Sequence[int] = (0,),
 ) -> np.ndarray:
     """Draw what is missing in a square of a slice and of others: lesions as they are filled, or blobs.
@@ -124,7 +127,8 @@ def draw_holes(
     shapes : Lesions
     corner : sequence of int
         First voxel of the square, with its slice.
-    size : int
+    white : array of bool, shape (max(offsets) - min(offsets) + 1, size, size)
+        White matter, where lesions are, of all slices from the lowest to the highest.
     offsets : sequence of int
         Of the slices to that one.
 
@@ -133,16 +137,16 @@ def draw_holes(
     array of float32, shape (len(offsets), size, size)
     """
     low, high = min(offsets), max(offsets)
-    hole = np.zeros((high - low + 1, size, size), bool)
+    hole, size = np.zeros(white.shape, bool), white.shape[1]
     if rng.random() < PATIENT:
-        # of one patient or two: large loads are rare
-        chosen = rng.integers(len(shapes.patients), size=rng.integers(1, 3))
+        # of several patients: large loads are rare
+        chosen = rng.integers(len(shapes.patients), size=rng.integers(1, 5))
         lesions = [voxels for i in chosen for voxels in moved(rng, shapes.patients[i])]
         voxels = np.round(np.concatenate(lesions) - np.asarray(corner)).astype(int)
         voxels = voxels[:, [2, 0, 1]] - [low, 0, 0]
         voxels = voxels[((voxels >= 0) & (voxels < hole.shape)).all(1)]
         hole[tuple(voxels.T)] = True
-        hole = to_fill(hole)
+        hole = to_fill(hole & white)
     if not hole[-low].any():
         for _ in range(rng.integers(1, 4)):
             inwards = ndimage.distance_transform_edt(draw_blob(rng, size))
