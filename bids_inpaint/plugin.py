@@ -109,6 +109,12 @@ class ImageByImage(MultiProcPlugin):
             if future is args:
                 self._taskresult[task] = {
                     "result": None,
-                    "traceback": [f"A worker process was killed, probably for want of memory ({error}).\n"],
+                    # the report looks for the first line
+                    "traceback": [
+                        "Traceback (most recent call last):\n",
+                        "A worker process was killed, probably for want of memory.\n"
+                        if isinstance(error, BrokenProcessPool)
+                        else f"{type(error).__name__}: {error}\n",
+                    ],
                     "taskid": task,
                 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import sys
 import tempfile
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bids_inpaint import bids, models, template
 from bids_inpaint.images import InputError
@@ -47,6 +48,7 @@ def run_participants(settings: Settings) -> int:
     found = bids.collect(settings)
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     flair = models.find(settings.flair, "flair") if settings.flair else None
+    locks = [] if settings.boilerplate_only or settings.reports_only else _claim(found, settings)
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -85,7 +87,39 @@ def run_participants(settings: Settings) -> int:
         if not _report_crashes(found, settings, run_uuid) and error:
             # no step crashed: the plugin did
             print(f"bids_inpaint: error: {type(error).__name__}: {error}", file=sys.stderr)
-    return _finish(found, error is not None, settings, model, run_uuid)
+    code = _finish(found, error is not None, settings, model, run_uuid)
+    for lock in locks:
+        lock.close()
+    return code
+
+
+def _claim(found: list[bids.Image], settings: Settings) -> list[IO]:
+    """Lock the images in the work folder until the files returned are closed, or this process ends.
+
+    Two runs that work on an image in the same folder would delete each other's files.
+    """
+    locks: list[IO] = []
+    busy = []
+    folder = settings.work_dir / "locks"
+    folder.mkdir(exist_ok=True)
+    for image in found:
+        lock = (folder / f"{image.prefix}.lock").open("w")
+        locks.append(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            busy.append(image.prefix)
+        except OSError as error:
+            # some file systems have no locks
+            log.debug("%s is not locked: %s", image.prefix, error)
+    if busy:
+        for claimed in locks:
+            claimed.close()
+        raise InputError(
+            f"Another run works on {', '.join(busy[:5])}{' and others' if len(busy) > 5 else ''} in "
+            f"{settings.work_dir}: wait for it, or name another folder with -w."
+        )
+    return locks
 
 
 def _set_up_logging(verbose: int) -> None:
@@ -305,6 +339,12 @@ def explain(crash: str, settings: Settings) -> str:
         )
     if "worker process was killed" in crash or "MemoryError" in crash:
         return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
+    missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
+    if "the results file corresponding" in crash or missing in crash:
+        return (
+            f"{where} misses what was in {settings.work_dir}: nothing else may clear that folder during a "
+            "run; run the same command again."
+        )
     last = [line for line in crash.strip().splitlines() if line.strip()][-1].strip()
     return f"{where} failed ({last}): please report it with its crash file."
 
@@ -326,9 +366,21 @@ def _finish(
     ]
     for subject in sorted({image.subject for image in found}):
         own = [image for image in found if image.subject == subject]
-        report = write_report(
-            subject, own, [i for i in unfinished if i.subject == subject], settings, model, run_uuid
-        )
+        try:
+            report = write_report(
+                subject, own, [i for i in unfinished if i.subject == subject], settings, model, run_uuid
+            )
+        except Exception as error:
+            # the others have theirs
+            crashed = True
+            log.debug("the report failed", exc_info=True)
+            print(
+                f"bids_inpaint: error: the report of sub-{subject} could not be written "
+                f"({type(error).__name__}: {error}); the images are not concerned: run again with "
+                "--reports-only.",
+                file=sys.stderr,
+            )
+            continue
         log.info("Report: %s", report)
     for image in found:
         for warning in warnings_of(image, settings):

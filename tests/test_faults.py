@@ -150,7 +150,7 @@ def test_killed_at_any_moment(root, seconds, reference, tmp_path, trial):
 def test_schedulers_that_end_a_run_are_obeyed_at_once(root, reference, tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
     process = begin(root, out, work)
-    wait_for(lambda: any(work.rglob("*n4*")), process)
+    wait_for(lambda: any(work.rglob("correct_bias")), process)
     workers = workers_of(process)
     start = time.monotonic()
     process.terminate()
@@ -189,24 +189,29 @@ def test_read_only_work_folder(root, tmp_path):
 def test_work_folder_vanishes(root, reference, tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
     process = begin(root, out, work)
-    wait_for(lambda: any(work.rglob("*n4*")), process)
+    wait_for(lambda: any(work.rglob("correct_bias")), process)
     shutil.rmtree(work, ignore_errors=True)
     told = finish(process)
     assert process.returncode == 1, told
     assert "Traceback" not in told
+    assert f"misses what was in {work}" in told
+    assert (out / "sub-01.html").exists()
     assert_whole(out, reference)
     code, told = whole_run(root, out, work)
     assert code == 0, told
     assert contents(out) == reference
 
 
-@pytest.mark.parametrize("shared", ["output folder", "work folder too"])
-def test_two_runs_at_once(root, reference, tmp_path, shared):
-    works = [tmp_path / "work", tmp_path / ("work" if shared == "work folder too" else "other")]
-    processes = [begin(root, tmp_path / "out", work) for work in works]
-    told = [finish(process) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], told
-    assert contents(tmp_path / "out") == reference
+def test_two_runs_at_once(root, reference, tmp_path):
+    out, work = tmp_path / "out", tmp_path / "work"
+    processes = [begin(root, out, work), begin(root, out, tmp_path / "other")]
+    wait_for(lambda: any(work.rglob("conform")), processes[0])
+    code, told = whole_run(root, out, work)
+    assert code == 2
+    assert f"Another run works on sub-01 in {work}: wait for it" in told
+    told_by_both = [finish(process) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], told_by_both
+    assert contents(out) == reference
 
 
 @pytest.mark.parametrize("nprocs", [1, 4] if os.environ.get("BIDS_INPAINT_NIGHTLY") else [4])
