@@ -1,4 +1,4 @@
-"""Fill the hole of a volume slice by slice: ``python -m bids_inpaint.fill VOIDED MASK OUTPUT --model MODEL``.
+"""Fill the hole of a volume slice by slice: ``python -m bids_inpaint.fill VOIDED MASK OUTPUT``.
 
 For volumes that come with a hole, as those of the BraTS inpainting challenge (``*-t1n-voided.nii.gz`` and
 ``*-mask.nii.gz``): a brain without skull, on about 1 mm voxels, in any space. Known voxels stay as they are.
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("voided", type=Path, help="volume with a hole")
     p.add_argument("mask", type=Path, help="the hole, on the same voxels")
     p.add_argument("output", type=Path, help="volume to write")
-    p.add_argument("--model", required=True, help="network that fills slices, by name or ONNX file")
+    p.add_argument("--model", default="ddpm", help="network that fills slices, by name or ONNX file")
     p.add_argument("--sampler", choices=diffusion.SAMPLERS, help="default: the network's own")
     p.add_argument("--sampling-steps", type=int, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)

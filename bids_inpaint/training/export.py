@@ -41,7 +41,7 @@ ARCHITECTURES = {
     "joint": "two SliceUNets (Li 2018, Orbes-Arteaga 2018)",
 }
 #: How a diffusion model is sampled if nothing else is asked for.
-SAMPLING = {"sampler": "ddim", "steps": 25}
+SAMPLING = {"sampler": "ddim", "steps": 2}
 INTENDED_USE = {
     "inpaint": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
     "brain": "Brain masks of whole-head MRI for the steps of bids_inpaint; not diagnosis.",
