@@ -12,8 +12,9 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from contextlib import ExitStack
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from bids_inpaint import bids, models, template
 from bids_inpaint.images import InputError
@@ -35,6 +36,11 @@ def run_participants(settings: Settings) -> int:
     InputError
         If nothing can be run.
     """
+    with ExitStack() as locks:
+        return _run(settings, locks)
+
+
+def _run(settings: Settings, locks: ExitStack) -> int:
     _set_up_logging(settings.verbose)
     model, second, second_alone = _engines(settings)
     draws = "ddpm" in (model.engine, second.engine if second else "")
@@ -48,7 +54,8 @@ def run_participants(settings: Settings) -> int:
     found = bids.collect(settings)
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     flair = models.find(settings.flair, "flair") if settings.flair else None
-    locks = [] if settings.boilerplate_only or settings.reports_only else _claim(found, settings)
+    if not (settings.boilerplate_only or settings.reports_only):
+        _claim(found, settings, locks)
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -87,24 +94,19 @@ def run_participants(settings: Settings) -> int:
         if not _report_crashes(found, settings, run_uuid) and error:
             # no step crashed: the plugin did
             print(f"bids_inpaint: error: {type(error).__name__}: {error}", file=sys.stderr)
-    code = _finish(found, error is not None, settings, model, run_uuid)
-    for lock in locks:
-        lock.close()
-    return code
+    return _finish(found, error is not None, settings, model, run_uuid)
 
 
-def _claim(found: list[bids.Image], settings: Settings) -> list[IO]:
-    """Lock the images in the work folder until the files returned are closed, or this process ends.
+def _claim(found: list[bids.Image], settings: Settings, locks: ExitStack) -> None:
+    """Lock the images in the work folder until the stack is closed, or this process ends.
 
     Two runs that work on an image in the same folder would delete each other's files.
     """
-    locks: list[IO] = []
     busy = []
     folder = settings.work_dir / "locks"
     folder.mkdir(exist_ok=True)
     for image in found:
-        lock = (folder / f"{image.prefix}.lock").open("w")
-        locks.append(lock)
+        lock = locks.enter_context((folder / f"{image.prefix}.lock").open("w"))
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -113,13 +115,10 @@ def _claim(found: list[bids.Image], settings: Settings) -> list[IO]:
             # some file systems have no locks
             log.debug("%s is not locked: %s", image.prefix, error)
     if busy:
-        for claimed in locks:
-            claimed.close()
         raise InputError(
             f"Another run works on {', '.join(busy[:5])}{' and others' if len(busy) > 5 else ''} in "
             f"{settings.work_dir}: wait for it, or name another folder with -w."
         )
-    return locks
 
 
 def _set_up_logging(verbose: int) -> None:
