@@ -1,13 +1,18 @@
-"""Writers of small datasets and network cards."""
+"""Writers of small datasets and network cards, and what tests of whole runs share."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint import images
@@ -74,6 +79,33 @@ def write_nifti(path: Path, data: np.ndarray, affine=None, **header) -> Path:
         image.header[key] = value
     image.to_filename(path)
     return path
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every derivative and figure, by name; not logs and reports, which tell when they were made."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in folder.rglob("*")
+        if p.is_file() and "log" not in p.parts and p.suffix != ".html"
+    }
+
+
+@contextmanager
+def small_disk(folder: Path, size: str) -> Iterator[Path]:
+    """A disk of a few megabytes, or skip."""
+    folder.mkdir()
+    mounted = (
+        os.geteuid() == 0
+        and not subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+        ).returncode
+    )
+    if not mounted:
+        pytest.skip("no disk can be mounted here")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
 
 
 def write_dataset(root: Path, *names: str, data: np.ndarray | None = None) -> Path:

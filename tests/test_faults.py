@@ -5,21 +5,19 @@ One random kill; ``BIDS_INPAINT_NIGHTLY=1`` tries 30.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import psutil
 import pytest
-from helpers import write_nifti
+from helpers import contents, small_disk, write_dataset, write_nifti
 
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.space import Grid
@@ -62,15 +60,6 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen) -> None:
     assert process.poll() is None, "the run ended too early"
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every file but logs and reports, which tell when they were made."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in folder.rglob("*")
-        if p.is_file() and "log" not in p.parts and p.suffix != ".html"
-    }
-
-
 def assert_whole(out: Path, reference: dict[str, bytes]) -> None:
     """What is there is as it should be, and nothing else is."""
     found = contents(out)
@@ -78,32 +67,17 @@ def assert_whole(out: Path, reference: dict[str, bytes]) -> None:
     assert [name for name in found if found[name] != reference[name]] == []
 
 
-@contextmanager
-def small_disk(folder: Path, size: str) -> Iterator[Path]:
-    """A disk of a few megabytes, or skip."""
-    folder.mkdir()
-    mounted = (
-        os.geteuid() == 0
-        and not subprocess.run(
-            ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
-        ).returncode
-    )
-    if not mounted:
-        pytest.skip("no disk can be mounted here")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
+def assert_finishes(root: Path, out: Path, work: Path, reference: dict[str, bytes], nprocs: int = 2) -> None:
+    """A run to the end gives what an undisturbed one gives."""
+    code, told = whole_run(root, out, work, nprocs)
+    assert code == 0, told
+    assert contents(out) == reference
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("faults")
-    bids = root / "bids"
-    bids.mkdir()
-    (bids / "dataset_description.json").write_text(
-        json.dumps({"Name": "x", "BIDSVersion": "1.10.0", "DatasetType": "raw"})
-    )
+    bids = write_dataset(root / "bids")
     affine = np.array([[-1, 0, 0, 90], [0, -1, 0, 90], [0, 0, 3, -72], [0, 0, 0, 1.0]])
     data, _ = acquire(Grid.of((182, 218, 60), affine), LESIONS)
     write_nifti(bids / "sub-01/anat/sub-01_T1w.nii.gz", data, affine)
@@ -142,9 +116,7 @@ def test_killed_at_any_moment(root, seconds, reference, tmp_path, trial):
     finished = (out / "sub-01.html").exists() and set(contents(out)) == set(reference)
     assert (process.returncode == 0) <= finished
     assert_whole(out, reference)
-    code, told = whole_run(root, out, work)
-    assert code == 0, told
-    assert contents(out) == reference
+    assert_finishes(root, out, work, reference)
 
 
 def test_schedulers_that_end_a_run_are_obeyed_at_once(root, reference, tmp_path):
@@ -173,9 +145,7 @@ def test_full_disk(root, reference, tmp_path, full):
         assert "Traceback" not in told
         assert_whole(folders["out"], reference)
         subprocess.run(["mount", "-o", "remount,size=2g", folders[full]], check=True)
-        code, told = whole_run(root, folders["out"], folders["work"])
-        assert code == 0, told
-        assert contents(folders["out"]) == reference
+        assert_finishes(root, folders["out"], folders["work"], reference)
 
 
 def test_read_only_work_folder(root, tmp_path):
@@ -197,9 +167,7 @@ def test_work_folder_vanishes(root, reference, tmp_path):
     assert f"misses what was in {work}" in told
     assert (out / "sub-01.html").exists()
     assert_whole(out, reference)
-    code, told = whole_run(root, out, work)
-    assert code == 0, told
-    assert contents(out) == reference
+    assert_finishes(root, out, work, reference)
 
 
 def test_two_runs_at_once(root, reference, tmp_path):
@@ -216,9 +184,7 @@ def test_two_runs_at_once(root, reference, tmp_path):
 
 @pytest.mark.parametrize("nprocs", [1, 4] if os.environ.get("BIDS_INPAINT_NIGHTLY") else [4])
 def test_processors_are_no_part_of_the_result(root, reference, tmp_path, nprocs):
-    code, told = whole_run(root, tmp_path / "out", tmp_path / "work", nprocs)
-    assert code == 0, told
-    assert contents(tmp_path / "out") == reference
+    assert_finishes(root, tmp_path / "out", tmp_path / "work", reference, nprocs)
 
 
 def test_the_clock_was_changed(root, reference):
@@ -226,6 +192,4 @@ def test_the_clock_was_changed(root, reference):
     ahead = time.time() + 3e7
     for path in (root / "work").rglob("*"):
         os.utime(path, (ahead, ahead), follow_symlinks=False)
-    code, told = whole_run(root, root / "out", root / "work")
-    assert code == 0, told
-    assert contents(root / "out") == reference
+    assert_finishes(root, root / "out", root / "work", reference)

@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from helpers import write_dataset, write_nifti
+from helpers import contents, write_dataset, write_nifti
 
 from bids_inpaint import cli, images
 from bids_inpaint.bids import Image
@@ -42,31 +42,23 @@ def command(root: Path, out="out", work="work", *options: str) -> list[str]:
 
 def run(root: Path, *args: str) -> subprocess.CompletedProcess:
     """Every process of the run notes in ``tripped`` whether it looked for another machine."""
-    watched = {"PYTHONPATH": str(Path(__file__).with_name("tripwire")), "TRIPWIRE": str(root / "tripped")}
     return subprocess.run(
         command(root, *args), capture_output=True, text=True, timeout=1200, check=False,
-        env=os.environ | watched,
+        env=watched(root / "tripped"),
     )  # fmt: skip
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """Every derivative and figure, by name."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in folder.rglob("*")
-        if p.is_file() and "log" not in p.parts and p.suffix != ".html"
-    }
+def watched(notes: Path) -> dict[str, str]:
+    """The environment of a process that notes in a file when it looks for another machine."""
+    wire = Path(__file__).with_name("tripwire")
+    return os.environ | {"PYTHONPATH": str(wire), "TRIPWIRE": str(notes)}
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """Three participants: tilted with lesions; in MNI, thick and lesion-free; and a broken file."""
     root = tmp_path_factory.mktemp("participant")
-    bids = root / "bids"
-    bids.mkdir()
-    (bids / "dataset_description.json").write_text(
-        json.dumps({"Name": "x", "BIDSVersion": "1.10.0", "DatasetType": "raw"})
-    )
+    bids = write_dataset(root / "bids")
     tilt = tilted((170, 200, 176), (1.1, 1.1, 1.1), degrees=14)
     data, mask = acquire(tilt, LESIONS)
     header = {"descrip": SECRET, "db_name": SECRET, "aux_file": SECRET, "intent_name": SECRET}
@@ -266,9 +258,8 @@ def test_no_other_machine_is_looked_for(root, finished):
     tripped = root / "tripped"
     assert not tripped.exists(), tripped.read_text()
     # the wire is there
-    watched = {"PYTHONPATH": str(Path(__file__).with_name("tripwire")), "TRIPWIRE": str(root / "tested")}
     call = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
-    subprocess.run([sys.executable, "-c", call], env=os.environ | watched, check=True)
+    subprocess.run([sys.executable, "-c", call], env=watched(root / "tested"), check=True)
     assert "socket.connect" in (root / "tested").read_text()
 
 

@@ -1,7 +1,7 @@
 import os
-import subprocess
 
 import pytest
+from helpers import small_disk as mounted
 from helpers import write_dataset
 
 from bids_inpaint.images import InputError
@@ -54,15 +54,8 @@ def test_read_only_folder(dataset):
 @pytest.fixture
 def small_disk(tmp_path):
     """A disk of 64 KiB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a tmpfs needs root")
-    yield folder
-    subprocess.run(["umount", str(folder)], check=True)
+    with mounted(tmp_path / "disk", "64k") as folder:
+        yield folder
 
 
 def test_full_disk(dataset, small_disk):

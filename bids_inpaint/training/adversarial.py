@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -232,18 +232,19 @@ class Adversarial(LesionTask):
         precision = mixed_precision(image.device.type)
         with precision:
             made = network(given)
+
+        def features(of: Callable[[Tensor], list[Tensor]], images: Tensor) -> list[Tensor]:
+            with precision:
+                return [v.float() for v in of(images)]
+
         filled = known + hole * made
         real_part, made_part = (cut(v, corner) for v in (image, filled))
 
         def judge_whole(whole: Tensor) -> list[Tensor]:
-            with precision:
-                answer = self.critics["all"].features(torch.cat([whole, known], 1))  # type: ignore[operator]
-            return [v.float() for v in answer]
+            return features(self.critics["all"].features, torch.cat([whole, known], 1))  # type: ignore[arg-type]
 
         def judge(whole: Tensor, part: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-            with precision:
-                answer = self.critics["local"].features(part)  # type: ignore[operator]
-            return judge_whole(whole), [v.float() for v in answer]
+            return judge_whole(whole), features(self.critics["local"].features, part)  # type: ignore[arg-type]
 
         real, false = judge(image, real_part), judge(filled.detach(), made_part.detach())
         blame = sum(
@@ -259,9 +260,7 @@ class Adversarial(LesionTask):
         with torch.no_grad():
             wanted = judge_whole(image)[:-1]
         adversarial = options.all * says(judged[0][-1], True) + options.local * says(judged[1][-1], True)
-        with precision:
-            styles = [self.vgg(part) for part in (made_part, real_part)]
-        style = style_loss(*([v.float() for v in features] for features in styles))
+        style = style_loss(features(self.vgg, made_part), features(self.vgg, real_part))
         perceptual = perceptual_loss([filled, *judged[0][:-1]], [image, *wanted])
         error = ((made - image) * hole).abs().sum() / hole.sum().clamp(min=1)
         self.critics.requires_grad_(True)

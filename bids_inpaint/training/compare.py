@@ -17,15 +17,14 @@ from bids_inpaint import inference, models
 from bids_inpaint.intensity import Scale
 from bids_inpaint.metrics import HoleScores, hole_scores
 from bids_inpaint.slices import upper_limit
+from bids_inpaint.training.adversarial import DEPTH
+from bids_inpaint.training.adversarial import HOLE as SQUARE
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.evaluate import axial, draw_slices, painted, white_by_intensity
 from bids_inpaint.training.slices import draw_blob
 
 HOLES = ("lesions", "blobs", "squares")
-#: Slices a blob or a square goes on for.
-DEPTH = 24
-SQUARE = 64
 
 
 @dataclass(frozen=True)
