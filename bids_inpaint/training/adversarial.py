@@ -210,34 +210,67 @@ class Adversarial(LesionTask):
         self.optimiser = torch.optim.Adam(
             self.critics.parameters(), config.fit.learning_rate, betas=(0.5, 0.999)
         )
+        self.taken = 0
 
     def samples(self, first: int, device: str) -> Slices:
         """The samples from an index on."""
         return Holes(self.config, self.cache, self.shapes, first, device)
 
     def state_dict(self) -> dict[str, Any]:
-        """The discriminators and their optimiser."""
-        return {"critics": self.critics.state_dict(), "optimiser": self.optimiser.state_dict()}
+        """The discriminators, their optimiser, and the steps taken."""
+        return {
+            "critics": self.critics.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "taken": self.taken,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from :meth:`state_dict`."""
         self.critics.load_state_dict(state["critics"])
         self.optimiser.load_state_dict(state["optimiser"])
+        self.taken = state["taken"]
 
     def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """A step of the discriminators, and the loss of the generator."""
         image, given, corner = batch
         options = self.config.adversarial
-        known, hole = given[:, :1], given[:, 1:2]
-        precision = mixed_precision(image.device.type)
-        with precision:
+        hole = given[:, 1:2]
+        with mixed_precision(image.device.type):
             made = network(given)
+        error = options.pixels * ((made - image).abs() * hole).sum() / hole.sum().clamp(min=1)
+        squared = ((made.detach() - image).square() * hole).sum()
+        self.taken += 1
+        if self.taken <= options.alone:
+            others: tuple[Tensor, ...] = tuple(torch.zeros(4))
+        else:
+            filled = given[:, :1] + hole * made
+            others = self.assess(image, filled, given[:, :1], corner)
+        critics, adversarial, style, perceptual = others
+        total = error + adversarial + options.style * style + options.perceptual * perceptual
+        one = torch.tensor(1)
+        return total, {
+            "critics": (critics.detach(), one),
+            "adversarial": (adversarial.detach(), one),
+            "style": (style.detach(), one),
+            "perceptual": (perceptual.detach(), one),
+            "hole_mse": (squared, hole.sum()),
+        }
+
+    def assess(self, image: Tensor, filled: Tensor, known: Tensor, corner: Tensor) -> tuple[Tensor, ...]:
+        """A step of the discriminators: their loss, and what they and VGG-19 say of the filled slices.
+
+        Returns
+        -------
+        critics, adversarial, style, perceptual : Tensor
+            The last three are losses of the generator, the adversarial one weighted.
+        """
+        options = self.config.adversarial
+        precision = mixed_precision(image.device.type)
 
         def features(of: Callable[[Tensor], list[Tensor]], images: Tensor) -> list[Tensor]:
             with precision:
                 return [v.float() for v in of(images)]
 
-        filled = known + hole * made
         real_part, made_part = (cut(v, corner) for v in (image, filled))
 
         def judge_whole(whole: Tensor) -> list[Tensor]:
@@ -247,12 +280,14 @@ class Adversarial(LesionTask):
             return judge_whole(whole), features(self.critics["local"].features, part)  # type: ignore[arg-type]
 
         real, false = judge(image, real_part), judge(filled.detach(), made_part.detach())
-        blame = sum(
-            weight * (says(r[-1], True) + says(f[-1], False)) / 2
-            for weight, r, f in zip((options.all, options.local), real, false, strict=True)
-        )
+        blame = torch.stack(
+            [
+                weight * (says(r[-1], True) + says(f[-1], False)) / 2
+                for weight, r, f in zip((options.all, options.local), real, false, strict=True)
+            ]
+        ).sum()
         self.optimiser.zero_grad(set_to_none=True)
-        blame.backward()  # type: ignore[union-attr]
+        blame.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
 
         self.critics.requires_grad_(False)
@@ -262,18 +297,8 @@ class Adversarial(LesionTask):
         adversarial = options.all * says(judged[0][-1], True) + options.local * says(judged[1][-1], True)
         style = style_loss(features(self.vgg, made_part), features(self.vgg, real_part))
         perceptual = perceptual_loss([filled, *judged[0][:-1]], [image, *wanted])
-        error = ((made - image) * hole).abs().sum() / hole.sum().clamp(min=1)
         self.critics.requires_grad_(True)
-        total = adversarial + options.style * style + options.perceptual * perceptual + options.pixels * error
-        squared = ((made.detach() - image).square() * hole).sum()
-        one = torch.tensor(1)
-        return total, {
-            "critics": (blame.detach(), one),  # type: ignore[union-attr]
-            "adversarial": (adversarial.detach(), one),
-            "style": (style.detach(), one),
-            "perceptual": (perceptual.detach(), one),
-            "hole_mse": (squared, hole.sum()),
-        }
+        return blame, adversarial, style, perceptual
 
 
 def says(logits: Tensor, real: bool) -> Tensor:

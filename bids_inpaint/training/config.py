@@ -101,6 +101,8 @@ class Losses:
         Of the first layer of the discriminators.
     squares : float
         Share of the holes that are the paper's squares; the others are lesions and blobs.
+    alone : int
+        Steps at the beginning in which the absolute error is the only loss, and no discriminator learns.
     vgg19 : str
         File with the weights of VGG-19 in torchvision's names; fixed random ones without it.
     """
@@ -112,6 +114,7 @@ class Losses:
     pixels: float = 0.0
     filters: int = 64
     squares: float = 1.0
+    alone: int = 0
     vgg19: str = ""
 
 
