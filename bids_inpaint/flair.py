@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bids_inpaint import inference, models
 from bids_inpaint.inference import Runtime, open_session
 from bids_inpaint.intensity import Scale
 from bids_inpaint.models import Model
@@ -38,7 +39,8 @@ def synthesise(
     scale : Scale
         Of this image.
     priors : sequence of two arrays
-        Probability of white and of grey matter in the template, for networks that look at them.
+        Probability of white and of grey matter in the template, for networks that look at them, themselves
+        or through the blind network whose result they look at.
     runtime : Runtime, optional
 
     Returns
@@ -60,7 +62,11 @@ def synthesise(
     depth, height, width = x.shape
     frame = [(0, -n % model.multiple) for n in (height, width)]
     x = np.pad(x, [(context, context), *frame])
-    others = [np.pad(p[box].transpose(2, 0, 1), [(0, 0), *frame]) for p in priors] if model.priors else []
+    seen = list(priors) if model.priors else []
+    if inpainter := model.card.get("inpainter"):
+        healthy = inference.inpaint(models.find(inpainter), image, mask, scale, None, runtime, priors)
+        seen.append(np.where(mask, scale.apply(healthy), 0))
+    others = [np.pad(volume[box].transpose(2, 0, 1), [(0, 0), *frame]) for volume in seen]
     session = open_session(model, runtime or Runtime())
     parts = []
     for first in range(0, depth, BATCH):

@@ -101,6 +101,24 @@ def test_samples_are_slices_of_all_kinds_and_the_same_every_time(people, shapes,
         assert all(torch.isfinite(v).all() for v in (t1w, flair, lesion))
 
 
+def test_the_inpainted_slice_lies_on_the_t1w(people, shapes, config):
+    """Through storing, cropping and mirroring."""
+    config = replace(config, network={**config.network, "inpainter": "blind-unet"})
+    samples = Pairs(config, people, Lesions.load(shapes))
+    assert samples.stored["toy_sub-01"][0].folder.parent != Pairs(
+        replace(config, network={"channels": [4]}), people, Lesions.load(shapes)
+    ).stored["toy_sub-01"][0].folder.parent  # fmt: skip
+    near = 0
+    for i in range(12):
+        t1w, _, lesion = samples.sample(i)
+        assert t1w.shape == (4, 6, 32, 32)
+        healthy = (t1w[:, 1] > 0) & (lesion[:, 0] == 0)
+        if healthy.sum() > 500:
+            assert (t1w[:, 1] - t1w[:, 5])[healthy].abs().mean() < 0.05
+            near += 1
+    assert near > 3
+
+
 def test_the_papers_generator_ends_in_a_leaky_relu_and_its_classifier_sees_both_images():
     config = Config.load("paper-joint")
     assert config.fit.learning_rate == 2e-4
@@ -110,7 +128,7 @@ def test_the_papers_generator_ends_in_a_leaky_relu_and_its_classifier_sees_both_
         assert network.classifier.down[0][0].weight.shape == (64, 2, 5, 5)
         assert network(torch.zeros(1, 1, 192, 224)).shape == (1, 2, 192, 224)
     small = Joint([4, 8])
-    small.generator.last.bias.data.fill_(-10)
+    small.generator.last[-1].bias.data.fill_(-10)
     made = small(torch.zeros(1, 1, 8, 8))[:, 0]
     assert float(made.detach().max()) == pytest.approx(-2, abs=0.5)
 
@@ -124,7 +142,7 @@ def test_the_lesions_teach_the_generator_of_a_joint_network_alone(mode):
         assert network.generator is None
         assert not network(torch.rand(2, 1, 16, 16))[:, 0].any()
         return
-    reached = network.generator.last.weight.grad.any()
+    reached = network.generator.last[-1].weight.grad.any()
     assert bool(reached) == (mode == "joint")
 
 
@@ -147,8 +165,8 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
         replace(later, fit=replace(later.fit, steps=1, learning_rate=0.0)),
         JointSynthesis(later, people, shapes), tmp_path / "later", threads=1, workers=0,
     )  # fmt: skip
-    weights = load_average(config, started).generator.last.weight
-    assert torch.equal(weights, network.generator.last.weight)
+    weights = load_average(config, started).generator.last[-1].weight
+    assert torch.equal(weights, network.generator.last[-1].weight)
 
 
 def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, config, tmp_path):

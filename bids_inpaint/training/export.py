@@ -14,6 +14,7 @@ from torch import nn
 
 from bids_inpaint import __version__
 from bids_inpaint.files import replacing
+from bids_inpaint.models import find
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.diffusion import Denoiser
 from bids_inpaint.training.fit import load_average
@@ -90,6 +91,8 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         **({"neighbours": near} if (near := getattr(network, "neighbours", [])) else {}),
         **({"prediction": network.prediction} if isinstance(network, Denoiser) else {}),
         **({"context": network.context} if isinstance(network, Joint) else {}),
+        **({"inpainter": name} if (name := getattr(network, "inpainter", "")) else {}),
+        **({"inpainter_sha256": find(name).sha256} if name else {}),
         **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
         "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),

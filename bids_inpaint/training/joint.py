@@ -12,6 +12,8 @@ from bids_inpaint.training.pairs import Pairs
 #: 'joint': the loss of the lesions reaches the generator, too. 'offline': it doesn't. 'unimodal': there is
 #: no generator.
 MODES = ("joint", "offline", "unimodal")
+#: Filters at full resolution of a network of sub-images.
+WHOLE = 8
 
 
 class SliceUNet(nn.Module):
@@ -23,40 +25,53 @@ class SliceUNet(nn.Module):
         Channels.
     channels : list of int
         Filters of each resolution. The first level has kernels of 5 voxels, the others of 3.
+    sub_images : bool
+        Whether it works on the four parity sub-images of each slice, which takes a quarter of the time. The
+        full resolution is then told by two convolutions that look at the input again.
     """
 
-    def __init__(self, inputs: int, outputs: int, channels: list[int]):
+    def __init__(self, inputs: int, outputs: int, channels: list[int], sub_images: bool = False):
         super().__init__()
+        self.factor = 2 if sub_images else 1
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
-        before = inputs
+        before = inputs * self.factor**2
         for i, after in enumerate(channels):
             self.down.append(_twice(before, after, 3 if i else 5))
             before = after
         for after in channels[-2::-1]:
             self.up.append(_twice(before + after, after, 3))
             before = after
-        self.last = nn.Conv2d(before, outputs, 1)
+        if sub_images:
+            self.whole = nn.Conv2d(channels[0], 4 * WHOLE, 1)
+            mended = _convolve(WHOLE + inputs, WHOLE, 3)
+            self.last = nn.Sequential(*mended, nn.Conv2d(WHOLE, outputs, 3, padding=1))
+        else:
+            self.last = nn.Sequential(nn.Conv2d(channels[0], outputs, 1))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, image: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
+        x = functional.pixel_unshuffle(image, self.factor)
         skips: list[Tensor] = []
         for down in self.down:
             x = down(functional.max_pool2d(x, 2) if skips else x)
             skips.append(x)
         for up, skip in zip(self.up, skips[-2::-1], strict=True):
             x = up(torch.cat([functional.interpolate(x, scale_factor=2.0), skip], 1))
+        if self.factor > 1:
+            x = torch.cat([functional.pixel_shuffle(self.whole(x), self.factor), image], 1)
         return self.last(x)
 
 
+def _convolve(inputs: int, outputs: int, kernel: int) -> list[nn.Module]:
+    return [
+        nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False),
+        nn.BatchNorm2d(outputs, momentum=0.02),
+        nn.ReLU(inplace=True),
+    ]
+
+
 def _twice(inputs: int, outputs: int, kernel: int) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for before in (inputs, outputs):
-        layers += [
-            nn.Conv2d(before, outputs, kernel, padding=kernel // 2, bias=False),
-            nn.BatchNorm2d(outputs, momentum=0.02),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers)
+    return nn.Sequential(*_convolve(inputs, outputs, kernel), *_convolve(outputs, outputs, kernel))
 
 
 class Joint(nn.Module):
@@ -71,15 +86,17 @@ class Joint(nn.Module):
     context : int
         Slices on each side that the networks also see; the paper's see none.
     sub_images : bool
-        Whether they see the four parity sub-images of each slice, which takes a quarter of the time.
+        See :class:`SliceUNet`.
     priors : bool
         Whether they also see how likely the template is white and grey matter; the paper's don't.
+    inpainter : str
+        Shipped blind network; they also see what it makes of the T1w, lesions removed. The paper's don't.
 
     Notes
     -----
-    Input (N, :attr:`inputs`, H, W): axial slices of a T1w brain, white matter 1, and the priors of the middle
-    one. Output (N, 2, H, W): the FLAIR of the middle slice, white matter 1, and the logit of a lesion. H, W
-    are multiples of :attr:`multiple`.
+    Input (N, :attr:`inputs`, H, W): axial slices of a T1w brain, white matter 1; the priors of the middle
+    one; and the middle one inpainted. Output (N, 2, H, W): the FLAIR of the middle slice, white matter 1, and
+    the logit of a lesion. H, W are multiples of :attr:`multiple`.
     """
 
     def __init__(
@@ -89,29 +106,25 @@ class Joint(nn.Module):
         context: int = 0,
         sub_images: bool = False,
         priors: bool = False,
+        inpainter: str = "",
     ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode {mode} is not one of {', '.join(MODES)}")
-        self.mode, self.context = mode, context
-        self.factor = 2 if sub_images else 1
-        self.multiple = self.factor * 2 ** (len(channels) - 1)
-        parts = self.factor**2
-        self.inputs = 2 * context + 1 + 2 * priors
-        slices = self.inputs * parts
-        self.generator = None if mode == "unimodal" else SliceUNet(slices, parts, channels)
-        self.classifier = SliceUNet(slices + (parts if self.generator else 0), parts, channels)
+        self.mode, self.context, self.inpainter = mode, context, inpainter
+        self.multiple = (1 + sub_images) * 2 ** (len(channels) - 1)
+        self.inputs = 2 * context + 1 + 2 * priors + bool(inpainter)
+        self.generator = None if mode == "unimodal" else SliceUNet(self.inputs, 1, channels, sub_images)
+        self.classifier = SliceUNet(self.inputs + (self.generator is not None), 1, channels, sub_images)
 
     def forward(self, t1w: Tensor) -> Tensor:
         """FLAIR (0 of a unimodal network) and logit."""
-        x = functional.pixel_unshuffle(t1w, self.factor)
         if self.generator is None:
-            logit = self.classifier(x)
-            flair = 0 * logit
-        else:
-            flair = functional.leaky_relu(self.generator(x), 0.2)
-            logit = self.classifier(torch.cat([x, flair if self.mode == "joint" else flair.detach()], 1))
-        return torch.cat([functional.pixel_shuffle(v, self.factor) for v in (flair, logit)], 1)
+            logit = self.classifier(t1w)
+            return torch.cat([0 * logit, logit], 1)
+        flair = functional.leaky_relu(self.generator(t1w), 0.2)
+        shown = flair if self.mode == "joint" else flair.detach()
+        return torch.cat([flair, self.classifier(torch.cat([t1w, shown], 1))], 1)
 
 
 class JointSynthesis(LesionTask):

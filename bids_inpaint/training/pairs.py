@@ -6,8 +6,15 @@ function of their own intensity; lesions are painted into both. Patients come wi
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
+import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import cached_property, partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +22,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.intensity import GREY
-from bids_inpaint.space import WORKING_GRID
+from bids_inpaint import inference, models
+from bids_inpaint.intensity import GREY, Scale
+from bids_inpaint.models import Model
+from bids_inpaint.space import WORKING_GRID, bounding_box
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
+from bids_inpaint.training.data import Lesions, Subject, find_subjects, storing, template_priors
 from bids_inpaint.training.fit import Samples
 from bids_inpaint.training.heads import FLUID, WHITE
 from bids_inpaint.training.inpainting import Place
@@ -34,8 +43,8 @@ from bids_inpaint.training.synthesis import (
     smooth,
 )
 
-#: Slices beyond those wanted that the painting and the blurring of a patch look at.
-MARGIN = 3
+#: Pairs that are made of each subject.
+DRAWS = 2
 #: Slices that are taken from one patch, and the distance of one from the next.
 SLICES, GAP = 4, 3
 #: FreeSurfer's labels of lesions in the label maps.
@@ -158,11 +167,13 @@ def paint_both(
 class Pairs(Samples):
     """Endless samples of `SLICES` slices of a brain; sample *i* depends on the seed and on *i* alone.
 
+    They are taken from whole pairs, `DRAWS` of each subject, that are made and stored in the cache first.
+
     Yields
     ------
     t1w : Tensor, (SLICES, 2·context + 1, size, size)
-        White matter 1; followed by the template's white- and grey-matter probability, if the network looks at
-        them.
+        White matter 1; followed by the template's white- and grey-matter probability and by the inpainted
+        slice, if the network looks at them.
     flair, lesion : Tensor, (SLICES, 1, size, size)
         White matter 1, and 0 outside the brain; 0 or 1.
     """
@@ -178,31 +189,119 @@ class Pairs(Samples):
         for patient in kinds.get("patients", []):
             _ = patient.flair  # a missing one is told now
         self.kinds = list(kinds.values())
-        self.priors = template_priors(cache) if config.network.get("priors") else []
+        self.priors = template_priors(cache)
+        self.stored = {
+            subject.name: [_Stored(folder) for folder in folders]
+            for subject, folders in make_pairs(kinds, shapes, self.priors, config, cache).items()
+        }
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
         subjects = self.kinds[rng.integers(len(self.kinds))]
         subject = subjects[rng.integers(len(subjects))]
+        drawn = self.stored[subject.name]
+        stored = drawn[rng.integers(len(drawn))]
         edge = self.config.fit.patch
-        size = np.array([edge, edge, 2 * (self.context + MARGIN) + (SLICES - 1) * GAP + 1])
+        size = np.array([edge, edge, 2 * self.context + (SLICES - 1) * GAP + 1])
         corner = np.round(draw_centre(rng, self.shapes) - size / 2)
         corner = corner.clip(0, np.array(WORKING_GRID.shape) - size).astype(int)
-        place = Place(tuple(corner.tolist()), tuple(size.tolist()), bool(rng.random() < 0.5))
-        volumes = make_pair(rng, subject, self.shapes, place, self.config)
-        # the template fits some brains worse than those of the training
-        shift = tuple(np.round(rng.normal(0, 1.5, 3)).astype(int).tolist())
-        priors = [place.crop(prior, shift) for prior in self.priors]
-        first = MARGIN + self.context
-        middles = [first + i * GAP for i in range(SLICES)]
+        place = Place(tuple(corner.tolist()), tuple(size.tolist()), False)
+        t1w, flair, lesion, *inpainted = stored.crop(place)
+        priors = []
+        if self.config.network.get("priors"):
+            # the template fits some brains worse than those of the training
+            shift = tuple(np.round(rng.normal(0, 1.5, 3)).astype(int).tolist())
+            priors = [place.crop(prior, shift) for prior in self.priors]
+        middles = [self.context + i * GAP for i in range(SLICES)]
+        mirrored = bool(rng.random() < 0.5)
 
-        def slices(volume: Tensor, around: int) -> Tensor:
-            chosen = [volume[..., z - around : z + around + 1] for z in middles]
-            return torch.stack(chosen).permute(0, 3, 1, 2).contiguous().to(self.device)
+        def slices(volume: Tensor, around: int = 0) -> Tensor:
+            chosen = torch.stack([volume[..., z - around : z + around + 1] for z in middles])
+            out = chosen.permute(0, 3, 1, 2)
+            return (out.flip(2) if mirrored else out).contiguous().to(self.device)
 
-        t1w, flair, lesion = (slices(v, n) for v, n in zip(volumes, (self.context, 0, 0), strict=True))
-        return torch.cat([t1w, *(slices(prior, 0) for prior in priors)], 1), flair, lesion
+        seen = [slices(t1w, self.context), *(slices(v) for v in (*priors, *inpainted))]
+        return torch.cat(seen, 1), slices(flair), slices(lesion)
+
+
+class _Stored:
+    """A stored pair; volumes of the box of the brain, slices first."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.corner = np.array(json.loads((folder / "corner.json").read_text()))
+
+    @cached_property
+    def volumes(self) -> np.ndarray:
+        return np.load(self.folder / "volumes.npy", mmap_mode="r")
+
+    def crop(self, place: Place) -> Tensor:
+        """The volumes in a place of the working grid, (C, X, Y, Z), 0 outside the box."""
+        out = torch.zeros(len(self.volumes), *place.size)
+        shape = np.array(self.volumes.shape)[[2, 3, 1]]
+        start = np.array(place.corner) - self.corner
+        low, high = start.clip(0, shape), (start + place.size).clip(0, shape)
+        x, y, z = (slice(*v) for v in zip(low, high, strict=True))
+        to = [slice(*v) for v in zip(low - start, high - start, strict=True)]
+        out[:, *to] = torch.from_numpy(self.volumes[:, z, x, y].astype(np.float32)).permute(0, 2, 3, 1)
+        return out
+
+
+def make_pairs(
+    kinds: dict[str, list[Subject]],
+    shapes: Lesions,
+    priors: Sequence[np.ndarray],
+    config: Config,
+    cache: Path,
+) -> dict[Subject, list[Path]]:
+    """Make the pairs that are not in the cache yet, in several processes; the folders of each subject's.
+
+    They depend on the subjects, the lesion shapes, the inpainting network and `config.synthesis` alone.
+    """
+    voxels = [v.astype("<i2").tobytes() for p in [*shapes.patients, shapes.singles] for v in p]
+    inpainter = config.network.get("inpainter")
+    blind = models.find(inpainter) if inpainter else None
+    made_with = [asdict(config.synthesis), zlib.crc32(b"".join(voxels)), blind.sha256 if blind else None]
+    key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:12]
+    folders = {
+        subject: [cache / f"pairs-{key}" / f"{subject.name}_{i}" for i in range(DRAWS)]
+        for group in kinds.values()
+        for subject in group
+    }
+    missing = [(subject, f) for subject, own in folders.items() for f in own if not f.exists()]
+    processes = min(len(os.sched_getaffinity(0)), len(missing) // 4)
+    make = partial(_make_stored, shapes=shapes, priors=priors, config=config, blind=blind)
+    if processes > 1:
+        spawn = get_context("spawn")
+        with ProcessPoolExecutor(processes, spawn, torch.set_num_threads, (1,)) as pool:
+            list(pool.map(make, [missing[i::processes] for i in range(processes)]))
+    else:
+        make(missing)
+    return folders
+
+
+def _make_stored(
+    wanted: Sequence[tuple[Subject, Path]],
+    shapes: Lesions,
+    priors: Sequence[np.ndarray],
+    config: Config,
+    blind: Model | None,
+) -> None:
+    for subject, folder in wanted:
+        rng = np.random.default_rng(zlib.crc32(folder.name.encode()))
+        brain = subject.labels if subject.labelled else subject.image
+        box = bounding_box(np.asarray(brain) > 0, margin=4)
+        # networks of sub-volumes need even sizes
+        corner, size = [s.start for s in box], [(s.stop - s.start) // 2 * 2 for s in box]
+        place = Place(tuple(corner), tuple(size), False)
+        volumes = [v.numpy() for v in make_pair(rng, subject, shapes, place, config)]
+        if blind:
+            t1w, near = volumes[0], [place.crop(prior).numpy() for prior in priors]
+            volumes.append(inference.inpaint(blind, t1w, t1w > 0, Scale(1.0), priors=near))
+        with storing(folder) as part:
+            np.save(part / "volumes.npy", np.stack(volumes).transpose(0, 3, 1, 2).astype(np.float16))
+            (part / "corner.json").write_text(json.dumps(corner))
 
 
 def by_kind(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
@@ -247,7 +346,7 @@ def make_pair(
         healthy = change_contrast(crop, grey, appearance)
         own = np.empty((0, 3), int)
     centre = np.array(place.corner) + np.array(place.size) / 2
-    reach = np.minimum(place.size, 64)
+    reach = np.minimum(place.size, 96)
     lesions = draw_lesions(rng, shapes, centre, reach, config.synthesis.mix, appearance.grey)
     if len(own):
         typical = 1 - rng.uniform(0.3, 1.3) * (1 - appearance.grey)
