@@ -169,7 +169,9 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     assert torch.equal(weights, network.generator.last[-1].weight)
 
 
-def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, config, tmp_path):
+@pytest.mark.parametrize("inpainter", ["", "blind-unet"])
+def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, config, tmp_path, inpainter):
+    config = replace(config, network={**config.network, "inpainter": inpainter})
     checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
     model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
     rng = np.random.default_rng(0)
@@ -181,9 +183,13 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     assert not probability[image == 0].any()
     session = inference.open_session(model, inference.Runtime("cpu"))
     # by hand: the tenth slice between its neighbours, in a frame of zeros to a multiple of 4
-    x = np.zeros((1, 5, 32, 36), np.float32)
+    x = np.zeros((1, 5 + bool(inpainter), 32, 36), np.float32)
     x[0, :3, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
     x[0, 3:, :31, :35] = priors[:, 5:36, 8:43, 13]
+    if inpainter:
+        blind = models.find(inpainter)
+        healthy = inference.inpaint(blind, image, image > 0, Scale(150.0), priors=priors)
+        x[0, 5, :31, :35] = healthy[5:36, 8:43, 13] / 150
     answer = session.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
     assert np.abs(probability[5:36, 8:43, 13] - 1 / (1 + np.exp(-answer[1]))).max() < 1e-4

@@ -131,10 +131,10 @@ def find(name: str, task: str = "inpaint") -> Model:
     shipped = name in available() if task == "inpaint" else name == OTHERS[task]
     path = FOLDER / f"{name}.onnx" if shipped else Path(name)
     if not path.is_file():
-        shipping = f"one of {', '.join(available())}, or " if task == "inpaint" else ""
+        shipping = f"one of {', '.join(available())}" if task == "inpaint" else OTHERS[task]
         raise InputError(
-            f"Model {name} is neither shipped nor a file: use {shipping}the path of an ONNX network exported "
-            "by bids_inpaint."
+            f"Model {name} is neither shipped nor a file: use {shipping}, or the path of an ONNX network "
+            "exported by bids_inpaint."
         )
     if (size := path.stat().st_size) > LARGEST:
         raise InputError(f"Model {path} has {size / 1e9:.1f} GB: a network of at most 1 GB can be used.")
@@ -209,7 +209,8 @@ def _check_graph(model: Model) -> None:
         fits = told == ([4, 4], [seen, 1])
         needed = f"take {seen} channels in two dimensions, and give 1 channel"
     elif model.engine == "joint":
-        fits = told == ([4, 4], [2 * int(model.card["context"]) + 1 + 2 * model.priors, 2])
+        channels = 2 * int(model.card["context"]) + 1 + 2 * model.priors + ("inpainter" in model.card)
+        fits = told == ([4, 4], [channels, 2])
         needed = "take slices in two dimensions, and give 2 channels"
     else:
         fits = told == ([5, 5], [10 if model.priors else 8, 8])
