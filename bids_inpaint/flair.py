@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.special import expit
 
 from bids_inpaint import inference, models
 from bids_inpaint.inference import Runtime, open_session
@@ -79,5 +80,5 @@ def synthesise(
         raise ValueError(f"network {model.name} returned values that are not finite")
     flair, probability = (np.zeros(image.shape, np.float32) for _ in range(2))
     np.copyto(flair[box], np.maximum(answer[0], 0), where=inside)
-    np.copyto(probability[box], 1 / (1 + np.exp(-answer[1])), where=inside)
+    np.copyto(probability[box], expit(answer[1]), where=inside)
     return flair, probability
