@@ -101,6 +101,25 @@ def test_samples_are_slices_of_all_kinds_and_the_same_every_time(people, shapes,
         assert all(torch.isfinite(v).all() for v in (t1w, flair, lesion))
 
 
+def test_slices_whose_lesions_nobody_marked_teach_the_flair_alone(people, shapes, config, tmp_path):
+    patient = people / "ms_sub-01"
+    (tmp_path / "ms_sub-03").mkdir()
+    for name in ("image.npy", "levels.json", "flair.npy"):
+        (tmp_path / "ms_sub-03" / name).symlink_to(patient / name)
+    (tmp_path / "template").symlink_to(people / "template")
+    config = replace(config, data=replace(config.data, train=["ms_sub-03"]))
+    task = JointSynthesis(config, tmp_path, shapes)
+    samples = task.samples(0, "cpu")
+    batch = [torch.stack(parts) for parts in zip(*(samples.sample(i) for i in range(4)), strict=True)]
+    network = build(config)
+    task.loss(network, batch)[0].backward()
+    reached = {
+        name: any(p.grad is not None and p.grad.any() for p in part.parameters())
+        for name, part in (("generator", network.generator), ("classifier", network.classifier))
+    }
+    assert reached == {"generator": True, "classifier": False}
+
+
 def test_the_inpainted_slice_lies_on_the_t1w(people, shapes, config):
     """Through storing, cropping and mirroring."""
     config = replace(config, network={**config.network, "inpainter": "blind-unet"})

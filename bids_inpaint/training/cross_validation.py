@@ -146,7 +146,7 @@ def cross_validate(
     Parameters
     ----------
     config : Config
-        Those of its training subjects who are patients are divided, with all their images; the others are in
+        Those of its training subjects who have a FLAIR are divided, with all their images; the others are in
         every training.
     cache, shapes_folder : Path
     run : Path
@@ -169,7 +169,8 @@ def cross_validate(
     ValueError
         If there are fewer patients than folds, or `run` holds those of another division.
     """
-    patients = [s.name for s in find_subjects(cache, config.data.train) if s.patient]
+    kinds = by_kind(find_subjects(cache, config.data.train))
+    patients = [s.name for kind in ("patients", "unmarked") for s in kinds.get(kind, [])]
     people = sorted({person(name) for name in patients})
     if not 2 <= folds <= len(people):
         raise ValueError(f"{folds} folds need at least so many patients, and two: there are {len(people)}")

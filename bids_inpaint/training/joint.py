@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
-from bids_inpaint.training.pairs import Pairs
+from bids_inpaint.training.pairs import UNKNOWN, Pairs
 
 #: 'joint': the loss of the lesions reaches the generator, too. 'offline': it doesn't. 'unimodal': there is
 #: no generator.
@@ -138,20 +138,22 @@ class JointSynthesis(LesionTask):
         """Squared error of the FLAIR inside the brain, and cross-entropy and soft Dice of the lesions.
 
         The sum of both, each with weight 1, is what a joint network learns from. Voxels of lesions weigh more
-        in the error and in the cross-entropy.
+        in the error and in the cross-entropy. Slices whose lesions nobody marked teach the FLAIR alone.
         """
         t1w, flair, lesion = (part.flatten(0, 1) for part in batch)
         with mixed_precision(t1w.device.type):
             answer = network(t1w)
         made, logit = answer.float().chunk(2, 1)
         brain = (flair > 0).float()
-        lesion = lesion * brain
+        judged = brain * (lesion != UNKNOWN)
+        lesion = lesion * judged
         weight = brain * (1 + self.config.fit.lesion_weight * lesion)
         squared = ((made - flair).square() * weight).sum() / weight.sum().clamp(min=1)
         # outside the brain nothing is asked
-        probability = torch.sigmoid(logit) * brain
+        probability = torch.sigmoid(logit) * judged
         overlap, total = 2 * (probability * lesion).sum(), probability.sum() + lesion.sum()
         entropy = functional.binary_cross_entropy_with_logits(logit, lesion, reduction="none")
+        weight = weight * judged
         found = (entropy * weight).sum() / weight.sum().clamp(min=1) + 1 - (overlap + 1) / (total + 1)
         hit, truth = probability > 0.5, lesion > 0.5
         off = (made.detach() - flair).square()

@@ -43,6 +43,8 @@ from bids_inpaint.training.synthesis import (
     smooth,
 )
 
+#: Value of the voxels of a lesion mask that nobody drew.
+UNKNOWN = -1.0
 #: Pairs that are made of each subject.
 DRAWS = 2
 #: Slices that are taken from one patch, and the distance of one from the next.
@@ -175,7 +177,7 @@ class Pairs(Samples):
         White matter 1; followed by the template's white- and grey-matter probability and by the inpainted
         slice, if the network looks at them.
     flair, lesion : Tensor, (SLICES, 1, size, size)
-        White matter 1, and 0 outside the brain; 0 or 1.
+        White matter 1, and 0 outside the brain; 0, 1, or :data:`UNKNOWN`.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
@@ -183,9 +185,6 @@ class Pairs(Samples):
         self.config, self.shapes, self.device = config, shapes, device
         self.context = int(config.network.get("context", 0))
         kinds = by_kind(find_subjects(cache, config.data.train))
-        if unmarked := kinds.pop("unmarked", []):
-            names = ", ".join(subject.name for subject in unmarked)
-            raise ValueError(f"without a lesion mask, these can't be trained on: {names}")
         for patient in kinds.get("patients", []):
             _ = patient.flair  # a missing one is told now
         self.kinds = list(kinds.values())
@@ -329,11 +328,13 @@ def make_pair(
     Without variation, the contrast is that of standardised images, as at inference.
     """
     appearance = draw_image(rng, GREY, config.synthesis.vary)
-    if subject.patient:
+    kind = kind_of(subject)
+    if kind in ("patients", "unmarked"):
         t1w = change_contrast(place.crop(subject.image), subject.grey_level, appearance)
-        flair, lesion = place.crop(subject.flair), place.crop(subject.lesions)
+        flair = place.crop(subject.flair)
+        lesion = place.crop(subject.lesions) if subject.patient else torch.full_like(flair, UNKNOWN)
         return _seen(t1w, appearance), flair.clamp(min=0) * (t1w > 0), lesion
-    if subject.labelled:
+    if kind == "label maps":
         labels = place.crop(subject.labels).long()
         contrast = draw_contrast(rng, subject.classes, appearance.grey)
         healthy, flair = from_labels(labels, contrast, appearance.seed)
