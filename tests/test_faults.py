@@ -5,6 +5,7 @@ One random kill; ``BIDS_INPAINT_NIGHTLY=1`` tries 30.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -166,6 +167,23 @@ def test_work_folder_vanishes(root, reference, tmp_path):
     assert "Traceback" not in told
     assert f"misses what was in {work}" in told
     assert (out / "sub-01.html").exists()
+    assert_whole(out, reference)
+    assert_finishes(root, out, work, reference)
+
+
+@pytest.mark.parametrize("step", ["denoise", "inpaint"])
+def test_workers_that_get_no_more_memory(root, reference, tmp_path, step):
+    out, work = tmp_path / "out", tmp_path / "work"
+    process = begin(root, out, work)
+    wait_for(lambda: any(work.rglob(step)), process)
+    for worker in workers_of(process):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            had = worker.memory_info().vms + 2**24
+            worker.rlimit(psutil.RLIMIT_AS, (had, had))
+    told = finish(process)
+    assert process.returncode == 1, told
+    assert "Traceback" not in told
+    assert "too little memory: run again with a smaller --nprocs" in told
     assert_whole(out, reference)
     assert_finishes(root, out, work, reference)
 
