@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +27,12 @@ KILLS = 30 if os.environ.get("BIDS_INPAINT_NIGHTLY") else 1
 WAYS = ("kill the run", "terminate the run", "kill a worker")
 
 
-def begin(root: Path, out: Path, work: Path, nprocs: int = 2) -> subprocess.Popen:
+def begin(
+    root: Path, out: Path, work: Path, nprocs: int = 2, wrapper: Sequence[str] = ()
+) -> subprocess.Popen:
     return subprocess.Popen(
         [
+            *wrapper,
             sys.executable, "-m", "bids_inpaint", str(root / "bids"), str(out), "participant",
             "-w", str(work), "--sloppy", "--nprocs", str(nprocs), "--skip-bids-validation",
         ],
@@ -42,8 +45,8 @@ def finish(process: subprocess.Popen) -> str:
     return process.communicate(timeout=1200)[1]
 
 
-def whole_run(*args) -> tuple[int, str]:
-    process = begin(*args)
+def whole_run(*args, **options) -> tuple[int, str]:
+    process = begin(*args, **options)
     told = finish(process)
     return process.returncode, told
 
@@ -203,6 +206,20 @@ def test_two_runs_at_once(root, reference, tmp_path):
 @pytest.mark.parametrize("nprocs", [1, 4] if os.environ.get("BIDS_INPAINT_NIGHTLY") else [4])
 def test_processors_are_no_part_of_the_result(root, reference, tmp_path, nprocs):
     assert_finishes(root, tmp_path / "out", tmp_path / "work", reference, nprocs)
+
+
+def test_the_clock_is_set_back_by_a_year(root, reference, tmp_path):
+    """A run that was killed goes on before its own past."""
+    if not shutil.which("faketime"):
+        pytest.skip("needs the command faketime")
+    out, work = tmp_path / "out", tmp_path / "work"
+    process = begin(root, out, work)
+    wait_for(lambda: any(work.rglob("register")), process)
+    process.kill()
+    finish(process)
+    code, told = whole_run(root, out, work, wrapper=("faketime", "-f", "-1y"))
+    assert code == 0, told
+    assert contents(out) == reference
 
 
 def test_the_clock_was_changed(root, reference):
