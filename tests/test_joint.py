@@ -197,17 +197,17 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     image = np.zeros((40, 50, 30), np.float32)
     image[5:36, 8:43, 3:22] = rng.uniform(100, 200, (31, 35, 19))
     priors = rng.uniform(0, 1, (2, *image.shape)).astype(np.float32)
-    flair, probability = synthesise(model, image, image > 0, Scale(150.0), priors)
+    flair, probability = synthesise(model, image, image > 0, Scale(150.0), list(priors))
     assert not flair[image == 0].any()
     assert not probability[image == 0].any()
     session = inference.open_session(model, inference.Runtime("cpu"))
     # by hand: the tenth slice between its neighbours, in a frame of zeros to a multiple of 4
     x = np.zeros((1, 5 + bool(inpainter), 32, 36), np.float32)
     x[0, :3, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
-    x[0, 3:, :31, :35] = priors[:, 5:36, 8:43, 13]
+    x[0, 3:5, :31, :35] = priors[:, 5:36, 8:43, 13]
     if inpainter:
         blind = models.find(inpainter)
-        healthy = inference.inpaint(blind, image, image > 0, Scale(150.0), priors=priors)
+        healthy = inference.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors))
         x[0, 5, :31, :35] = healthy[5:36, 8:43, 13] / 150
     answer = session.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
