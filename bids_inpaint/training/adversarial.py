@@ -235,7 +235,7 @@ class Adversarial(LesionTask):
         image, given, corner = batch
         options = self.config.adversarial
         hole = given[:, 1:2]
-        with mixed_precision(image.device.type):
+        with mixed_precision(image):
             made = network(given)
         error = options.pixels * ((made - image).abs() * hole).sum() / hole.sum().clamp(min=1)
         squared = ((made.detach() - image).square() * hole).sum()
@@ -265,7 +265,7 @@ class Adversarial(LesionTask):
             The last three are losses of the generator, the adversarial one weighted.
         """
         options = self.config.adversarial
-        precision = mixed_precision(image.device.type)
+        precision = mixed_precision(image)
 
         def features(of: Callable[[Tensor], list[Tensor]], images: Tensor) -> list[Tensor]:
             with precision:

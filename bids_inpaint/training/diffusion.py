@@ -98,7 +98,7 @@ class Diffusion(LesionTask):
         now, before = left[step], torch.where(step > 0, left[step - 1], 1.0)
         now, before = (v.float().view(-1, 1, 1, 1) for v in (now, before))
         noisy = now.sqrt() * image + (1 - now).sqrt() * noise
-        with mixed_precision(image.device.type):
+        with mixed_precision(image):
             output = network(torch.cat([noisy, given], 1), step)
         told, share = output.float().chunk(2, 1)
         weight = 1 + self.config.fit.lesion_weight * hole

@@ -41,7 +41,7 @@ class BrainExtraction(Task):
             sub_volumes(t[:, None], network.multiple).contiguous(memory_format=torch.channels_last_3d)
             for t in batch
         )
-        with mixed_precision(x.device.type):
+        with mixed_precision(x, network.multiple):
             logits = network(x)
         logits = logits.float()
         probability = torch.sigmoid(logits)

@@ -85,10 +85,21 @@ class LesionTask(Task):
         self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
 
 
-def mixed_precision(device: str) -> torch.autocast:
-    """Compute in bfloat16 where the processor has instructions for it; emulated, it is 100 times slower."""
+def mixed_precision(x: Tensor, multiple: int = 1) -> torch.autocast:
+    """Compute in bfloat16 where the processor has instructions for it; emulated, it is 100 times slower.
+
+    Parameters
+    ----------
+    x : Tensor
+        The network's input: slices (N, C, H, W), or volumes (N, C, D, H, W).
+    multiple : int
+        Factor between the resolutions of the input and of the network's deepest level.
+    """
+    device = x.device.type
     fast = device != "cpu" or (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    return torch.autocast(device, torch.bfloat16, enabled=fast)
+    # oneDNN's gradient of a 3D convolution of volumes two voxels wide has read memory that was never written
+    narrow = device == "cpu" and x.ndim == 5 and min(x.shape[2:]) // multiple < 3
+    return torch.autocast(device, torch.bfloat16, enabled=fast and not narrow)
 
 
 def rate(step: int, fit: Fit) -> float:

@@ -51,7 +51,7 @@ class Inpainting(LesionTask):
         schedule = self.config.fit
         brain = (target > 0).float()
         weight = brain * (1 + schedule.lesion_weight * lesion) + (1 - brain) * schedule.background_weight
-        with mixed_precision(x.device.type):
+        with mixed_precision(x, network.multiple):
             if network.gate is None:
                 outputs, logits = list(network.outputs(x)), None
             else:

@@ -141,7 +141,7 @@ class JointSynthesis(LesionTask):
         in the error and in the cross-entropy. Slices whose lesions nobody marked teach the FLAIR alone.
         """
         t1w, flair, lesion = (part.flatten(0, 1) for part in batch)
-        with mixed_precision(t1w.device.type):
+        with mixed_precision(t1w):
             answer = network(t1w)
         made, logit = answer.float().chunk(2, 1)
         brain = (flair > 0).float()
