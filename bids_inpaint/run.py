@@ -336,8 +336,13 @@ def explain(crash: str, settings: Settings) -> str:
             f"{where} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
             "free some and run the same command again."
         )
-    if "worker process was killed" in crash or "MemoryError" in crash:
+    if re.search("worker process was killed|MemoryError|bad_alloc|Failed to allocate memory", crash):
         return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
+    if "exited with non-zero status" in crash or "Registration failed with error code" in crash:
+        return (
+            f"{where} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "
+            "or else please report it with its crash file."
+        )
     missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
     if "the results file corresponding" in crash or missing in crash:
         return (

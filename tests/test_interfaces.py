@@ -1,10 +1,14 @@
+import contextlib
 import json
+import multiprocessing
 import os
+import resource
 import subprocess
 import sys
 
 import nibabel as nib
 import numpy as np
+import psutil
 import pytest
 from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
@@ -13,7 +17,7 @@ from nipype.utils.filemanip import loadpkl
 
 from bids_inpaint import images
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.interfaces.ants import Denoise, alone, itk_matrix
+from bids_inpaint.interfaces.ants import Denoise, _denoise, alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid, read_xfm
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
@@ -299,3 +303,36 @@ def test_calls_in_processes_of_their_own_answer_fail_and_die():
         alone(int, "x")
     with pytest.raises(RuntimeError, match=r"worker process was killed \(exit code 9\)"):
         alone(os._exit, 9)
+
+
+def starved(sender, megabytes, function, *args):
+    """Send what a function gives that gets no more memory than this on top of what its process has."""
+    limit = psutil.Process().memory_info().vms + megabytes * 2**20
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+    with contextlib.suppress(MemoryError, RuntimeError):
+        sender.send(function(*args))
+    sender.close()
+
+
+def test_filters_of_ants_without_memory_give_nothing(monkeypatch):
+    """They used to give their input back."""
+    pytest.importorskip("ants")  # before the fork
+    monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
+    rng = np.random.default_rng(0)
+    data = rng.normal(500, 20, (40, 40, 40)).astype(np.float32)
+    args = (_denoise, data, np.ones(data.shape, bool), slice(0, 40))
+    fork = multiprocessing.get_context("fork")
+    results = []
+    for megabytes in (*range(1, 11), 1000):
+        receiver, sender = fork.Pipe(duplex=False)
+        process = fork.Process(target=starved, args=(sender, megabytes, *args))
+        process.start()
+        sender.close()
+        try:
+            results.append(receiver.recv())
+        except EOFError:
+            results.append(None)
+        process.join()
+    assert any(r is None for r in results)
+    assert all(r is None or np.array_equal(r, results[-1]) for r in results)
+    assert not np.array_equal(results[-1], data)

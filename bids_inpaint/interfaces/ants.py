@@ -97,6 +97,22 @@ def _to_ants(ants, data: np.ndarray, grid: Grid):
     )
 
 
+def _run_filter(name: str, **options) -> None:
+    """Run a filter of ANTs on its command-line options.
+
+    antspyx's functions for these filters ignore the exit status, and give the input back as the result.
+
+    Raises
+    ------
+    RuntimeError
+        If it failed.
+    """
+    from ants.internal import get_lib_fn, process_arguments
+
+    if status := get_lib_fn(name)(process_arguments(options)):
+        raise RuntimeError(f"{name} exited with non-zero status {status}")
+
+
 def _nearest_rotation(direction: np.ndarray) -> np.ndarray:
     u, _, vt = np.linalg.svd(direction)
     return u @ vt
@@ -154,9 +170,9 @@ def _denoise(data: np.ndarray, mask: np.ndarray, own: slice) -> np.ndarray:
     import ants
 
     grid = Grid.of(data.shape, np.eye(4))
-    out = ants.denoise_image(
-        _to_ants(ants, data, grid), mask=_to_ants(ants, mask, grid), noise_model="Rician", r=1
-    )
+    image, inside = _to_ants(ants, data, grid), _to_ants(ants, mask, grid).clone("unsigned char")
+    out = image.clone()
+    _run_filter("DenoiseImage", d=3, i=image, n="Rician", x=inside, s=1, p=1, r=1, o=out)
     return out.numpy()[:, own]
 
 
@@ -280,14 +296,17 @@ def correct_bias(
 
 def _bias(data: np.ndarray, mask: np.ndarray, matrix: np.ndarray, shrink: int) -> np.ndarray:
     import ants
+    from ants.internal import get_pointer_string
 
     grid = Grid.of(data.shape, matrix)
-    return ants.n4_bias_field_correction(
-        _to_ants(ants, data, grid),
-        mask=_to_ants(ants, mask, grid),
-        shrink_factor=shrink,
-        return_bias_field=True,
-    ).numpy()
+    image, inside = _to_ants(ants, data, grid), _to_ants(ants, mask, grid)
+    out, field = image.clone(), image.clone()
+    _run_filter(
+        "N4BiasFieldCorrection",
+        d=3, i=image, x=inside, s=shrink, c="[50x50x50x50,0.0000001000]", b="[1x1x1]",
+        o=f"[{get_pointer_string(out)},{get_pointer_string(field)}]",
+    )  # fmt: skip
+    return field.numpy()
 
 
 class SegmentAtroposInputSpec(InputSpec):
