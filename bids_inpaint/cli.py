@@ -13,6 +13,7 @@ from bids_inpaint.environment import settle
 
 DEFAULT_MODEL = "blind-unet"
 SECOND_PASS = "unet"
+FLAIR = "joint"
 DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
 
 
@@ -128,9 +129,11 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--flair",
+        nargs="?",
+        const=FLAIR,
         metavar="MODEL",
-        help="also make a FLAIR image from the T1w, and a second lesion map from both, with this network "
-        "(path of an ONNX file trained to do so)",
+        help=f"also make a FLAIR image from the T1w, and a second lesion map from both, with '{FLAIR}' "
+        "or the ONNX file of a network trained to do so",
     )
     g.add_argument(
         "--segmentation",

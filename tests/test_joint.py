@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 
 from bids_inpaint import images, inference, models  # noqa: E402
 from bids_inpaint.flair import synthesise  # noqa: E402
+from bids_inpaint.images import InputError  # noqa: E402
 from bids_inpaint.intensity import Scale  # noqa: E402
 from bids_inpaint.interfaces.flair import SynthesiseFlair  # noqa: E402
 from bids_inpaint.space import WORKING_GRID, Grid, resample  # noqa: E402
@@ -212,6 +213,18 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     answer = session.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
     assert np.abs(probability[5:36, 8:43, 13] - 1 / (1 + np.exp(-answer[1]))).max() < 1e-4
+
+
+@pytest.mark.parametrize("change", [{"inpainter_sha256": "0"}, {"inpainter": "../blind-unet"}])
+def test_a_network_is_shown_what_it_was_trained_to_see(tmp_path, change):
+    """Not what another version of the blind network would make, nor any other file's network."""
+    shipped = models.find("joint", "flair").path
+    path = tmp_path / "joint.onnx"
+    path.write_bytes(shipped.read_bytes())
+    card = json.loads(shipped.with_suffix(".json").read_text())
+    path.with_suffix(".json").write_text(json.dumps(card | change))
+    with pytest.raises(InputError, match="looks at what another version of"):
+        models.find(str(path), "flair")
 
 
 def test_native_flair_and_lesions_lie_where_the_t1w_has_them(people, shapes, config, tmp_path, monkeypatch):

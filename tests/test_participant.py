@@ -36,7 +36,7 @@ def command(root: Path, out="out", work="work", *options: str) -> list[str]:
     return [
         sys.executable, "-m", "bids_inpaint", str(root / "bids"), str(root / out), "participant",
         "-w", str(root / work), "--sloppy", "--nprocs", "2", "--skip-bids-validation",
-        "--lesion-masks", str(root / "masks"), "--compare-segmentation", *options,
+        "--lesion-masks", str(root / "masks"), "--compare-segmentation", "--flair", *options,
     ]  # fmt: skip
 
 
@@ -109,7 +109,7 @@ def test_outputs_are_those_promised(root, finished):
     found = {n for n in contents(out) if n.startswith("sub-")} | {
         str(p.relative_to(out)) for p in out.glob("sub-*/figures/*.html")
     }
-    products = Products(("inpainted", "original", "reference"), reference=True)
+    products = Products(("inpainted", "original", "reference"), reference=True, flair=True)
     assert found == {*expected(LESIONED, DEFAULT, products), *expected(THICK, DEFAULT, products)}
     assert (out / "sub-01.html").exists()
     assert not list(out.rglob("*.part*"))
@@ -261,6 +261,20 @@ def test_no_other_machine_is_looked_for(root, finished):
     call = "import socket; socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.1', 9))"
     subprocess.run([sys.executable, "-c", call], env=watched(root / "tested"), check=True)
     assert "socket.connect" in (root / "tested").read_text()
+
+
+def test_made_flair_lies_on_the_image(root, finished):
+    raw = nib.load(root / "bids/sub-01/ses-pre/anat/sub-01_ses-pre_T1w.nii.gz")
+    flair = native(root, LESIONED, "desc-synth_FLAIR")
+    np.testing.assert_allclose(flair.affine, raw.affine, atol=1e-4)
+    made = flair.get_fdata()
+    assert made[native(root, LESIONED, "desc-brain_mask").get_fdata() == 0].max() == 0
+    wm, csf = (native(root, LESIONED, f"label-{t}_probseg").get_fdata() > 0.9 for t in ("WM", "CSF"))
+    assert np.median(made[wm]) == pytest.approx(1, abs=0.1)
+    assert np.median(made[csf]) < 0.6
+    painted = np.load(root / "painted.npy")
+    found = native(root, LESIONED, "label-L_desc-joint_mask").get_fdata() > 0
+    assert found[painted].mean() > 0.5 > 10 * found[~painted].mean()
 
 
 def test_tissues_add_up(root, finished):

@@ -174,6 +174,13 @@ def find(name: str, task: str = "inpaint") -> Model:
         raise InputError(
             f"Model {path} has another SHA-256 than its card says: it was changed or damaged; {remedy}."
         )
+    if inpainter := card.get("inpainter"):
+        ships = inpainter in available() and find(inpainter).sha256
+        if not ships or ships != card.get("inpainter_sha256"):
+            raise InputError(
+                f"Model {path} looks at what another version of {inpainter} makes of an image: use the "
+                "version of bids_inpaint that it was trained with, or train it again."
+            )
     _check_graph(model)
     return model
 
