@@ -100,7 +100,8 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         "steps": int(state["step"]),
         "command": f"python -m bids_inpaint.training fit {config.name} CACHE RUN"
         + (" --lesions LESIONS" if config.task != "brain" else "")
-        + (f" --start {state['start']}" if state.get("start") else ""),
+        # of a path, what says nothing of the machine
+        + (f" --start {Path(*Path(start).parts[-2:])}" if (start := state.get("start")) else ""),
         "data": {
             "train": config.data.train,
             "validation": config.data.validation,
