@@ -1,11 +1,8 @@
-import contextlib
 import json
-import multiprocessing
 import os
 import resource
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -306,41 +303,29 @@ def test_calls_in_processes_of_their_own_answer_fail_and_die():
         alone(os._exit, 9)
 
 
-def starved(sender, megabytes, data):
-    """Send an image denoised with no more memory than this on top of what the process has."""
+def starved(megabytes, data):
+    """An image denoised with no more memory than this on top of what the process has."""
     limit = psutil.Process().memory_info().vms + megabytes * 2**20
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
-    with contextlib.suppress(MemoryError, RuntimeError):
-        sender.send(_denoise(data, np.ones(data.shape, bool), slice(0, None)))
-    sender.close()
+    return _denoise(data, np.ones(data.shape, bool), slice(0, None))
 
 
 def denoised_with(limits, data):
     """What is left of an image with each of these limits in megabytes, or None."""
-    import ants  # noqa: F401  # before the fork
-
-    fork = multiprocessing.get_context("fork")
     results = []
     for megabytes in limits:
-        receiver, sender = fork.Pipe(duplex=False)
-        process = fork.Process(target=starved, args=(sender, megabytes, data))
-        process.start()
-        sender.close()
         try:
-            results.append(receiver.recv())
-        except EOFError:
+            results.append(alone(starved, megabytes, data))
+        except (MemoryError, RuntimeError):
             results.append(None)
-        process.join()
     return results
 
 
-def test_filters_of_ants_without_memory_give_nothing(monkeypatch):
+def test_filters_of_ants_without_memory_give_nothing():
     """They used to give their input back."""
-    monkeypatch.setenv("ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS", "1")
     data = np.random.default_rng(0).normal(500, 20, (60, 60, 60)).astype(np.float32)
-    # this process may have memory to spare
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as fresh:
-        *poor, rich = fresh.submit(denoised_with, (1, 2, 4, 6, 8, 10, 1000), data).result()
+    # this process may have memory to spare, a new one and what it forks have none
+    *poor, rich = alone(denoised_with, (1, 2, 4, 6, 8, 10, 1000), data)
     assert any(result is None for result in poor)
     assert all(result is None or np.array_equal(result, rich) for result in poor)
     assert not np.array_equal(rich, data)
