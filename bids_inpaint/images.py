@@ -24,7 +24,24 @@ DEFLATE = 1032
 
 
 class InputError(ValueError):
-    """Input that can't be used. The message is one sentence for the user: file, reason, remedy."""
+    """Input that can't be used.
+
+    Parameters
+    ----------
+    message : str
+        One sentence for the user: file, reason, remedy. What a terminal would not print is escaped, as
+        names of files hold anything.
+
+    Examples
+    --------
+    >>> print(InputError("sub-\\x1b[2J\\n is no name: rename it."))
+    sub-\\x1b[2J\\n is no name: rename it.
+    """
+
+    def __init__(self, message: str):
+        super().__init__(
+            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        )
 
 
 def load(path: str | os.PathLike) -> nib.Nifti1Image:
