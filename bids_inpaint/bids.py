@@ -112,11 +112,7 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
         query["subject"] = list(labels)
     if settings.session_label:
         query["session"] = list(settings.session_label)
-    files = [
-        f
-        for f in layout.get(scope="raw", **query)
-        if f.entities.get("part", "mag") == "mag" and f.relpath.startswith("sub-")
-    ]
+    files = [f for f in layout.get(scope="raw", **query) if f.entities.get("part", "mag") == "mag"]
     if misnamed := sorted(f.relpath for f in files if not _well_named(f.relpath)):
         raise InputError(
             f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
@@ -172,16 +168,10 @@ def _check_dataset(root: Path) -> None:
 def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs) -> BIDSLayout:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
-    ignore = [
-        re.compile(r"/(derivatives|code|sourcedata|stimuli|\.[^/]*)(/|$)"),
-        re.compile(
-            r"/sub-[^/]+/(ses-[^/]+/)?(func|dwi|fmap|perf|eeg|meg|ieeg|pet|beh|micr|motion|nirs|mrs)(/|$)"
-        ),
-    ]
-    if labels and not database:
-        # a database serves other participants too; without one, index those asked for alone
-        wanted = "|".join(re.escape(label) for label in labels)
-        ignore.append(re.compile(rf"/sub-(?!(?:{wanted})(?:/|$))[^/_]+(/|$)"))
+    # a database serves other participants too; without one, index those asked for alone
+    wanted = "|".join(map(re.escape, labels)) if labels and not database else "[^/]+"
+    # PyBIDS follows links, also those in circles: no deeper than a T1w may lie
+    ignore = [re.compile(rf"(?s)^(?!/sub-({wanted})(/ses-[^/]+)?(/anat(/[^/]+)?)?$)")]
 
     def index(database_path: Path | str | None) -> BIDSLayout:
         return BIDSLayout(
@@ -241,12 +231,12 @@ def _add_derivatives(found: list[Image], settings: Any, masks_needed: bool) -> l
     from dataclasses import replace
 
     for name, path in settings.derivatives.items():
-        files = _scan(path)
+        files = _Derivative(path)
         used = 0
         for i, image in enumerate(found):
-            mask = _belonging(files, image, suffix="mask", desc="brain", label=None, native=True)
-            forward = _belonging(files, image, suffix="xfm", **{"from": "T1w", "to": settings.template})
-            back = _belonging(files, image, suffix="xfm", **{"from": settings.template, "to": "T1w"})
+            mask = files.of(image, suffix="mask", desc="brain", label=None, native=True)
+            forward = files.of(image, suffix="xfm", **{"from": "T1w", "to": settings.template})
+            back = files.of(image, suffix="xfm", **{"from": settings.template, "to": "T1w"})
             changes: dict[str, Any] = {}
             if mask:
                 changes["brain_mask"] = mask
@@ -266,9 +256,9 @@ def _add_derivatives(found: list[Image], settings: Any, masks_needed: bool) -> l
                 f"{settings.template} of any image to process: leave them out or check the path."
             )
     if settings.lesion_masks:
-        files = _scan(settings.lesion_masks)
+        files = _Derivative(settings.lesion_masks)
         for i, image in enumerate(found):
-            mask = _belonging(files, image, suffix="mask", label=True, native=None)
+            mask = files.of(image, suffix="mask", label=True)
             if mask is None and not masks_needed:
                 continue
             if mask is None:
@@ -281,36 +271,40 @@ def _add_derivatives(found: list[Image], settings: Any, masks_needed: bool) -> l
     return found
 
 
-def _scan(root: Path) -> list[tuple[str, dict[str, str]]]:
-    """Every mask and affine below a derivative, with its entities by short name."""
-    out = []
-    for path in sorted(root.rglob("sub-*")):
-        stem = path.name.split(".")[0]
-        if not path.name.endswith((".nii", ".nii.gz", ".txt")) or not path.is_file():
-            continue
-        *pairs, suffix = stem.split("_")
-        entities = dict(p.split("-", 1) for p in pairs if "-" in p)
-        out.append((str(path), {**entities, "suffix": suffix}))
-    return out
+class _Derivative:
+    """The masks and affines below a folder, found by the entities of a T1w."""
+
+    def __init__(self, root: Path):
+        self._files: dict[tuple, list[tuple[str, dict[str, str]]]] = {}
+        for path in sorted(p for folders in range(4) for p in root.glob("*/" * folders + "sub-*")):
+            if not path.name.endswith((".nii", ".nii.gz", ".txt")) or not path.is_file():
+                continue
+            *pairs, suffix = path.name.split(".")[0].split("_")
+            entities = dict(p.split("-", 1) for p in pairs if "-" in p) | {"suffix": suffix}
+            # thousands of images have their files each, and few are looked at for one of them
+            self._files.setdefault(_place(entities), []).append((str(path), entities))
+
+    def of(self, image: Image, *, native: bool = False, **wanted) -> str | None:
+        """Path of the file whose entities agree with those of the image and hold the wanted ones."""
+        best, most = None, -1
+        near = dict.fromkeys([_place(image.entities), (image.subject, None)])
+        for path, entities in (file for place in near for file in self._files.get(place, [])):
+            # the entities it shares with the image must not disagree
+            if any(entities.get(k, v) != v for k, v in image.entities.items()):
+                continue
+            if any(k in entities and k not in image.entities for k in ENTITIES.values()):
+                continue
+            if native and entities.get("space", "T1w") not in ("T1w", "orig", "individual"):
+                continue
+            agrees = all(
+                (entities.get(k) is not None) if v is True else entities.get(k) == v
+                for k, v in wanted.items()
+            )
+            shared = sum(k in entities for k in image.entities)
+            if agrees and shared > most:
+                best, most = path, shared
+        return best
 
 
-def _belonging(files, image: Image, *, native: bool | None = None, **wanted) -> str | None:
-    """The file whose entities agree with those of the image and hold the wanted ones."""
-    best, most = None, -1
-    for path, entities in files:
-        # the entities it shares with the image must not disagree
-        if any(entities.get(k, v) != v for k, v in image.entities.items()):
-            continue
-        if any(k in entities and k not in image.entities for k in ENTITIES.values()):
-            continue
-        if "sub" not in entities:
-            continue
-        if native and entities.get("space", "T1w") not in ("T1w", "orig", "individual"):
-            continue
-        agrees = all(
-            (entities.get(k) is not None) if v is True else entities.get(k) == v for k, v in wanted.items()
-        )
-        shared = sum(k in entities for k in image.entities)
-        if agrees and shared > most:
-            best, most = path, shared
-    return best
+def _place(entities: dict[str, str]) -> tuple[str | None, str | None]:
+    return entities.get("sub"), entities.get("ses")

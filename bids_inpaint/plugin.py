@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -87,6 +88,18 @@ class ImageByImage(MultiProcPlugin):
             # libraries that have started threads don't survive a plain fork
             mp_context=get_context("forkserver"),
         )
+
+    def run(self, graph, config, updatehash=False):
+        """Run the graph.
+
+        Nipype looks for garbage before each step, which with hundreds of images takes a second: it needn't
+        look at the graph.
+        """
+        gc.freeze()
+        try:
+            return super().run(graph, config, updatehash=updatehash)
+        finally:
+            gc.unfreeze()
 
     def _sort_jobs(self, jobids, scheduler="tsort"):
         # a fullname is WORKFLOW.IMAGE.STEP.NODE

@@ -12,20 +12,26 @@ class Progress:
 
     Parameters
     ----------
-    steps : dict of int
-        Number of steps of each image, by the name of its workflow.
+    images : int
+        Their number in all.
     stream : file, optional
         Where to write; standard error by default.
     """
 
-    def __init__(self, steps: dict[str, int], stream: TextIO | None = None):
-        self.steps = steps
-        self.left = dict(steps)
+    def __init__(self, images: int, stream: TextIO | None = None):
+        self.images = images
+        self.steps: dict[str, int] = {}
+        self.left: dict[str, int] = {}
         self.stream = stream or sys.stderr
         self.start = time.monotonic()
         self.done = self.cached = 0
         self.failed: set[str] = set()
         self._begun: dict[str, float] = {}
+
+    def expect(self, steps: dict[str, int]) -> None:
+        """Take the number of steps of some images, by the name of their workflow; others count alike."""
+        self.steps |= steps
+        self.left |= steps
 
     def __call__(self, node, status: str) -> None:
         """Nipype's status callback."""
@@ -50,9 +56,9 @@ class Progress:
                 self._line(f"{image}: finished")
 
     def _line(self, event: str) -> None:
-        total = sum(self.steps.values())
+        total = round(sum(self.steps.values()) / len(self.steps) * self.images)
         finished = sum(not n for n in self.left.values())
-        counts = f"{self.done}/{total} steps, {finished}/{len(self.steps)} images"
+        counts = f"{self.done}/{total} steps, {finished}/{self.images} images"
         text = f"[{counts}{self._time_left(total)}] {event}"
         if self.stream.isatty():
             self.stream.write(f"\r\033[K{text}")
@@ -67,8 +73,11 @@ class Progress:
         seconds = (time.monotonic() - self.start) / worked * (total - self.done)
         return f", about {seconds / 60:.0f} min left" if seconds >= 60 else f", about {seconds:.0f} s left"
 
-    def close(self) -> None:
-        """End the renewing line."""
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_) -> None:
+        # ends the renewing line
         if self.stream.isatty():
             self.stream.write("\n")
             self.stream.flush()

@@ -12,15 +12,21 @@ import subprocess
 import sys
 import tempfile
 import uuid
+from collections import Counter
 from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from bids_inpaint import bids, models, template
 from bids_inpaint.images import InputError
+from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
 
 log = logging.getLogger("bids_inpaint")
+
+#: Images in one graph: Nipype takes about a megabyte and 0.1 s for each before any is begun.
+BATCH = 256
 
 
 def run_participants(settings: Settings) -> int:
@@ -36,11 +42,11 @@ def run_participants(settings: Settings) -> int:
     InputError
         If nothing can be run.
     """
-    with ExitStack() as locks:
-        return _run(settings, locks)
+    with ExitStack() as held:
+        return _run(settings, held)
 
 
-def _run(settings: Settings, locks: ExitStack) -> int:
+def _run(settings: Settings, held: ExitStack) -> int:
     _set_up_logging(settings.verbose)
     model, second, second_alone = _engines(settings)
     draws = "ddpm" in (model.engine, second.engine if second else "")
@@ -52,10 +58,11 @@ def _run(settings: Settings, locks: ExitStack) -> int:
     if not settings.skip_bids_validation:
         _validate(settings)
     found = bids.collect(settings)
+    _check_names(found, settings, model)
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     flair = models.find(settings.flair, "flair") if settings.flair else None
     if not (settings.boilerplate_only or settings.reports_only):
-        _claim(found, settings, locks)
+        _claim(found, settings, held)
     if settings.clean_workdir:
         _clean(settings.work_dir)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
@@ -69,19 +76,22 @@ def _run(settings: Settings, locks: ExitStack) -> int:
 
     _configure_nipype(settings)
     run_uuid = str(uuid.uuid4())
-    workflow = init_participants_wf(
-        images=found,
-        settings=settings,
-        model=model,
-        template=files,
-        run_uuid=run_uuid,
-        reference=reference,
-        second=second,
-        second_alone=second_alone,
-        flair=flair,
-    )
+
+    def graph(images: list[bids.Image]):
+        return init_participants_wf(
+            images=images,
+            settings=settings,
+            model=model,
+            template=files,
+            run_uuid=run_uuid,
+            reference=reference,
+            second=second,
+            second_alone=second_alone,
+            flair=flair,
+        )
+
     dataset.describe(settings)
-    first = workflow.get_node(image_wf_name(found[0]))
+    first = graph(found[:1]).get_node(image_wf_name(found[0]))
     citation = dataset.write_boilerplate(settings.output_dir, first.__desc__)
     if settings.boilerplate_only:
         print(citation)
@@ -90,26 +100,31 @@ def _run(settings: Settings, locks: ExitStack) -> int:
         _write_graph(first, settings)
     error = None
     if not settings.reports_only:
-        error = _execute(workflow, settings, plugin, plugin_args)
+        with Progress(len(found)) as progress:
+            for start in range(0, len(found), BATCH):
+                batch = graph(found[start : start + BATCH])
+                error = _execute(batch, progress, plugin, plugin_args) or error
+                if error and settings.stop_on_first_crash:
+                    break
         if not _report_crashes(found, settings, run_uuid) and error:
             # no step crashed: the plugin did
             print(f"bids_inpaint: error: {type(error).__name__}: {error}", file=sys.stderr)
     return _finish(found, error is not None, settings, model, run_uuid)
 
 
-def _claim(found: list[bids.Image], settings: Settings, locks: ExitStack) -> None:
+def _claim(found: list[bids.Image], settings: Settings, held: ExitStack) -> None:
     """Lock the images in the work folder until the stack is closed, or this process ends.
 
-    Two runs that work on an image in the same folder would delete each other's files.
+    Two runs that work on an image in the same folder would delete each other's files. Each image has a
+    byte of the one file, by its name: a process may open fewer files than a run has images.
     """
     busy = []
-    folder = settings.work_dir / "locks"
-    folder.mkdir(exist_ok=True)
+    lock = held.enter_context((settings.work_dir / "lock").open("w"))
     for image in found:
-        lock = locks.enter_context((folder / f"{image.prefix}.lock").open("w"))
+        place = int.from_bytes(sha256(image.prefix.encode()).digest()[:7], "big")
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+        except (BlockingIOError, PermissionError):
             busy.append(image.prefix)
         except OSError as error:
             # some file systems have no locks
@@ -183,6 +198,21 @@ def _check_device(settings: Settings) -> None:
         raise InputError(str(error)) from None
 
 
+def _check_names(found: list[bids.Image], settings: Settings, model: models.Model) -> None:
+    from bids_inpaint.workflows.outputs import Products, expected
+
+    # while they are written, files have some more characters
+    room = os.pathconf(settings.output_dir, "PC_NAME_MAX") - 40
+    products = Products.of(settings, model)
+    for image in found:
+        name = max((Path(name).name for name in expected(image, settings.template, products)), key=len)
+        if len(name) > room:
+            raise InputError(
+                f"{image.path} has so long a name that {name} could not be written into "
+                f"{settings.output_dir}: give it entities that are {len(name) - room} characters shorter."
+            )
+
+
 def _plugin(settings: Settings) -> tuple[Any, dict]:
     """Nipype plugin and its arguments: ours on this machine, or the user's."""
     if settings.use_plugin is None:
@@ -222,6 +252,11 @@ def _validate(settings: Settings) -> None:
         return
     with tempfile.TemporaryDirectory() as view:
         _link_participants(settings, Path(view))
+        if link := circle(Path(view)):
+            raise InputError(
+                f"{settings.bids_dir / link.relative_to(view)} is a link to a folder that leads to it again, "
+                "of which the BIDS validator finds no end: remove it, or use --skip-bids-validation."
+            )
         result = subprocess.run(
             [command, view, "--format", "json", "--ignoreWarnings", "--ignoreNiftiHeaders"],
             capture_output=True, text=True, check=False,
@@ -243,11 +278,45 @@ def _validate(settings: Settings) -> None:
 
 
 def _link_participants(settings: Settings, view: Path) -> None:
-    """Make a view of the dataset without other participants: the validator takes minutes for thousands."""
+    """Make a view of the dataset without other participants and what isn't BIDS.
+
+    The validator takes minutes for thousands.
+    """
     wanted = {f"sub-{label}" for label in settings.participant_label}
     for path in settings.bids_dir.iterdir():
-        if not (wanted and path.name.startswith("sub-") and path.name not in wanted):
+        other = wanted and path.name.startswith("sub-") and path.name not in wanted
+        if not other and path.name not in ("derivatives", "sourcedata", "code"):
             (view / path.name).symlink_to(path)
+
+
+def circle(root: Path) -> Path | None:
+    """Find a link to a folder that leads, maybe by other links, to that link again.
+
+    Parameters
+    ----------
+    root : path
+        Where to begin; each folder below it is read once, however many links lead there, and hidden ones
+        are not.
+    """
+    done: set[str] = set()
+
+    def search(folder: Path, around: frozenset[str]) -> Path | None:
+        here = os.path.realpath(folder)
+        if here in around:
+            return folder
+        if here in done:
+            return None
+        try:
+            names = sorted(name for name in os.listdir(folder) if not name.startswith("."))
+        except OSError:
+            names = []
+        for path in (folder / name for name in names):
+            if os.path.isdir(path) and (found := search(path, around | {here})):
+                return found
+        done.add(here)
+        return None
+
+    return search(root, frozenset())
 
 
 def _clean(work_dir: Path) -> None:
@@ -268,15 +337,9 @@ def _write_graph(workflow, settings: Settings) -> None:
     log.info("The graph is in %s", file)
 
 
-def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> Exception | None:
+def _execute(workflow, progress: Progress, plugin, plugin_args: dict) -> Exception | None:
     """Run the graph; return what Nipype ended with, if it wasn't well."""
-    from bids_inpaint.progress import Progress
-
-    steps: dict[str, int] = {}
-    for node in expanded(workflow).nodes():
-        image = node.fullname.split(".")[1]
-        steps[image] = steps.get(image, 0) + 1
-    progress = Progress(steps)
+    progress.expect(Counter(node.fullname.split(".")[1] for node in expanded(workflow).nodes()))
     plugin_args = {**plugin_args, "status_callback": progress}
     runner = plugin if isinstance(plugin, str) else plugin(plugin_args=plugin_args)
     try:
@@ -285,8 +348,6 @@ def _execute(workflow, settings: Settings, plugin, plugin_args: dict) -> Excepti
         # every crash of a step has its file by now, and what was not hurt has run
         log.debug("nipype ended with %s", error)
         return error
-    finally:
-        progress.close()
     return None
 
 

@@ -127,6 +127,26 @@ def test_precomputed_derivatives_belong_to_their_image(dataset):
     assert found["sub-02"].xfm[0].endswith("from-T1w_to-MNI152NLin2009aSym_mode-image_xfm.txt")
 
 
+def test_links_in_circles_are_not_followed(dataset):
+    """Also in folders of masks; and a participant may be a link to elsewhere."""
+    before = [i.prefix for i in collect(dataset)]
+    other = write_dataset(dataset.parent / "masks", "store/anat/sub-02_desc-brain_mask.nii.gz")
+    (other / "sub-02").symlink_to("store")
+    for folder in (dataset / "sub-01/ses-a/anat", dataset / "sub-02", other / "store/anat"):
+        for name, target in (("anat", "."), ("ses-x", ".."), ("sub-02", "../..")):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(target)
+    found = collect(dataset, derivatives={"tool": other})
+    assert [i.prefix for i in found] == before
+    assert Path(found[-1].brain_mask).samefile(other / "sub-02/anat/sub-02_desc-brain_mask.nii.gz")
+
+
+def test_names_are_printed_as_they_may_be(tmp_path):
+    root = write_dataset(tmp_path / "bids", "sub-\x1b[2J\n/anat/sub-\x1b[2J\n_T1w.nii.gz")
+    with pytest.raises(InputError, match=r"sub-\\x1b\[2J\\n_T1w.nii.gz is not named as BIDS asks"):
+        collect(root)
+
+
 def test_derivatives_without_use_are_refused(dataset):
     useless = write_dataset(dataset.parent / "none", "sub-09/anat/sub-09_desc-brain_mask.nii.gz")
     with pytest.raises(InputError, match="Derivatives tool="):

@@ -241,7 +241,8 @@ def test_progress_is_plain_lines_without_a_terminal(here):
     import io
 
     out = io.StringIO()
-    progress = Progress({"sub_01_wf": 2, "sub_02_wf": 1}, out)
+    progress = Progress(3, out)
+    progress.expect({"sub_01_wf": 2, "sub_02_wf": 1})
     for name, status in (
         ("sub_01_wf.a.x", "start"), ("sub_01_wf.a.x", "end"), ("sub_01_wf.a.y", "end"),
         ("sub_02_wf.a.x", "exception"),
@@ -249,7 +250,7 @@ def test_progress_is_plain_lines_without_a_terminal(here):
         progress(_Node(name), status)
     text = out.getvalue()
     assert "\r" not in text
-    assert "[2/3 steps, 1/2 images] sub_01_wf: finished" in text
+    assert "[2/4 steps, 1/3 images] sub_01_wf: finished" in text
     assert "sub_02_wf: x failed" in text
 
 

@@ -1,0 +1,96 @@
+"""Runs on more images than one graph, or one process's open files, may hold; and what is refused before."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from helpers import write_dataset
+
+from bids_inpaint import cli, run
+from bids_inpaint.bids import Image
+
+NAMES = [f"sub-{label}/ses-{session}" for label in ("01", "02") for session in ("a", "b", "c")]
+
+
+@pytest.fixture
+def small(tmp_path) -> Path:
+    """Six images of two participants, each too small for a head."""
+    names = [f"{name}/anat/{name.replace('/', '_')}_T1w.nii.gz" for name in NAMES]
+    write_dataset(tmp_path / "bids", *names, data=np.ones((9, 9, 9), np.int16))
+    return tmp_path
+
+
+def refused(root: Path, capsys, *options: str) -> list[str]:
+    arguments = [str(root / "bids"), str(root / "out"), "participant", "-w", str(root / "work"), *options]
+    assert cli.main([*arguments, "--nprocs", "1", "--skip-bids-validation"]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert "Traceback" not in "".join(lines)
+    return [line for line in lines if "error:" in line]
+
+
+def test_each_image_is_told_of_once_however_many_fit_a_graph(small, capsys, monkeypatch):
+    monkeypatch.setattr(run, "BATCH", 2)
+    told = refused(small, capsys)
+    assert [sum(f"{name.replace('/', '_')}_T1w" in line for line in told) for name in NAMES] == [1] * 6
+    assert (small / "out/sub-01.html").exists()
+
+
+def test_no_image_is_begun_after_a_crash_that_ends_the_run(small, capsys, monkeypatch):
+    monkeypatch.setattr(run, "BATCH", 2)
+    assert 1 <= len(refused(small, capsys, "--stop-on-first-crash")) <= 2
+
+
+def test_more_images_than_files_may_be_open(tmp_path):
+    images = [Image("", "", {"sub": f"{i:04}"}) for i in range(300)]
+    settings = SimpleNamespace(work_dir=tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
+    try:
+        with ExitStack() as held:
+            run._claim(images, settings, held)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_names_that_leave_no_room_for_those_of_the_outputs(tmp_path, capsys):
+    label = "a" * 180
+    write_dataset(tmp_path / "bids", f"sub-{label}/anat/sub-{label}_T1w.nii.gz")
+    arguments = [str(tmp_path / "bids"), str(tmp_path / "out"), "participant", "-w", str(tmp_path / "work")]
+    assert cli.main([*arguments, "--skip-bids-validation"]) == 2
+    told = capsys.readouterr().err
+    assert "has so long a name" in told
+    assert not list((tmp_path / "out").glob("sub-*"))
+
+
+def test_links_in_circles_are_found(tmp_path):
+    beside = tmp_path / "beside"
+    (beside / "anat").mkdir(parents=True)
+    root = tmp_path / "bids"
+    (root / "sub-01/anat").mkdir(parents=True)
+    (root / "sub-02").symlink_to(beside)
+    (root / "sub-03").symlink_to(beside)
+    (root / "sub-01/anat/nowhere").symlink_to("nowhere")
+    (root / "sub-01/anat/itself").symlink_to("itself")
+    (root / ".hidden").symlink_to(root)
+    assert run.circle(root) is None
+    # back by two links, each harmless without the other
+    (beside / "anat/other").symlink_to(root / "sub-01")
+    assert run.circle(root) is None
+    (root / "sub-01/anat/over").symlink_to(beside)
+    assert run.circle(root) is not None
+
+
+def test_validation_ends_before_links_in_circles(small, capsys):
+    if not Path(sys.executable).with_name("bids-validator-deno").exists():
+        pytest.skip("bids-validator-deno is not installed")
+    for name, target in (("a", "."), ("b", ".."), ("c", "../../..")):
+        (small / "bids/sub-01/ses-a/anat" / name).symlink_to(target)
+    arguments = [str(small / "bids"), str(small / "out"), "participant", "-w", str(small / "work")]
+    assert cli.main(arguments) == 2
+    assert "sub-01/ses-a/anat/a is a link to a folder that leads to it again" in capsys.readouterr().err
