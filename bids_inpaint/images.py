@@ -216,6 +216,35 @@ def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, 
     return data, Grid.of(image.shape[:3], image.affine)
 
 
+def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> np.ndarray:
+    """A given brain mask on another grid, resampled by its header.
+
+    Parameters
+    ----------
+    path : str
+    grid : Grid
+        Where it is wanted.
+    t1w : str
+        The image it belongs to, for messages.
+
+    Returns
+    -------
+    array of bool
+
+    Raises
+    ------
+    InputError
+        If it can't be read, or has nothing on the grid.
+    """
+    image = load(path)
+    _check_lattice(image, path)
+    data = read_data(image, path)
+    mask = resample(data, Grid.of(data.shape, image.affine), grid, order=0) > 0.5
+    if not mask.any():
+        raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
+    return mask
+
+
 def read_lesions(
     path: str | os.PathLike,
     grid: Grid,

@@ -14,6 +14,7 @@ import tempfile
 import uuid
 from collections import Counter
 from contextlib import ExitStack
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -76,22 +77,19 @@ def _run(settings: Settings, held: ExitStack) -> int:
 
     _configure_nipype(settings)
     run_uuid = str(uuid.uuid4())
-
-    def graph(images: list[bids.Image]):
-        return init_participants_wf(
-            images=images,
-            settings=settings,
-            model=model,
-            template=files,
-            run_uuid=run_uuid,
-            reference=reference,
-            second=second,
-            second_alone=second_alone,
-            flair=flair,
-        )
-
+    graph = partial(
+        init_participants_wf,
+        settings=settings,
+        model=model,
+        template=files,
+        run_uuid=run_uuid,
+        reference=reference,
+        second=second,
+        second_alone=second_alone,
+        flair=flair,
+    )
     dataset.describe(settings)
-    first = graph(found[:1]).get_node(image_wf_name(found[0]))
+    first = graph(images=found[:1]).get_node(image_wf_name(found[0]))
     citation = dataset.write_boilerplate(settings.output_dir, first.__desc__)
     if settings.boilerplate_only:
         print(citation)
@@ -102,7 +100,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
     if not settings.reports_only:
         with Progress(len(found)) as progress:
             for start in range(0, len(found), BATCH):
-                batch = graph(found[start : start + BATCH])
+                batch = graph(images=found[start : start + BATCH])
                 error = _execute(batch, progress, plugin, plugin_args) or error
                 if error and settings.stop_on_first_crash:
                     break

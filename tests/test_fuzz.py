@@ -21,6 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bids_inpaint import bids, images
+from bids_inpaint.interfaces.images import GivenAffine, read_xfm
 from bids_inpaint.space import Grid
 
 NIGHTLY = bool(os.environ.get("BIDS_INPAINT_NIGHTLY"))
@@ -178,22 +179,67 @@ def test_images_are_used_or_refused(file):
         assert peak < 6 * honest + SLACK
 
 
+@pytest.mark.parametrize("read", [images.read_lesions, images.read_brain])
 @pytest.mark.filterwarnings("ignore")
 @fuzz
-@given(files())
-def test_lesion_masks_are_used_or_refused(file):
+@given(file=files())
+def test_masks_are_used_or_refused(read, file):
     name, content = file
     grid = Grid.of((24, 24, 24), np.diag([4.0, 4, 4, 1]))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / name
         path.write_bytes(content)
         try:
-            mask = images.read_lesions(path, grid, "the T1w")
+            mask = read(path, grid, "the T1w")
         except images.InputError as error:
             assert_sentence(error, path)
         else:
             assert mask.dtype == bool
             assert mask.shape == grid.shape
+
+
+@st.composite
+def affines(draw):
+    """ITK's text of an affine, right in most lines, and of its inverse."""
+    near = draw(st.floats(0.5, 2))
+    lines = [
+        "#Insight Transform File V1.0",
+        "#Transform 0",
+        "Transform: AffineTransform_double_3_3",
+        f"Parameters: {near} 0 0 0 {near} 0 0 0 {near} 0 0 0",
+        "FixedParameters: 0 0 0",
+        "",
+    ]
+    back = [line.replace(str(near), str(1 / near)) for line in lines]
+    for part in (lines, back):
+        for i in draw(st.lists(st.integers(0, 5), max_size=2)):
+            numbers = " ".join(map(str, draw(st.lists(number, max_size=13))))
+            part[i] = draw(
+                st.sampled_from(
+                    [f"Parameters: {numbers}", f"FixedParameters: {numbers}", numbers, "", part[i]]
+                )
+            )
+    cut = draw(st.integers(0, 300))
+    return [draw(st.sampled_from([text, text, text[:cut]])) for text in map("\n".join, (lines, back))]
+
+
+@pytest.mark.filterwarnings("ignore")
+@fuzz
+@given(affines())
+def test_affines_are_used_or_refused(texts):
+    with tempfile.TemporaryDirectory() as folder:
+        paths = [f"{folder}/{i}.txt" for i in range(2)]
+        for path, text in zip(paths, texts, strict=True):
+            Path(path).write_text(text)
+        node = GivenAffine(xfm=paths[0], inverse_xfm=paths[1])
+        try:
+            node.process(None)
+        except images.InputError as error:
+            assert_sentence(error, folder)
+        else:
+            world = read_xfm(paths[0])
+            np.testing.assert_allclose(read_xfm(paths[1]) @ world, np.eye(4), atol=0.5)
+            assert 1e-3 < np.linalg.det(world) < 1e3
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40)

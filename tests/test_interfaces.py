@@ -17,7 +17,7 @@ from bids_inpaint import images
 from bids_inpaint.demo import acquire, tilted
 from bids_inpaint.interfaces.ants import Denoise, _denoise, alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
-from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid, read_xfm
+from bids_inpaint.interfaces.images import BrainMask, GivenAffine, ToWorkingGrid, read_xfm
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
 from bids_inpaint.progress import Progress
 from bids_inpaint.space import WORKING_GRID, Grid, resample
@@ -41,6 +41,19 @@ XFM = np.array([[1.05, 0.02, 0, 4], [-0.03, 0.97, 0.05, -3], [0, -0.04, 1.1, 6],
 
 def test_transforms_survive_their_file(here):
     np.testing.assert_allclose(read_xfm(write_xfm(here / "x.txt", XFM)), XFM, atol=1e-6)
+
+
+def test_affines_of_other_tools_are_checked(here):
+    good, back = write_xfm(here / "x.txt", XFM), write_xfm(here / "back.txt", np.linalg.inv(XFM))
+    assert GivenAffine(xfm=good, inverse_xfm=back).run(cwd=str(here)).outputs.out_inverse == back
+    mirror = np.diag([-1.0, 1, 1, 1])
+    for one, two, reason in (
+        (good, good, "x.txt is not the inverse of .*x.txt"),
+        (write_xfm(here / "m.txt", mirror), write_xfm(here / "m2.txt", mirror), "or a mirror"),
+        (write_xfm(here / "v.txt", np.diag([20, 1, 1, 1.0])), back, "v.txt is no affine between a head"),
+    ):
+        with pytest.raises(images.InputError, match=reason):
+            GivenAffine(xfm=one, inverse_xfm=two).run(cwd=str(here))
 
 
 def test_ants_and_our_matrices_agree(here):

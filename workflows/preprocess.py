@@ -6,7 +6,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
-from bids_inpaint.interfaces.images import BrainMask, Conform, Normalise, ToWorkingGrid, TrimMask
+from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, Normalise, ToWorkingGrid, TrimMask
 from bids_inpaint.template import TemplateFiles
 
 
@@ -80,8 +80,7 @@ def init_preprocess_wf(
     correct_bias = pe.Node(CorrectBias(sloppy=sloppy), name="correct_bias", mem_gb=2)
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
     if xfm:
-        register = pe.Node(IdentityInterface(fields=["out_xfm", "out_inverse"]), name="register")
-        register.inputs.out_xfm, register.inputs.out_inverse = xfm
+        register = pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
     else:
         register = pe.Node(
             RegisterAffine(template=template.t1w, random_seed=random_seed, sloppy=sloppy),

@@ -13,6 +13,9 @@ from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
+#: No head is larger or smaller than the template's by this factor.
+MOST_SCALED = 4
+
 
 class ConformInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
@@ -61,13 +64,7 @@ class BrainMask(FileInterface):
     def _mask(self, data, grid):
         name = self.inputs.source if isdefined(self.inputs.source) else self.inputs.in_file
         if isdefined(self.inputs.precomputed):
-            given, given_grid = images.read(self.inputs.precomputed)
-            mask = resample(given, given_grid, grid, order=0) > 0.5
-            if not mask.any():
-                raise images.InputError(
-                    f"{self.inputs.precomputed} does not overlap {name}: give the mask of this image."
-                )
-            return mask, "precomputed"
+            return images.read_brain(self.inputs.precomputed, grid, name), "precomputed"
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
         if self.inputs.skull_strip == "auto":
@@ -82,6 +79,43 @@ class BrainMask(FileInterface):
                 f"No brain was found in {name} ({error}): check that it is a whole-head T1w, or give "
                 "a brain mask with --derivatives."
             ) from error
+
+
+class GivenAffineInputSpec(InputSpec):
+    xfm = File(exists=True, mandatory=True, desc="ITK text: takes images from the T1w to the template")
+    inverse_xfm = File(exists=True, mandatory=True)
+
+
+class GivenAffineOutputSpec(TraitedSpec):
+    out_xfm = File(exists=True)
+    out_inverse = File(exists=True)
+
+
+class GivenAffine(FileInterface):
+    """Check an affine of another tool and its inverse."""
+
+    input_spec = GivenAffineInputSpec
+    output_spec = GivenAffineOutputSpec
+
+    def process(self, runtime) -> dict:
+        paths = self.inputs.xfm, self.inputs.inverse_xfm
+        forward, back = map(read_xfm, paths)
+        for path, matrix in zip(paths, (forward, back), strict=True):
+            scales = np.linalg.svd(matrix[:3, :3], compute_uv=False) if np.isfinite(matrix).all() else [0]
+            if min(scales) < 1 / MOST_SCALED or max(scales) > MOST_SCALED or np.linalg.det(matrix) < 0:
+                raise images.InputError(
+                    f"{path} is no affine between a head and the template (a scale beyond "
+                    f"1/{MOST_SCALED} to {MOST_SCALED}, or a mirror): register again, or leave it out."
+                )
+        # of what lies in a head, in mm
+        corners = np.array([[x, y, z, 1] for x in (-100, 100) for y in (-100, 100) for z in (-100, 100)]).T
+        away = np.abs(back @ forward @ corners - corners).max()
+        if away > 0.5:
+            raise images.InputError(
+                f"{paths[1]} is not the inverse of {paths[0]} (they lead {away:.1f} mm away): "
+                "give both of one registration, or leave them out."
+            )
+        return {"out_xfm": paths[0], "out_inverse": paths[1]}
 
 
 class TrimMaskInputSpec(InputSpec):
@@ -231,7 +265,18 @@ def save_tissues(
 
 
 def read_xfm(path: str) -> np.ndarray:
-    """4x4 RAS+ matrix of an ITK text affine."""
+    """4x4 RAS+ matrix of an ITK text affine.
+
+    Raises
+    ------
+    InputError
+        If the file holds none.
+    """
     from nitransforms.io.itk import ITKLinearTransform
 
-    return ITKLinearTransform.from_filename(path).to_ras()
+    try:
+        return ITKLinearTransform.from_filename(path).to_ras()
+    except Exception:  # whatever its reader hits on a broken file
+        raise images.InputError(
+            f"{path} cannot be read as one affine in the text format of ITK: write it again, or leave it out."
+        ) from None
