@@ -112,10 +112,13 @@ def run_group(settings: Settings) -> int:
     participants = _participants(settings.bids_dir)
     out_dir = settings.output_dir
     least = Products(())
-    finished = [
-        i for i in found if all((out_dir / n).exists() for n in expected(i, settings.template, least))
-    ]
-    missing = [i.prefix for i in found if i not in finished]
+    finished: list[bids.Image] = []
+    missing: list[str] = []
+    for image in found:
+        if all((out_dir / name).exists() for name in expected(image, settings.template, least)):
+            finished.append(image)
+        else:
+            missing.append(image.prefix)
     for name in missing:
         log.warning("%s is not finished and is left out: run the participant level for it.", name)
     if not finished:

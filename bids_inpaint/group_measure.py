@@ -14,7 +14,7 @@ from bids_inpaint import images
 from bids_inpaint.bids import Image
 from bids_inpaint.images import InputError
 from bids_inpaint.metrics import hausdorff95, lesion_scores, tissue_dice
-from bids_inpaint.space import bounding_box
+from bids_inpaint.space import WORKING_GRID, bounding_box
 
 #: What the results were made with: label -> sidecar key, and the result whose sidecar has it
 MADE_WITH = {
@@ -85,7 +85,7 @@ def measure(task: Task) -> Measured:
         _read(task, out)
     except InputError as error:
         out.problem = str(error)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         out.problem = (
             f"The results of {task.image.prefix} can't be read ({error}): run the participant level for it "
             "again."
@@ -105,7 +105,7 @@ def _read(task: Task, out: Measured) -> None:
     with open(f"{native}desc-lesions_dseg.tsv") as file:
         volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
     out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
-    lesions, _ = images.read(f"{standard}label-L_desc-inpaint_mask.nii.gz", dtype=None)
+    lesions = _standard(f"{standard}label-L_desc-inpaint_mask.nii.gz")
     out.voxels = np.flatnonzero(lesions.ravel("F") > 0)
     given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
     reference = _reference(task, native)
@@ -125,7 +125,9 @@ def _read(task: Task, out: Measured) -> None:
         out.notes.append("its tissue maps are of another network's image")
         return
     tissues = sidecars["dseg"].get("TissueVolumes", {})
-    out.volumes |= {f"{t.lower()}_volume": v / 1000 for t, v in tissues.items()}
+    out.volumes |= {
+        f"{t.lower()}_volume": float(tissues[t]) / 1000 for t in ("GM", "WM", "CSF") if t in tissues
+    }
     names = ("desc-original_dseg", "dseg", "desc-reference_dseg")
     paths = [f"{standard}{name}.nii.gz" for name in names]
     if not all(Path(path).exists() for path in paths):
@@ -133,7 +135,7 @@ def _read(task: Task, out: Measured) -> None:
     if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
         out.notes.append("its tissue maps come from different segmentations")
         return
-    original, inpainted, truth = (images.read(path, dtype=None)[0] for path in paths)
+    original, inpainted, truth = map(_standard, paths)
     out.tissue_dice = {
         f"{measure}_{name}": value
         for name, labels in (("original", original), ("inpainted", inpainted))
@@ -166,6 +168,16 @@ def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
     found, reference = (np.ascontiguousarray(m[box]) for m in (found, reference))
     scores = lesion_scores(found, reference, grid.voxel_volume).as_dict()
     return scores | {"hausdorff95": hausdorff95(found, reference, tuple(grid.voxel_sizes[::-1]))}
+
+
+def _standard(path: str) -> np.ndarray:
+    """Labels on the working grid."""
+    labels, grid = images.read(path, dtype=None)
+    if not grid.same_as(WORKING_GRID):
+        raise InputError(
+            f"{path} is not on the working grid of this program: remove it and run this participant again."
+        )
+    return labels
 
 
 def _sidecar(stem: str) -> dict[str, Any]:

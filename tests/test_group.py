@@ -12,7 +12,10 @@ from helpers import write_dataset, write_finished, write_nifti
 
 from bids_inpaint import cli, images
 from bids_inpaint.bids import Image
+from bids_inpaint.group import VOLUMES
+from bids_inpaint.group_measure import Task, measure
 from bids_inpaint.space import WORKING_GRID, Grid
+from bids_inpaint.template import DEFAULT
 
 NATIVE = Grid.of((91, 109, 91), [[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 
@@ -170,6 +173,35 @@ def test_a_damaged_file_does_not_stop_the_others(copy):
     assert group(copy) == 1
     assert [r["participant_id"] for r in table(copy, "volumes")] == ["sub-01", "sub-03", "sub-03"]
     assert "inpaint_mask.nii.gz is truncated or corrupt" in (copy / "out/group.html").read_text()
+
+
+def test_whatever_is_in_a_file_the_others_go_on(copy):
+    """Each file that the level reads, in turn, has everything that its kind must not hold."""
+    task = Task(Image("", "", {"sub": "01"}), str(copy / "out"), DEFAULT, False)
+    whole = measure(task)
+    assert not whole.problem
+    wrong = {
+        ".json": ["{", "[]", "7", '{"TissueVolumes": [1]}', '{"TissueVolumes": {"GM": "x"}}', "\0"],
+        ".tsv": ["volume", "volume\nx\n", "\0", "a\tb\n1\n"],
+        ".gz": ["", "x"],
+    }
+    told = 0
+    for path in sorted((copy / "out/sub-01/anat").iterdir()):
+        content = path.read_bytes()
+        for text in wrong.get(path.suffix, []) if content else []:
+            path.write_text(text)
+            found = measure(task)
+            told += bool(found.problem)
+            assert found.problem.isprintable()
+            if not found.problem:
+                assert found.volumes.keys() <= VOLUMES.keys()
+                assert all(isinstance(v, float | int) for v in found.volumes.values())
+        path.write_bytes(content)
+    assert told > 20
+    grid = Grid.of((20, 20, 20), np.eye(4))
+    mask = copy / "out/sub-01/anat/sub-01_space-MNI152NLin2009aSym_res-1_label-L_desc-inpaint_mask.nii.gz"
+    images.save(mask, np.ones(grid.shape), grid, np.uint8)
+    assert "is not on the working grid" in measure(task).problem
 
 
 def test_what_can_not_be_compared_is_left_out(copy):
