@@ -13,9 +13,9 @@ from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.tools import create_pyscript
 from nipype.utils.filemanip import loadpkl
 
-from bids_inpaint import images
+from bids_inpaint import images, template
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.interfaces.ants import Denoise, _denoise, alone, itk_matrix
+from bids_inpaint.interfaces.ants import Denoise, RegisterAffine, _denoise, alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, GivenAffine, ToWorkingGrid, read_xfm
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
@@ -54,6 +54,22 @@ def test_affines_of_other_tools_are_checked(here):
     ):
         with pytest.raises(images.InputError, match=reason):
             GivenAffine(xfm=one, inverse_xfm=two).run(cwd=str(here))
+
+
+def test_registration_depends_on_the_seed_alone(here):
+    grid = tilted((60, 72, 60), (3, 3, 3), 8)
+    data = acquire(grid)[0].astype(np.float32)
+    given = {
+        "in_file": images.save(here / "t1w.nii.gz", data, grid),
+        "mask_file": images.save(here / "mask.nii.gz", (data > 100).astype(np.uint8), grid),
+        "template": template.prepare(template.DEFAULT, here).t1w,
+    }
+    one, again, other = (
+        read_xfm(RegisterAffine(**given, random_seed=n, sloppy=True).run(cwd=str(here)).outputs.out_xfm)
+        for n in (0, 0, 1)
+    )
+    assert (one == again).all()
+    assert 0 < np.abs(one - other).max() < 1
 
 
 def test_ants_and_our_matrices_agree(here):

@@ -64,6 +64,13 @@ def test_option_combinations(tmp_path, toy_model, masks, brains, fill, skull_str
     assert_everything_is_saved(workflow)
 
 
+def test_the_seed_reaches_every_step_that_draws(tmp_path, toy_model):
+    _, nodes = build(tmp_path, toy_model, masks=True, flair="joint", random_seed=7)
+    drawing = [node for node in nodes.values() if hasattr(node.inputs, "random_seed")]
+    assert {node.name for node in drawing} == {"register", "inpaint"}
+    assert {node.inputs.random_seed for node in drawing} == {7}
+
+
 def assert_everything_is_saved(workflow):
     """Every result that has a name in the outputs is connected to the node that saves it."""
     flat = workflow._create_flat_graph()
