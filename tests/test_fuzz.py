@@ -6,6 +6,7 @@
 import gzip
 import json
 import os
+import re
 import tempfile
 import tracemalloc
 from pathlib import Path
@@ -14,13 +15,14 @@ from types import SimpleNamespace
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers import write_card
 
 pytest.importorskip("hypothesis")
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bids_inpaint import bids, images
+from bids_inpaint import bids, images, models
 from bids_inpaint.interfaces.images import GivenAffine, read_xfm
 from bids_inpaint.space import Grid
 
@@ -240,6 +242,33 @@ def test_affines_are_used_or_refused(texts):
             world = read_xfm(paths[0])
             np.testing.assert_allclose(read_xfm(paths[1]) @ world, np.eye(4), atol=0.5)
             assert 1e-3 < np.linalg.det(world) < 1e3
+
+
+values = st.one_of(
+    number, st.integers(-3, 10**9), st.booleans(), st.none(), st.text(max_size=80), st.just([]), st.just({})
+)
+CARD = [
+    "software", "name", "blind", "intensity", "multiple", "lesion_threshold", "sha256", "task", "engine",
+    "priors", "mirror", "neighbours", "edge", "context", "prediction", "sampling", "inpainter",
+]  # fmt: skip
+
+
+@fuzz
+@given(changes=st.dictionaries(st.sampled_from(CARD), st.one_of(values, st.lists(values)), max_size=3))
+def test_cards_of_networks_are_used_or_refused(toy_model, changes):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        path.symlink_to(toy_model)
+        write_card(path, **changes)
+        try:
+            model = models.find(str(path))
+        except images.InputError as error:
+            assert_sentence(error, folder)
+        else:
+            # what is shown, and what is calculated with
+            assert re.fullmatch(r"[\w.+-]+", model.name)
+            assert 0 < float(model.card["lesion_threshold"]) < 1
+            assert 0 < model.multiple < 1000
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40)

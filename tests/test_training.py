@@ -213,6 +213,7 @@ def test_export_computes_what_was_trained(cache, shapes, tmp_path):
         (TOY.replace("validation = []", 'validation = ["toy_sub-01"]'), "toy_sub-01 is in two sets"),
         (TOY.replace("seed = 3", ""), "seed"),
         (TOY.replace("none = 0.1", "healthy = 0.1"), "unknown share healthy"),
+        (TOY.replace('name = "toy"', 'name = "my toy"'), "name 'my toy' is not one of letters"),
     ],
 )
 def test_wrong_configurations(tmp_path, text, reason):

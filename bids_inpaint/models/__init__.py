@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bids_inpaint.diffusion import SAMPLERS
 from bids_inpaint.images import InputError
 
 FOLDER = Path(__file__).parent
@@ -27,6 +29,8 @@ _NEEDED = {
     "ip-medgan": ("edge",),
     "joint": ("context",),
 }
+#: Of a network: reports and methods texts show it.
+NAME = re.compile(r"[\w.+-]{1,64}")
 #: Bytes of a network that are read at most.
 LARGEST = 1e9
 #: What can be 1 in the input of a network, by its task and engine.
@@ -162,9 +166,9 @@ def find(name: str, task: str = "inpaint") -> Model:
         )
         known = model.intensity in INTENSITIES.get((model.task, model.engine), ())
         complete = {*_NEEDED.get(model.task, ()), *_NEEDED.get(model.engine, ())} <= card.keys()
-        ours = card["software"] == _MARK and known and complete and model.multiple > 0
+        ours = card["software"] == _MARK and known and complete and _sound(model)
         digest = card["sha256"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         ours, digest = False, None
     if not ours:
         raise InputError(f"Model {path} is not a bids_inpaint network by its card: {remedy}.")
@@ -183,6 +187,24 @@ def find(name: str, task: str = "inpaint") -> Model:
             )
     _check_graph(model)
     return model
+
+
+def _sound(model: Model) -> bool:
+    """Whether the name and the numbers of a card are of a kind that networks have."""
+    card = model.card
+    sampling = card.get("sampling", {"sampler": "ddim", "steps": 1})
+    return (
+        NAME.fullmatch(model.name) is not None
+        and 1 <= model.multiple <= 128
+        and len(model.neighbours) <= 8
+        and all(1 <= distance <= 64 for distance in model.neighbours)
+        and 0 < float(card.get("lesion_threshold", 0.1)) < 1
+        and 8 <= int(card.get("edge", 8)) <= 1024
+        and 0 <= int(card.get("context", 0)) <= 16
+        and card.get("prediction", "noise") in ("image", "noise")
+        and sampling["sampler"] in SAMPLERS
+        and 1 <= int(sampling["steps"]) <= 1000
+    )
 
 
 def _check_graph(model: Model) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint.models import INTENSITIES
+from bids_inpaint.models import INTENSITIES, NAME
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -158,6 +158,8 @@ class Config:
     intensity: str = "wm"
 
     def __post_init__(self):
+        if not NAME.fullmatch(self.name):
+            raise TypeError(f"name {self.name!r} is not one of letters, digits, '.', '_', '+' and '-'")
         if self.intensity not in INTENSITIES.get((self.task, self.engine), ()):
             raise TypeError(
                 f"task {self.task} with engine {self.engine} and intensity {self.intensity} is unknown"
