@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -33,7 +34,7 @@ def write_report(
     unfinished: list[Image],
     settings: Settings,
     model: Model,
-    run_uuid: str,
+    errors: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write ``sub-LABEL.html``.
 
@@ -45,8 +46,8 @@ def write_report(
         All images of the participant, and those that failed.
     settings : Settings
     model : Model
-    run_uuid : str
-        Of the run whose errors are shown.
+    errors : sequence of tuple of str
+        A sentence on each step that failed, and its crash file's text.
     """
     from nireports.assembler.report import Report
 
@@ -76,15 +77,26 @@ def write_report(
     with replacing(final) as part:
         report = Report(
             out_dir,
-            run_uuid,
+            None,
             bootstrap_file=_DATA / "reports-spec.yml",
             out_filename=part,
             # nireports indexes this folder anew for each report: no more than is needed
             reportlets_dir=folder,
             plugins=[],
-            metadata={"summary-meta": escaped, "filename": final.stem},
+            metadata={
+                "summary-meta": escaped,
+                "filename": final.stem,
+                # it stands between quotes of YAML
+                "methods": str(out_dir / "logs").replace("'", "''"),
+            },
             subject=subject,
         )
+        # nireports puts the text of crash files into the page as it is
+        report.footer = [
+            f'<p class="alert-danger">{html.escape(sentence)}</p>\n'
+            f"<details><summary>Details</summary><pre>{html.escape(text)}</pre></details>"
+            for sentence, text in errors
+        ]
         report.template_path = _DATA / "report.html.j2"
         report.generate_report()
     return final

@@ -371,17 +371,23 @@ def expanded(workflow):
 
 def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) -> int:
     """Print one sentence for each crash of this run, and return their number."""
-    from bids_inpaint.workflows.base import crash_folder
-
     crashes = [
         crash
         for subject in sorted({image.subject for image in found})
-        for crash in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt"))
+        for crash in _crashes(subject, settings, run_uuid)
     ]
-    for crash in crashes:
-        sentence = explain(crash.read_text(errors="replace"), settings)
-        print(f"bids_inpaint: error: {sentence} (details: {crash})", file=sys.stderr)
+    for path, sentence, _ in crashes:
+        print(f"bids_inpaint: error: {sentence} (details: {path})", file=sys.stderr)
     return len(crashes)
+
+
+def _crashes(subject: str, settings: Settings, run_uuid: str) -> list[tuple[Path, str, str]]:
+    """The crash files of a participant's run, with one sentence on each and their text."""
+    from bids_inpaint.workflows.base import crash_folder
+
+    paths = sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt"))
+    texts = [path.read_text(errors="replace") for path in paths]
+    return [(path, explain(text, settings), text) for path, text in zip(paths, texts, strict=True)]
 
 
 def explain(crash: str, settings: Settings) -> str:
@@ -428,11 +434,10 @@ def _finish(
         )
     ]
     for subject in sorted({image.subject for image in found}):
-        own = [image for image in found if image.subject == subject]
+        own, left = ([i for i in images if i.subject == subject] for images in (found, unfinished))
         try:
-            report = write_report(
-                subject, own, [i for i in unfinished if i.subject == subject], settings, model, run_uuid
-            )
+            errors = [crash[1:] for crash in _crashes(subject, settings, run_uuid)]
+            report = write_report(subject, own, left, settings, model, errors)
         except Exception as error:
             # the others have theirs
             crashed = True

@@ -237,6 +237,24 @@ def test_images_without_lesions_are_no_test_of_inpainting(copy):
     assert lesion["FalseVolumeWithoutLesions"]["Mean"] == pytest.approx(0.064)
 
 
+def test_the_page_runs_nothing_that_a_dataset_holds(copy):
+    attack = "<script>alert(1)</script>"
+    people = copy / "bids/participants.tsv"
+    people.write_text(people.read_text().replace("group", attack).replace("HC", attack))
+    change(copy / "bids/dataset_description.json", Name=attack)
+    for path in (copy / "out").glob("sub-*/**/*.json"):
+        change(path, Model=attack, SecondPassModel=attack, Segmentation=attack)
+    hostile = copy / "<img src=x>"
+    hostile.mkdir()
+    for name in ("bids", "out"):
+        (copy / name).rename(hostile / name)
+    assert group(hostile) == 0
+    page = (hostile / "out/group.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script>alert(1)" not in page
+    assert "<img src=x>" not in page
+
+
 def test_a_single_participant(root, finished, tmp_path):
     shutil.copytree(root, tmp_path / "copy")
     assert group(tmp_path / "copy", "--participant-label", "03", "--session-label", "b") == 0

@@ -26,6 +26,21 @@ def small(tmp_path) -> Path:
     return tmp_path
 
 
+def test_reports_show_names_and_run_none_of_them(small, capsys):
+    root = small / "it's <img src=x onerror=alert(1)> {0}"
+    root.mkdir()
+    (small / "bids").rename(root / "bids")
+    refused(root, capsys)
+    pages = [path.read_text() for path in (root / "out").glob("*.html")]
+    assert len(pages) == 2
+    for page in pages:
+        assert "&lt;img src=x onerror=alert(1)&gt;" in page
+        assert "<img src=x" not in page
+        assert page.count("sees only 36×36×36 mm") > 2
+        # the methods are there
+        assert "Each T1-weighted (T1w) image was preprocessed" in page
+
+
 def refused(root: Path, capsys, *options: str) -> list[str]:
     arguments = [str(root / "bids"), str(root / "out"), "participant", "-w", str(root / "work"), *options]
     assert cli.main([*arguments, "--nprocs", "1", "--skip-bids-validation"]) == 1
