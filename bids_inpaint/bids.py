@@ -24,6 +24,8 @@ ENTITIES = {
     "reconstruction": "rec",
     "run": "run",
 }
+#: What a filter file must be.
+FILTER = 'it must hold a JSON object, as {"t1w": {"acquisition": "mprage"}}'
 #: File of a PyBIDS database in its folder.
 DATABASE = "layout_index.sqlite"
 _SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
@@ -107,12 +109,22 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
         raise InputError(f"Participant {', '.join(absent)} is not in {root}: it has {some}.")
     layout = _layout(root, labels, settings.bids_database_dir)
     query = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]}
-    query |= _filters(settings.bids_filter_file)
+    filters = _filters(settings.bids_filter_file, {*layout.get_entities(), "regex_search"})
+    query |= filters
     if labels:
         query["subject"] = list(labels)
     if settings.session_label:
         query["session"] = list(settings.session_label)
-    files = [f for f in layout.get(scope="raw", **query) if f.entities.get("part", "mag") == "mag"]
+    try:
+        every = layout.get(scope="raw", **query)
+    except Exception as error:  # whatever PyBIDS and its database make of values that are none
+        if not filters:
+            raise
+        reason = str(error).splitlines()[0][:160]
+        raise InputError(
+            f"Filter file {settings.bids_filter_file} can't be used ({reason}): {FILTER}."
+        ) from None
+    files = [f for f in every if f.entities.get("part", "mag") == "mag"]
     if misnamed := sorted(f.relpath for f in files if not _well_named(f.relpath)):
         raise InputError(
             f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
@@ -194,17 +206,16 @@ def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs
         raise InputError(f"{root} can't be indexed as BIDS ({reason}).") from None
 
 
-def _filters(path: Path | None) -> dict[str, Any]:
+def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
     if path is None:
         return {}
-    remedy = 'it must hold a JSON object, as {"t1w": {"acquisition": "mprage"}}.'
     try:
         content = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"Filter file {path} can't be read ({error}): {remedy}") from None
+        raise InputError(f"Filter file {path} can't be read ({error}): {FILTER}.") from None
     filters: Any = content.get("t1w") if isinstance(content, dict) else {}
     if not isinstance(filters, dict) or not filters:
-        raise InputError(f"Filter file {path} has no filter for t1w: {remedy}")
+        raise InputError(f"Filter file {path} has no filter for t1w: {FILTER}.")
     from bids.layout import Query
 
     special = {"Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "Query.OPTIONAL": Query.OPTIONAL}
@@ -215,6 +226,8 @@ def _filters(path: Path | None) -> dict[str, Any]:
         elif isinstance(value, str):
             value = special.get(value, value)
         out[_SHORT.get(str(key), str(key))] = value
+    if unknown := sorted(out.keys() - known):
+        raise InputError(f"Filter file {path} has no entity of BIDS in {unknown[0]!r:.80}: {FILTER}.")
     return out
 
 

@@ -71,7 +71,14 @@ def test_nothing_found(dataset, options, reason):
         collect(dataset, **options)
 
 
-@pytest.mark.parametrize("content", ["", "{}", "[]", '{"t1w": {}}', '{"bold": {"task": "rest"}}', "{"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "", "{}", "[]", '{"t1w": {}}', '{"bold": {"task": "rest"}}', "{", "\0", '{"t1w": {"colour": "red"}}',
+        '{"t1w": {"scope": "raw"}}', '{"t1w": {"self": 1}}', '{"t1w": {"run": [1, {}]}}',
+        '{"t1w": {"regex_search": true, "subject": "("}}', '{"t1w": {"invalid_filters": "drop"}}',
+    ],
+)  # fmt: skip
 def test_empty_or_broken_filters(dataset, content):
     path = dataset.parent / "filter.json"
     path.write_text(content)
