@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import logging
 import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,6 +17,8 @@ from bids_inpaint.images import InputError
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
+
+log = logging.getLogger("bids_inpaint")
 
 #: Entities that tell the T1w images of one participant apart, in BIDS order, by PyBIDS name.
 ENTITIES = {
@@ -50,6 +55,10 @@ class Image:
         Given lesion mask.
     lesion_space : {'T1w', 'template'}
         Where `lesion_mask` lies.
+    sources : list of str
+        BIDS URIs of what belongs to it.
+    told : tuple of str
+        Sentences on what the networks were not made for, as the dataset says it.
     """
 
     path: str
@@ -60,6 +69,7 @@ class Image:
     lesion_mask: str | None = None
     lesion_space: str = "T1w"
     sources: list[str] = field(default_factory=list)
+    told: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -130,7 +140,8 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
             f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
             "sub-LABEL[_ses-LABEL][_KEY-LABEL]_T1w.nii.gz, labels of letters and digits): rename it."
         )
-    found = sorted((_image(f, root) for f in files), key=lambda image: image.prefix)
+    children = _children(root)
+    found = sorted((_image(f, root, children) for f in files), key=lambda image: image.prefix)
     missing = set(labels) - {image.subject for image in found}
     if missing or not found:
         who = f"participant {', '.join(sorted(missing))}" if missing else "any participant"
@@ -231,13 +242,55 @@ def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
     return out
 
 
-def _image(file, root: Path) -> Image:
+def participants(root: Path) -> list[dict[str, str]]:
+    """Rows of ``participants.tsv``; none where it is missing, or no such table."""
+    path = root / "participants.tsv"
+    try:
+        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
+            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+    except FileNotFoundError:
+        return []
+    except (OSError, csv.Error) as error:
+        log.warning("%s can't be read, and is not used: %s.", path, error)
+        return []
+    if any("participant_id" not in row for row in rows):
+        log.warning("%s has no column participant_id, and is not used.", path)
+        return []
+    return rows
+
+
+def _children(root: Path) -> set[str]:
+    """Labels of the participants that are younger than 18 years."""
+    out = set()
+    for row in participants(root):
+        with suppress(TypeError, ValueError):
+            if float(row.get("age") or "nan") < 18:
+                out.add(row["participant_id"].removeprefix("sub-"))
+    return out
+
+
+def _contrast_agent(path: Path, label: str | None) -> bool:
+    """Whether a T1w was acquired with a contrast agent by its name or its sidecar."""
+    try:
+        sidecar = json.loads(Path(f"{str(path).split('.nii')[0]}.json").read_text())
+        ingredient = str(sidecar.get("ContrastBolusIngredient") or "none")
+    except (OSError, ValueError, AttributeError):
+        ingredient = "none"
+    return any((text or "none").lower() not in ("none", "n/a", "no", "pre") for text in (label, ingredient))
+
+
+def _image(file, root: Path, children: set[str]) -> Image:
     entities = {short: str(file.entities[name]) for name, short in ENTITIES.items() if name in file.entities}
     # PyBIDS turns run-01 into 1, and the name must keep its zeros
     for short, value in re.findall(r"(?:^|_)(run)-([0-9a-zA-Z]+)", Path(file.path).name):
         entities[short] = value
     relative = Path(file.path).relative_to(root).as_posix()
-    return Image(path=str(file.path), uri=f"bids:raw:{relative}", entities=entities)
+    told = []
+    if _contrast_agent(Path(file.path), entities.get("ce")):
+        told.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
+    if entities["sub"] in children:
+        told.append("By participants.tsv it is of a child: the networks were trained with adults.")
+    return Image(path=str(file.path), uri=f"bids:raw:{relative}", entities=entities, told=tuple(told))
 
 
 def _add_derivatives(found: list[Image], settings: Any, masks_needed: bool) -> list[Image]:

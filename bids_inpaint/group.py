@@ -355,14 +355,7 @@ def shown(value: float | None) -> str:
 
 def _participants(bids_dir: Path) -> dict[str, dict[str, str]]:
     """Columns of ``participants.tsv`` by participant; names that are ours get a prefix."""
-    path = bids_dir / "participants.tsv"
-    if not path.exists():
-        return {}
-    with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-        rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    if any("participant_id" not in row for row in rows):
-        log.warning("%s has no column participant_id: its columns are not joined.", path)
-        return {}
+    rows = bids.participants(bids_dir)
     ours = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
     return {
         row.pop("participant_id"): {

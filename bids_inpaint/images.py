@@ -54,6 +54,9 @@ def load(path: str | os.PathLike) -> nib.Nifti1Image:
     """
     import nibabel as nib
 
+    # a pipe would be waited for
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise InputError(f"{path} is no file: give an image.")
     try:
         return nib.load(path)  # type: ignore[return-value]
     except FileNotFoundError:

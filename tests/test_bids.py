@@ -148,6 +148,21 @@ def test_links_in_circles_are_not_followed(dataset):
     assert Path(found[-1].brain_mask).samefile(other / "sub-02/anat/sub-02_desc-brain_mask.nii.gz")
 
 
+def test_children_and_contrast_agents_are_told_of(tmp_path):
+    names = ["sub-01/anat/sub-01_T1w.nii", "sub-02/anat/sub-02_ce-gad_T1w.nii", "sub-02/anat/sub-02_T1w.nii"]
+    root = write_dataset(tmp_path / "bids", *names)
+    for table in ("participant_id\tage\nsub-01\t9\nsub-02\tn/a\n", "\0", "participant_id\n\n\tx\ty"):
+        (root / "participants.tsv").write_text(table)
+        child, plain, enhanced = (image.told for image in collect(root))
+        assert len(child) == table.startswith("participant_id\tage")
+        assert not plain
+        assert len(enhanced) == 1
+        assert "contrast agent" in enhanced[0]
+    (root / names[2]).with_suffix(".json").write_text('{"ContrastBolusIngredient": "GADOLINIUM"}')
+    (root / names[0]).with_suffix(".json").write_text("[]")
+    assert [len(image.told) for image in collect(root)] == [0, 1, 1]
+
+
 def test_names_are_printed_as_they_may_be(tmp_path):
     root = write_dataset(tmp_path / "bids", "sub-\x1b[2J\n/anat/sub-\x1b[2J\n_T1w.nii.gz")
     with pytest.raises(InputError, match=r"sub-\\x1b\[2J\\n_T1w.nii.gz is not named as BIDS asks"):

@@ -1,5 +1,6 @@
 """Bad input gets one sentence that names the file, the reason and the remedy."""
 
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -73,6 +74,14 @@ def test_truncated_gzip(tmp_path):
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(images.InputError, match="truncated or corrupt"):
         images.load_t1w(path)
+
+
+def test_pipes_and_folders(tmp_path):
+    os.mkfifo(tmp_path / "pipe.nii.gz")
+    (tmp_path / "folder.nii").mkdir()
+    for name in ("pipe.nii.gz", "folder.nii"):
+        with pytest.raises(images.InputError, match=f"{name} is no file"):
+            images.load_t1w(tmp_path / name)
 
 
 def test_not_nifti(tmp_path):

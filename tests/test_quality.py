@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from bids_inpaint import images, quality, template
 
@@ -53,6 +54,12 @@ def test_other_contrasts_are_warned_of(space):
 @pytest.mark.parametrize("axis", [1, 2])
 def test_brains_that_lie_the_wrong_way_are_warned_of(space, axis):
     assert "TemplateCorrelation" in warned(space, np.flip(space[0], axis))
+
+
+def test_affines_that_failed_are_warned_of(space):
+    assert "TemplateCorrelation" in warned(space, np.roll(space[0], 10, axis=0))
+    turned = ndimage.rotate(space[0], 20, axes=(1, 2), reshape=False, order=1)
+    assert "TemplateCorrelation" in warned(space, turned, turned > 20)
 
 
 @pytest.mark.parametrize("part", [np.s_[..., 120:], np.s_[..., :40], np.s_[:, :60]])

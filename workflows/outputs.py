@@ -293,6 +293,7 @@ def init_outputs_wf(
             template_mask=template.mask,
             wm_prior=template.priors["WM"],
             gm_prior=template.priors["GM"],
+            told=list(image.told),
         ),
         name="quality", mem_gb=1,
     )  # fmt: skip

@@ -20,6 +20,7 @@ class CheckQualityInputSpec(InputSpec):
     template_mask = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
     gm_prior = File(exists=True, mandatory=True)
+    told = traits.List(traits.Str, desc="other warnings")
 
 
 class CheckQualityOutputSpec(TraitedSpec):
@@ -50,7 +51,7 @@ class CheckQuality(FileInterface):
             read["preproc"], read["working_mask"] > 0, read["template"], read["template_mask"],
             read["wm_prior"], read["gm_prior"], read_xfm(self.inputs.xfm), read["mask"] > 0,
         )  # fmt: skip
-        warnings = quality.judge(measures)
+        warnings = [*quality.judge(measures), *self.inputs.told]
         out_file = within(runtime, "quality.html")
         items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
         with open(out_file, "w") as file:
