@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import zlib
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_inpaint.files import replacing
+from bids_inpaint.files import printable, replacing
 from bids_inpaint.space import Grid, resample
 
 if TYPE_CHECKING:
@@ -29,19 +30,11 @@ class InputError(ValueError):
     Parameters
     ----------
     message : str
-        One sentence for the user: file, reason, remedy. What a terminal would not print is escaped, as
-        names of files hold anything.
-
-    Examples
-    --------
-    >>> print(InputError("sub-\\x1b[2J\\n is no name: rename it."))
-    sub-\\x1b[2J\\n is no name: rename it.
+        One sentence for the user: file, reason, remedy.
     """
 
     def __init__(self, message: str):
-        super().__init__(
-            "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-        )
+        super().__init__(printable(message))
 
 
 def load(path: str | os.PathLike) -> nib.Nifti1Image:
@@ -201,12 +194,11 @@ def save(
 
 def write(image: nib.Nifti1Image, path: str | os.PathLike) -> str:
     """Write an image under a temporary name, then rename it: no partial file ever bears the name."""
-    from isal import igzip
-
     with replacing(path) as part:
         if str(path).endswith(".gz"):
-            # no time of writing: the same image is the same bytes
-            part.write_bytes(igzip.compress(image.to_bytes(), 1, mtime=0))
+            # the same image is the same bytes: no time of writing, and not ISA-L, which is faster, but whose
+            # output depends on the addresses of its memory (one process in some hundreds differs)
+            part.write_bytes(gzip.compress(image.to_bytes(), 1, mtime=0))
         else:
             image.to_filename(part)
     return str(path)
