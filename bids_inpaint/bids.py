@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import os
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from bids_inpaint.files import read_json
 from bids_inpaint.images import InputError
 
 if TYPE_CHECKING:
@@ -130,11 +132,13 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
     except Exception as error:  # whatever PyBIDS and its database make of values that are none
         if not filters:
             raise
-        reason = str(error).splitlines()[0][:160]
+        reason = (str(error).splitlines() or [""])[0][:160]
         raise InputError(
             f"Filter file {settings.bids_filter_file} can't be used ({reason}): {FILTER}."
         ) from None
-    files = [f for f in every if f.entities.get("part", "mag") == "mag"]
+    # a user's database may hold anything
+    below = re.compile(r"sub-[^/]+/(ses-[^/]+/)?anat/[^/]+")
+    files = [f for f in every if f.entities.get("part", "mag") == "mag" and below.fullmatch(f.relpath)]
     if misnamed := sorted(f.relpath for f in files if not _well_named(f.relpath)):
         raise InputError(
             f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
@@ -142,6 +146,13 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
         )
     children = _children(root)
     found = sorted((_image(f, root, children) for f in files), key=lambda image: image.prefix)
+    for one, two in pairwise(found):
+        if one.prefix == two.prefix:
+            raise InputError(
+                f"{one.path} and {two.path} would have the same outputs, whose names keep "
+                f"{', '.join(ENTITIES.values())} alone: choose one with --bids-filter-file, as "
+                '{"t1w": {"echo": 1}}.'
+            )
     missing = set(labels) - {image.subject for image in found}
     if missing or not found:
         who = f"participant {', '.join(sorted(missing))}" if missing else "any participant"
@@ -177,7 +188,7 @@ def _check_dataset(root: Path) -> None:
     if not any(root.iterdir()):
         raise InputError(f"{root} is empty: give the root of a BIDS dataset.")
     try:
-        content = json.loads(description.read_text())
+        content = read_json(description)
     except FileNotFoundError:
         raise InputError(
             f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
@@ -221,7 +232,7 @@ def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
     if path is None:
         return {}
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
     except (OSError, ValueError) as error:
         raise InputError(f"Filter file {path} can't be read ({error}): {FILTER}.") from None
     filters: Any = content.get("t1w") if isinstance(content, dict) else {}
@@ -229,14 +240,17 @@ def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
         raise InputError(f"Filter file {path} has no filter for t1w: {FILTER}.")
     from bids.layout import Query
 
-    special = {"Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "Query.OPTIONAL": Query.OPTIONAL}
-    out: dict[str, Any] = {}
-    for key, value in filters.items():
-        if value is None:
-            value = Query.NONE
-        elif isinstance(value, str):
-            value = special.get(value, value)
-        out[_SHORT.get(str(key), str(key))] = value
+    special = {
+        None: Query.NONE, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "*": Query.ANY,
+        "Query.OPTIONAL": Query.OPTIONAL,
+    }  # fmt: skip
+
+    def meant(value):
+        if isinstance(value, list):
+            return [meant(one) for one in value]
+        return special.get(value, value) if value is None or isinstance(value, str) else value
+
+    out = {_SHORT.get(str(key), str(key)): meant(value) for key, value in filters.items()}
     if unknown := sorted(out.keys() - known):
         raise InputError(f"Filter file {path} has no entity of BIDS in {unknown[0]!r:.80}: {FILTER}.")
     return out
@@ -245,18 +259,18 @@ def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
 def participants(root: Path) -> list[dict[str, str]]:
     """Rows of ``participants.tsv``; none where it is missing, or no such table."""
     path = root / "participants.tsv"
+    if not path.is_file():
+        return []
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except FileNotFoundError:
-        return []
     except (OSError, csv.Error) as error:
         log.warning("%s can't be read, and is not used: %s.", path, error)
         return []
     if any("participant_id" not in row for row in rows):
         log.warning("%s has no column participant_id, and is not used.", path)
         return []
-    return rows
+    return [row for row in rows if row["participant_id"]]
 
 
 def _children(root: Path) -> set[str]:
@@ -264,7 +278,8 @@ def _children(root: Path) -> set[str]:
     out = set()
     for row in participants(root):
         with suppress(TypeError, ValueError):
-            if float(row.get("age") or "nan") < 18:
+            # some tables have negative numbers for what is unknown
+            if 0 <= float(row.get("age") or "nan") < 18:
                 out.add(row["participant_id"].removeprefix("sub-"))
     return out
 
@@ -272,7 +287,7 @@ def _children(root: Path) -> set[str]:
 def _contrast_agent(path: Path, label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecar."""
     try:
-        sidecar = json.loads(Path(f"{str(path).split('.nii')[0]}.json").read_text())
+        sidecar = read_json(path.with_name(f"{path.name.split('.')[0]}.json"))
         ingredient = str(sidecar.get("ContrastBolusIngredient") or "none")
     except (OSError, ValueError, AttributeError):
         ingredient = "none"
@@ -342,8 +357,8 @@ class _Derivative:
 
     def __init__(self, root: Path):
         self._files: dict[tuple, list[tuple[str, dict[str, str]]]] = {}
-        for path in sorted(p for folders in range(4) for p in root.glob("*/" * folders + "sub-*")):
-            if not path.name.endswith((".nii", ".nii.gz", ".txt")) or not path.is_file():
+        for path in sorted(_files(root)):
+            if not (path.name.startswith("sub-") and path.name.endswith((".nii", ".nii.gz", ".txt"))):
                 continue
             *pairs, suffix = path.name.split(".")[0].split("_")
             entities = dict(p.split("-", 1) for p in pairs if "-" in p) | {"suffix": suffix}
@@ -370,6 +385,17 @@ class _Derivative:
             if agrees and shared > most:
                 best, most = path, shared
         return best
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """Files below a folder, also behind links, each folder once; hidden ones aside."""
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        here = os.path.realpath(folder)
+        folders[:] = [] if here in seen else sorted(f for f in folders if not f.startswith("."))
+        if here not in seen:
+            yield from (path for name in names if (path := Path(folder) / name).is_file())
+        seen.add(here)
 
 
 def _place(entities: dict[str, str]) -> tuple[str | None, str | None]:

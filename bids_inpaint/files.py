@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 _unfinished: set[Path] = set()
 
@@ -43,6 +45,36 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     finally:
         part.unlink(missing_ok=True)
         _unfinished.discard(part)
+
+
+def read_json(path: str | os.PathLike) -> Any:
+    """Content of a JSON file that anybody may have written.
+
+    Raises
+    ------
+    OSError
+        If it can't be read, or is no file: a pipe would be waited for.
+    ValueError
+        If it holds no JSON.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_file():
+        raise OSError(f"{path.name} is no file")
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def printable(text: str) -> str:
+    """Escape what a terminal would not print: names of files hold anything.
+
+    Examples
+    --------
+    >>> print(printable("sub-\x1b[2J\n"))
+    sub-\\x1b[2J\\n
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def discard_unfinished() -> None:

@@ -16,6 +16,7 @@ from nibabel.orientations import io_orientation, ornt_transform
 
 from bids_inpaint import diffusion, images, inference, models, slices
 from bids_inpaint.environment import settle
+from bids_inpaint.files import printable
 from bids_inpaint.images import InputError
 from bids_inpaint.models import Model
 from bids_inpaint.space import WORKING_GRID, Grid
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
         hole = images.read_lesions(args.mask, grid, args.voided)
         images.save(str(args.output), fill(data, hole, grid, model, runtime), grid, np.float32)
     except ValueError as error:
-        print(f"bids_inpaint.fill: error: {error}", file=sys.stderr)
+        print(printable(f"bids_inpaint.fill: error: {error}"), file=sys.stderr)
         return 2
     return 0
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import logging
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -17,6 +16,7 @@ import numpy as np
 
 from bids_inpaint import bids, images
 from bids_inpaint.environment import keep_memory
+from bids_inpaint.files import read_json
 from bids_inpaint.group_measure import Measured, Task, measure
 from bids_inpaint.images import InputError
 from bids_inpaint.settings import Settings
@@ -368,7 +368,7 @@ def _participants(bids_dir: Path) -> dict[str, dict[str, str]]:
 def _explained(bids_dir: Path) -> dict[str, Any]:
     """What the columns of ``participants.tsv`` mean, if its sidecar says so."""
     try:
-        content = json.loads((bids_dir / "participants.json").read_text())
+        content = read_json(bids_dir / "participants.json")
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

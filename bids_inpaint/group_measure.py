@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 
 from bids_inpaint import images
 from bids_inpaint.bids import Image
+from bids_inpaint.files import read_json
 from bids_inpaint.images import InputError
 from bids_inpaint.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.space import WORKING_GRID, bounding_box
@@ -182,4 +182,4 @@ def _standard(path: str) -> np.ndarray:
 
 def _sidecar(stem: str) -> dict[str, Any]:
     path = Path(f"{stem}.json")
-    return json.loads(path.read_text() or "{}") if path.exists() else {}
+    return read_json(path) if path.exists() and path.stat().st_size else {}

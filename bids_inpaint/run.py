@@ -17,15 +17,18 @@ from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bids_inpaint import bids, models, template
+from bids_inpaint.files import printable, read_json
 from bids_inpaint.images import InputError
 from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
 
 log = logging.getLogger("bids_inpaint")
 
+#: Folders in each other that a dataset may have.
+DEEPEST = 100
 #: Images in one graph: Nipype takes about a megabyte and 0.1 s for each before any is begun.
 BATCH = 256
 
@@ -63,9 +66,9 @@ def _run(settings: Settings, held: ExitStack) -> int:
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     flair = models.find(settings.flair, "flair") if settings.flair else None
     if not (settings.boilerplate_only or settings.reports_only):
-        _claim(found, settings, held)
-    if settings.clean_workdir:
-        _clean(settings.work_dir)
+        lock = _claim(found, settings, held)
+        if settings.clean_workdir:
+            _clean(settings.work_dir, lock)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
         from bids_inpaint.plugin import prepare_workers
 
@@ -99,39 +102,61 @@ def _run(settings: Settings, held: ExitStack) -> int:
     error = None
     if not settings.reports_only:
         with Progress(len(found)) as progress:
-            for start in range(0, len(found), BATCH):
-                batch = graph(images=found[start : start + BATCH])
+            # a cluster works on more of them at once
+            size = BATCH if settings.use_plugin is None else 4 * BATCH
+            for start in range(0, len(found), size):
+                batch = graph(images=found[start : start + size])
                 error = _execute(batch, progress, plugin, plugin_args) or error
                 if error and settings.stop_on_first_crash:
                     break
         if not _report_crashes(found, settings, run_uuid) and error:
             # no step crashed: the plugin did
-            print(f"bids_inpaint: error: {type(error).__name__}: {error}", file=sys.stderr)
+            _tell(f"error: {type(error).__name__}: {error}")
     return _finish(found, error is not None, settings, model, run_uuid)
 
 
-def _claim(found: list[bids.Image], settings: Settings, held: ExitStack) -> None:
-    """Lock the images in the work folder until the stack is closed, or this process ends.
+def _lock(lock: IO, name: str) -> bool:
+    """Lock a workflow until the file is closed, or this process ends, if no other run has it.
 
-    Two runs that work on an image in the same folder would delete each other's files. Each image has a
-    byte of the one file, by its name: a process may open fewer files than a run has images.
+    Each has a byte of the one file, by its name: a process may open fewer files than a run has images.
     """
-    busy = []
-    lock = held.enter_context((settings.work_dir / "lock").open("w"))
-    for image in found:
-        place = int.from_bytes(sha256(image.prefix.encode()).digest()[:7], "big")
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
-        except (BlockingIOError, PermissionError):
-            busy.append(image.prefix)
-        except OSError as error:
-            # some file systems have no locks
-            log.debug("%s is not locked: %s", image.prefix, error)
+    place = int.from_bytes(sha256(name.encode()).digest()[:7], "big")
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        # some file systems have no locks
+        log.debug("%s is not locked: %s", name, error)
+    return True
+
+
+def _claim(found: list[bids.Image], settings: Settings, held: ExitStack) -> IO:
+    """Lock the images in the work folder until the stack is closed.
+
+    Two runs that work on an image in the same folder would delete each other's files.
+    """
+    from bids_inpaint.workflows.base import image_wf_name
+
+    # closing the file elsewhere in this process would end the locks
+    path = settings.work_dir / ".bids_inpaint.lock"
+    try:
+        lock = held.enter_context(path.open("a"))
+    except OSError as error:
+        raise InputError(
+            f"{path} can't be opened ({error.strerror}): name another work folder with -w."
+        ) from None
+    busy = [image.prefix for image in found if not _lock(lock, image_wf_name(image))]
     if busy:
         raise InputError(
             f"Another run works on {', '.join(busy[:5])}{' and others' if len(busy) > 5 else ''} in "
             f"{settings.work_dir}: wait for it, or name another folder with -w."
         )
+    return lock
+
+
+def _tell(text: str) -> None:
+    print(printable(f"bids_inpaint: {text}"), file=sys.stderr)
 
 
 def _set_up_logging(verbose: int) -> None:
@@ -199,8 +224,12 @@ def _check_device(settings: Settings) -> None:
 def _check_names(found: list[bids.Image], settings: Settings, model: models.Model) -> None:
     from bids_inpaint.workflows.outputs import Products, expected
 
-    # while they are written, files have some more characters
-    room = os.pathconf(settings.output_dir, "PC_NAME_MAX") - 40
+    try:
+        longest = os.pathconf(settings.output_dir, "PC_NAME_MAX")
+    except (OSError, ValueError):
+        longest = 0
+    # some file systems don't know; while they are written, files have some more characters
+    room = (longest if longest > 0 else 255) - 40
     products = Products.of(settings, model)
     for image in found:
         name = max((Path(name).name for name in expected(image, settings.template, products)), key=len)
@@ -251,10 +280,12 @@ def _validate(settings: Settings) -> None:
     with tempfile.TemporaryDirectory() as view:
         _link_participants(settings, Path(view))
         if link := circle(Path(view)):
-            raise InputError(
-                f"{settings.bids_dir / link.relative_to(view)} is a link to a folder that leads to it again, "
-                "of which the BIDS validator finds no end: remove it, or use --skip-bids-validation."
-            )
+            place = printable(str(settings.bids_dir / link.relative_to(view)))
+            log.warning(
+                "%s is a link to a folder that leads to it again, of which the BIDS validator may find no "
+                "end: the dataset is not validated.", place,
+            )  # fmt: skip
+            return
         result = subprocess.run(
             [command, view, "--format", "json", "--ignoreWarnings", "--ignoreNiftiHeaders"],
             capture_output=True, text=True, check=False,
@@ -300,7 +331,7 @@ def circle(root: Path) -> Path | None:
 
     def search(folder: Path, around: frozenset[str]) -> Path | None:
         here = os.path.realpath(folder)
-        if here in around:
+        if here in around or len(around) > DEEPEST:
             return folder
         if here in done:
             return None
@@ -317,10 +348,13 @@ def circle(root: Path) -> Path | None:
     return search(root, frozenset())
 
 
-def _clean(work_dir: Path) -> None:
-    """Remove what earlier runs left in the work folder, and nothing of the user's."""
-    for pattern in ("bids_inpaint_wf", "tpl-*"):
-        for folder in work_dir.glob(pattern):
+def _clean(work_dir: Path, lock: IO) -> None:
+    """Remove what earlier runs left in the work folder, and nothing of the user's or of other runs."""
+    folders = [folder for folder in work_dir.glob("bids_inpaint_wf/*") if folder.is_dir()]
+    left = [folder for folder in folders if not _lock(lock, folder.name)]
+    whole = [] if left else [*work_dir.glob("bids_inpaint_wf"), *work_dir.glob("tpl-*")]
+    for folder in [*folders, *whole]:
+        if folder not in left:
             shutil.rmtree(folder)
 
 
@@ -355,8 +389,8 @@ def warnings_of(image: bids.Image, settings: Settings) -> list[str]:
 
     sidecar = settings.output_dir / f"{prefix(image)}_desc-inpainted_T1w.json"
     try:
-        return json.loads(sidecar.read_text()).get("QualityWarnings", [])
-    except (OSError, ValueError):
+        return [str(warning) for warning in read_json(sidecar).get("QualityWarnings", [])]
+    except (OSError, ValueError, AttributeError, TypeError):
         return []
 
 
@@ -377,7 +411,7 @@ def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) 
         for crash in _crashes(subject, settings, run_uuid)
     ]
     for path, sentence, _ in crashes:
-        print(f"bids_inpaint: error: {sentence} (details: {path})", file=sys.stderr)
+        _tell(f"error: {sentence} (details: {path})")
     return len(crashes)
 
 
@@ -414,8 +448,8 @@ def explain(crash: str, settings: Settings) -> str:
             f"{where} misses what was in {settings.work_dir}: nothing else may clear that folder during a "
             "run; run the same command again."
         )
-    last = [line for line in crash.strip().splitlines() if line.strip()][-1].strip()
-    return f"{where} failed ({last}): please report it with its crash file."
+    last = [line.strip() for line in crash.splitlines() if line.strip()][-1:]
+    return f"{where} failed ({''.join(last)}): please report it with its crash file."
 
 
 def _finish(
@@ -442,19 +476,15 @@ def _finish(
             # the others have theirs
             crashed = True
             log.debug("the report failed", exc_info=True)
-            print(
-                f"bids_inpaint: error: the report of sub-{subject} could not be written "
-                f"({type(error).__name__}: {error}); the images are not concerned: run again with "
-                "--reports-only.",
-                file=sys.stderr,
+            _tell(
+                f"error: the report of sub-{subject} could not be written ({type(error).__name__}: {error}); "
+                "the images are not concerned: run again with --reports-only."
             )
             continue
         log.info("Report: %s", report)
     for image in found:
         for warning in warnings_of(image, settings):
-            print(f"bids_inpaint: warning: {image.prefix}: {warning}", file=sys.stderr)
+            _tell(f"warning: {image.prefix}: {warning}")
     done = len(found) - len(unfinished)
-    print(
-        f"bids_inpaint: {done} of {len(found)} images done; results in {settings.output_dir}", file=sys.stderr
-    )
+    _tell(f"{done} of {len(found)} images done; results in {settings.output_dir}")
     return 1 if unfinished or crashed else 0

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -118,10 +119,10 @@ def test_precomputed_derivatives_belong_to_their_image(dataset):
     names = [
         "sub-01/ses-a/anat/sub-01_ses-a_desc-brain_mask.nii.gz",
         "sub-01/ses-b/anat/sub-01_ses-b_acq-mprage_run-02_desc-brain_mask.nii.gz",
-        "sub-02/anat/sub-02_space-MNI152NLin2009aSym_desc-brain_mask.nii.gz",
+        "of/a/site/sub-02/anat/sub-02_space-MNI152NLin2009aSym_desc-brain_mask.nii.gz",
     ]
     write_dataset(other, *names)
-    stem = other / "sub-02/anat/sub-02"
+    stem = other / "of/a/site/sub-02/anat/sub-02"
     for ends in (("T1w", "MNI152NLin2009aSym"), ("MNI152NLin2009aSym", "T1w")):
         Path(f"{stem}_from-{ends[0]}_to-{ends[1]}_mode-image_xfm.txt").write_text("x")
     found = {i.prefix: i for i in collect(dataset, derivatives={"tool": other})}
@@ -151,7 +152,12 @@ def test_links_in_circles_are_not_followed(dataset):
 def test_children_and_contrast_agents_are_told_of(tmp_path):
     names = ["sub-01/anat/sub-01_T1w.nii", "sub-02/anat/sub-02_ce-gad_T1w.nii", "sub-02/anat/sub-02_T1w.nii"]
     root = write_dataset(tmp_path / "bids", *names)
-    for table in ("participant_id\tage\nsub-01\t9\nsub-02\tn/a\n", "\0", "participant_id\n\n\tx\ty"):
+    for table in (
+        "age\tparticipant_id\n12\n-9\tsub-02\n",
+        "participant_id\tage\nsub-01\t9\nsub-02\tn/a\n",
+        "\0",
+        "participant_id\n\n\tx\ty",
+    ):
         (root / "participants.tsv").write_text(table)
         child, plain, enhanced = (image.told for image in collect(root))
         assert len(child) == table.startswith("participant_id\tage")
@@ -159,8 +165,33 @@ def test_children_and_contrast_agents_are_told_of(tmp_path):
         assert len(enhanced) == 1
         assert "contrast agent" in enhanced[0]
     (root / names[2]).with_suffix(".json").write_text('{"ContrastBolusIngredient": "GADOLINIUM"}')
-    (root / names[0]).with_suffix(".json").write_text("[]")
+    for wrong in ("[]", "[" * 100_000):
+        (root / names[0]).with_suffix(".json").write_text(wrong)
+        assert [len(image.told) for image in collect(root)] == [0, 1, 1]
+    # a pipe is not waited for
+    for path in ((root / names[0]).with_suffix(".json"), root / "participants.tsv"):
+        path.unlink()
+        os.mkfifo(path)
     assert [len(image.told) for image in collect(root)] == [0, 1, 1]
+
+
+def test_images_that_would_have_the_same_outputs(tmp_path):
+    names = [f"sub-01/anat/sub-01_echo-{i}_T1w.nii" for i in (1, 2)]
+    root = write_dataset(tmp_path / "bids", *names)
+    with pytest.raises(InputError, match=r"echo-1_T1w.nii and .*echo-2_T1w.nii would have the same outputs"):
+        collect(root)
+    path = tmp_path / "filter.json"
+    path.write_text('{"t1w": {"echo": 2, "session": null, "run": [null, "*"]}}')
+    assert [Path(image.path).name for image in collect(root, bids_filter_file=path)] == [Path(names[1]).name]
+
+
+def test_databases_of_other_tools(tmp_path):
+    from bids.layout import BIDSLayout
+
+    names = ["sub-01/anat/sub-01_T1w.nii.gz", "phantom/anat/sub-99_T1w.nii.gz"]
+    root = write_dataset(tmp_path / "bids", *names)
+    BIDSLayout(root, database_path=tmp_path / "db", validate=False)
+    assert [image.prefix for image in collect(root, bids_database_dir=tmp_path / "db")] == ["sub-01"]
 
 
 def test_names_are_printed_as_they_may_be(tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from contextlib import ExitStack
@@ -83,6 +84,32 @@ def test_names_that_leave_no_room_for_those_of_the_outputs(tmp_path, capsys):
     assert not list((tmp_path / "out").glob("sub-*"))
 
 
+@pytest.mark.parametrize("longest", [0, -1])
+def test_file_systems_that_do_not_know_how_long_names_may_be(small, capsys, monkeypatch, longest):
+    monkeypatch.setattr(os, "pathconf", lambda *_: longest)
+    assert len(refused(small, capsys)) == 6
+
+
+def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
+    """Neither the text of a crash file nor a warning in a sidecar of results."""
+    image, settings = Image("", "", {"sub": "01"}), SimpleNamespace(output_dir=tmp_path, work_dir=tmp_path)
+    crash = tmp_path / "sub-01/log/x/crash.txt"
+    crash.parent.mkdir(parents=True)
+    crash.write_text("Node: a.b\nRuntimeError: in \x1b[2J node\n")
+    assert run._report_crashes([image], settings, "x") == 1
+    assert "RuntimeError: in \\x1b[2J node" in capsys.readouterr().err
+    sidecar = tmp_path / "sub-01/anat/sub-01_desc-inpainted_T1w.json"
+    sidecar.parent.mkdir()
+    for content, warnings in (
+        ("[]", []), ("[" * 100_000, []), ('{"QualityWarnings": 5}', []),
+        ('{"QualityWarnings": ["x"]}', ["x"]),
+    ):  # fmt: skip
+        sidecar.write_text(content)
+        assert run.warnings_of(image, settings) == warnings
+    crash.write_text("")
+    assert run._report_crashes([image], settings, "x") == 1
+
+
 def test_links_in_circles_are_found(tmp_path):
     beside = tmp_path / "beside"
     (beside / "anat").mkdir(parents=True)
@@ -99,13 +126,16 @@ def test_links_in_circles_are_found(tmp_path):
     assert run.circle(root) is None
     (root / "sub-01/anat/over").symlink_to(beside)
     assert run.circle(root) is not None
+    (root / "sub-01/anat/over").unlink()
+    (root / "/".join("a" * 150)).mkdir(parents=True)
+    assert run.circle(root) is not None
 
 
-def test_validation_ends_before_links_in_circles(small, capsys):
+def test_validation_ends_before_links_in_circles(small, capsys, caplog):
     if not Path(sys.executable).with_name("bids-validator-deno").exists():
         pytest.skip("bids-validator-deno is not installed")
     for name, target in (("a", "."), ("b", ".."), ("c", "../../..")):
         (small / "bids/sub-01/ses-a/anat" / name).symlink_to(target)
     arguments = [str(small / "bids"), str(small / "out"), "participant", "-w", str(small / "work")]
-    assert cli.main(arguments) == 2
-    assert "sub-01/ses-a/anat/a is a link to a folder that leads to it again" in capsys.readouterr().err
+    assert cli.main([*arguments, "--boilerplate-only"]) == 0
+    assert "sub-01/ses-a/anat/a is a link to a folder that leads to it again" in caplog.text

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import nibabel as nib
 import numpy as np
 
@@ -25,8 +28,6 @@ def test_bundled_template(tmp_path):
 def test_other_templates_come_from_templateflow_home(tmp_path):
     """Run in a process of its own: TemplateFlow reads its folder at import."""
     import os
-    import subprocess
-    import sys
 
     bundled = template.prepare(template.DEFAULT, tmp_path)
     home = tmp_path / "home"
@@ -57,10 +58,27 @@ def test_other_templates_come_from_templateflow_home(tmp_path):
 
 
 def test_cleaning_spares_what_is_not_ours(tmp_path):
-    for name in ("bids_inpaint_wf", "tpl-X", "precious"):
-        (tmp_path / name).mkdir()
-    _clean(tmp_path)
-    assert [p.name for p in tmp_path.iterdir()] == ["precious"]
+    for name in ("bids_inpaint_wf/sub_01_wf", "bids_inpaint_wf/sub_02_wf", "tpl-X", "precious"):
+        (tmp_path / name).mkdir(parents=True)
+    path = tmp_path / ".bids_inpaint.lock"
+    hold = (
+        "import sys; from bids_inpaint.run import _lock; file = open(sys.argv[1], 'a');"
+        "_lock(file, 'sub_02_wf'); print(flush=True); input()"
+    )
+    # another run is at sub-02
+    with (
+        subprocess.Popen(
+            [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        ) as other,
+        path.open("a") as lock,
+    ):
+        other.stdout.readline()
+        _clean(tmp_path, lock)
+        assert {p.name for p in tmp_path.iterdir()} == {path.name, "precious", "tpl-X", "bids_inpaint_wf"}
+        assert [p.name for p in tmp_path.glob("bids_inpaint_wf/*")] == ["sub_02_wf"]
+        other.communicate(b"\n")
+        _clean(tmp_path, lock)
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, "precious"}
 
 
 def test_graph_is_written(tmp_path, toy_model):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bids_inpaint.diffusion import SAMPLERS
+from bids_inpaint.files import read_json
 from bids_inpaint.images import InputError
 
 FOLDER = Path(__file__).parent
@@ -145,7 +145,7 @@ def find(name: str, task: str = "inpaint") -> Model:
     card_path = path.with_suffix(".json")
     remedy = "export it with 'python -m bids_inpaint.training export', and keep both files together"
     try:
-        card = json.loads(card_path.read_text())
+        card = read_json(card_path)
     except FileNotFoundError:
         raise InputError(f"Model {path} has no card {card_path.name} beside it: {remedy}.") from None
     except (ValueError, OSError):
@@ -195,7 +195,9 @@ def _sound(model: Model) -> bool:
     sampling = card.get("sampling", {"sampler": "ddim", "steps": 1})
     return (
         NAME.fullmatch(model.name) is not None
-        and 1 <= model.multiple <= 128
+        and all(isinstance(card.get(key, False), bool) for key in ("blind", "priors", "mirror"))
+        and 1 <= model.multiple == card["multiple"] <= 128
+        and isinstance(card.get("neighbours", []), list)
         and len(model.neighbours) <= 8
         and all(1 <= distance <= 64 for distance in model.neighbours)
         and 0 < float(card.get("lesion_threshold", 0.1)) < 1
