@@ -71,8 +71,8 @@ def printable(text: str) -> str:
 
     Examples
     --------
-    >>> print(printable("sub-\x1b[2J\n"))
-    sub-\\x1b[2J\\n
+    >>> printable("sub-" + chr(27) + "[2J") == r"sub-\\x1b[2J"
+    True
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
