@@ -1,6 +1,8 @@
 import json
+import multiprocessing
 import os
 import resource
+import signal
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from nipype.utils.filemanip import loadpkl
 
 from bids_inpaint import images, template
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.interfaces.ants import Denoise, RegisterAffine, _denoise, alone, itk_matrix
+from bids_inpaint.interfaces.ants import Denoise, RegisterAffine, _denoise, alone, each_alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, GivenAffine, ToWorkingGrid, read_xfm
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
@@ -307,6 +309,19 @@ def test_results_of_another_version_are_not_reused(here):
     assert now.get_hashval()[1] == before.get_hashval()[1]
     before.version = "0.0.1"
     assert now.get_hashval()[1] != before.get_hashval()[1]
+
+
+def _die_or_fill(size: int) -> np.ndarray:
+    if not size:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return np.zeros(size)
+
+
+def test_a_call_that_is_killed_takes_the_others_with_it():
+    """The others' answers fill their pipes, and nobody takes them."""
+    with pytest.raises(RuntimeError, match="was killed"):
+        each_alone(_die_or_fill, [(0,), (10**7,)])
+    assert multiprocessing.active_children() == []
 
 
 def _in_a_process_of_its_own():

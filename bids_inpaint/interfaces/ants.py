@@ -41,14 +41,20 @@ def each_alone(function: Callable, calls: list[tuple]) -> list:
         # this process runs no filter itself, and what it imports once serves every step
         import ants  # noqa: F401
     context: Any = multiprocessing.get_context("fork" if fork else "spawn")
-    jobs = []
-    for args in calls:
-        receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_answer, args=(sender, function, args))
-        process.start()
-        sender.close()
-        jobs.append((process, receiver))
-    return [_outcome(process, receiver) for process, receiver in jobs]
+    jobs: list = []
+    try:
+        for args in calls:
+            receiver, sender = context.Pipe(duplex=False)
+            process = context.Process(target=_answer, args=(sender, function, args))
+            process.start()
+            sender.close()
+            jobs.append((process, receiver))
+        return [_outcome(process, receiver) for process, receiver in jobs]
+    finally:
+        # where one failed, another would wait for ever for its answer to be taken
+        for process, _ in jobs:
+            process.kill()
+            process.join()
 
 
 def _answer(sender: Connection, function: Callable, args: tuple) -> None:
