@@ -132,9 +132,8 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
     except Exception as error:  # whatever PyBIDS and its database make of values that are none
         if not filters:
             raise
-        reason = (str(error).splitlines() or [""])[0][:160]
         raise InputError(
-            f"Filter file {settings.bids_filter_file} can't be used ({reason}): {FILTER}."
+            f"Filter file {settings.bids_filter_file} can't be used ({_reason(error)}): {FILTER}."
         ) from None
     # a user's database may hold anything
     below = re.compile(r"sub-[^/]+/(ses-[^/]+/)?anat/[^/]+")
@@ -224,8 +223,12 @@ def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs
                 os.replace(Path(part) / DATABASE, database / DATABASE)
         return index(database)
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:160]
-        raise InputError(f"{root} can't be indexed as BIDS ({reason}).") from None
+        raise InputError(f"{root} can't be indexed as BIDS ({_reason(error)}).") from None
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what PyBIDS or its database says."""
+    return (str(error).splitlines() or [""])[0][:160]
 
 
 def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:

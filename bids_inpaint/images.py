@@ -211,6 +211,13 @@ def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, 
     return data, Grid.of(image.shape[:3], image.affine)
 
 
+def _read_given(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
+    """Voxels and grid of a file that another program wrote."""
+    image = load(path)
+    _check_lattice(image, path)
+    return read_data(image, path, dtype), Grid.of(image.shape[:3], image.affine)
+
+
 def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> np.ndarray:
     """A given brain mask on another grid, resampled by its header.
 
@@ -231,10 +238,8 @@ def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> n
     InputError
         If it can't be read, or has nothing on the grid.
     """
-    image = load(path)
-    _check_lattice(image, path)
-    data = read_data(image, path)
-    mask = resample(data, Grid.of(data.shape, image.affine), grid, order=0) > 0.5
+    data, own = _read_given(path)
+    mask = resample(data, own, grid, order=0) > 0.5
     if not mask.any():
         raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
     return mask
@@ -270,9 +275,7 @@ def read_lesions(
     InputError
         If it isn't binary, or has lesions but none on the grid or in the brain.
     """
-    image = load(path)
-    _check_lattice(image, path)
-    data, own = read_data(image, path, dtype=None), Grid.of(image.shape[:3], image.affine)
+    data, own = _read_given(path, dtype=None)
     lesion = data[data != 0]
     if not (lesion == lesion[:1]).all():
         values = np.unique(data)
