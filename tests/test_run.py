@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import cli, run
+from bids_inpaint import cli, run, validation
 from bids_inpaint.bids import Image
 
 NAMES = [f"sub-{label}/ses-{session}" for label in ("01", "02") for session in ("a", "b", "c")]
@@ -120,15 +120,15 @@ def test_links_in_circles_are_found(tmp_path):
     (root / "sub-01/anat/nowhere").symlink_to("nowhere")
     (root / "sub-01/anat/itself").symlink_to("itself")
     (root / ".hidden").symlink_to(root)
-    assert run.circle(root) is None
+    assert validation.circle(root) is None
     # back by two links, each harmless without the other
     (beside / "anat/other").symlink_to(root / "sub-01")
-    assert run.circle(root) is None
+    assert validation.circle(root) is None
     (root / "sub-01/anat/over").symlink_to(beside)
-    assert run.circle(root) is not None
+    assert validation.circle(root) is not None
     (root / "sub-01/anat/over").unlink()
     (root / "/".join("a" * 150)).mkdir(parents=True)
-    assert run.circle(root) is not None
+    assert validation.circle(root) is not None
 
 
 def test_validation_ends_before_links_in_circles(small, capsys, caplog):
