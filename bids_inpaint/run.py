@@ -14,6 +14,7 @@ from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any
 
@@ -106,10 +107,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
                 error = _execute(batch, progress, plugin, plugin_args) or error
                 if error and settings.stop_on_first_crash:
                     break
-        if not _report_crashes(found, settings, run_uuid) and error:
-            # no step crashed: the plugin did
-            _tell(f"error: {type(error).__name__}: {error}")
-    return _finish(found, error is not None, settings, model, run_uuid)
+    return _finish(found, error, settings, model, run_uuid)
 
 
 def _lock(lock: IO, name: str) -> bool:
@@ -322,18 +320,6 @@ def expanded(workflow):
     return generate_expanded_graph(deepcopy(workflow._create_flat_graph()))
 
 
-def _report_crashes(found: list[bids.Image], settings: Settings, run_uuid: str) -> int:
-    """Print one sentence for each crash of this run, and return their number."""
-    crashes = [
-        crash
-        for subject in sorted({image.subject for image in found})
-        for crash in _crashes(subject, settings, run_uuid)
-    ]
-    for path, sentence, _ in crashes:
-        _tell(f"error: {sentence} (details: {path})")
-    return len(crashes)
-
-
 def _crashes(subject: str, settings: Settings, run_uuid: str) -> list[tuple[Path, str, str]]:
     """The crash files of a participant's run, with one sentence on each and their text."""
     from bids_inpaint.workflows.base import crash_folder
@@ -341,6 +327,14 @@ def _crashes(subject: str, settings: Settings, run_uuid: str) -> list[tuple[Path
     paths = sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt"))
     texts = [path.read_text(errors="replace") for path in paths]
     return [(path, explain(text, settings), text) for path, text in zip(paths, texts, strict=True)]
+
+
+def _tell_crashes(crashes: list[tuple[Path, str, str]], error: Exception | None) -> None:
+    for path, sentence, _ in crashes:
+        _tell(f"error: {sentence} (details: {path})")
+    if error and not crashes:
+        # no step crashed: the plugin did
+        _tell(f"error: {type(error).__name__}: {error}")
 
 
 def explain(crash: str, settings: Settings) -> str:
@@ -372,12 +366,20 @@ def explain(crash: str, settings: Settings) -> str:
 
 
 def _finish(
-    found: list[bids.Image], crashed: bool, settings: Settings, model: models.Model, run_uuid: str
+    found: list[bids.Image],
+    error: Exception | None,
+    settings: Settings,
+    model: models.Model,
+    run_uuid: str,
 ) -> int:
-    """Write the reports and sum up."""
+    """Tell what went wrong, write the reports and sum up."""
     from bids_inpaint.report import write_report
     from bids_inpaint.workflows.outputs import Products, expected
 
+    subjects = sorted({image.subject for image in found})
+    crashes = {subject: _crashes(subject, settings, run_uuid) for subject in subjects}
+    _tell_crashes([*chain.from_iterable(crashes.values())], error)
+    crashed = error is not None
     products = Products.of(settings, model)
     unfinished = [
         image
@@ -386,18 +388,18 @@ def _finish(
             (settings.output_dir / name).exists() for name in expected(image, settings.template, products)
         )
     ]
-    for subject in sorted({image.subject for image in found}):
+    for subject in subjects:
         own, left = ([i for i in images if i.subject == subject] for images in (found, unfinished))
         try:
-            errors = [crash[1:] for crash in _crashes(subject, settings, run_uuid)]
+            errors = [crash[1:] for crash in crashes[subject]]
             report = write_report(subject, own, left, settings, model, errors)
-        except Exception as error:
+        except Exception as reason:
             # the others have theirs
             crashed = True
             log.debug("the report failed", exc_info=True)
             _tell(
-                f"error: the report of sub-{subject} could not be written ({type(error).__name__}: {error}); "
-                "the images are not concerned: run again with --reports-only."
+                f"error: the report of sub-{subject} could not be written ({type(reason).__name__}: "
+                f"{reason}); the images are not concerned: run again with --reports-only."
             )
             continue
         log.info("Report: %s", report)

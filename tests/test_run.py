@@ -93,11 +93,15 @@ def test_file_systems_that_do_not_know_how_long_names_may_be(small, capsys, monk
 def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
     """Neither the text of a crash file nor a warning in a sidecar of results."""
     image, settings = Image("", "", {"sub": "01"}), SimpleNamespace(output_dir=tmp_path, work_dir=tmp_path)
+
+    def tell_crashes() -> str:
+        run._tell_crashes(run._crashes("01", settings, "x"), None)
+        return capsys.readouterr().err
+
     crash = tmp_path / "sub-01/log/x/crash.txt"
     crash.parent.mkdir(parents=True)
     crash.write_text("Node: a.b\nRuntimeError: in \x1b[2J node\n")
-    assert run._report_crashes([image], settings, "x") == 1
-    assert "RuntimeError: in \\x1b[2J node" in capsys.readouterr().err
+    assert "RuntimeError: in \\x1b[2J node" in tell_crashes()
     sidecar = tmp_path / "sub-01/anat/sub-01_desc-inpainted_T1w.json"
     sidecar.parent.mkdir()
     for content, warnings in (
@@ -107,7 +111,7 @@ def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
         sidecar.write_text(content)
         assert run.warnings_of(image, settings) == warnings
     crash.write_text("")
-    assert run._report_crashes([image], settings, "x") == 1
+    assert tell_crashes().count("error: ") == 1
 
 
 def test_links_in_circles_are_found(tmp_path):
