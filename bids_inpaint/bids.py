@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bids_inpaint.files import read_json
+from bids_inpaint.files import first_line, read_json, read_sidecar
 from bids_inpaint.images import InputError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
         if not filters:
             raise
         raise InputError(
-            f"Filter file {settings.bids_filter_file} can't be used ({_reason(error)}): {FILTER}."
+            f"Filter file {settings.bids_filter_file} can't be used ({first_line(error)}): {FILTER}."
         ) from None
     # a user's database may hold anything
     below = re.compile(r"sub-[^/]+/(ses-[^/]+/)?anat/[^/]+")
@@ -223,12 +223,7 @@ def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs
                 os.replace(Path(part) / DATABASE, database / DATABASE)
         return index(database)
     except Exception as error:
-        raise InputError(f"{root} can't be indexed as BIDS ({_reason(error)}).") from None
-
-
-def _reason(error: Exception) -> str:
-    """The first line of what PyBIDS or its database says."""
-    return (str(error).splitlines() or [""])[0][:160]
+        raise InputError(f"{root} can't be indexed as BIDS ({first_line(error)}).") from None
 
 
 def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
@@ -289,12 +284,9 @@ def _children(root: Path) -> set[str]:
 
 def _contrast_agent(path: Path, label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecar."""
-    try:
-        sidecar = read_json(path.with_name(f"{path.name.split('.')[0]}.json"))
-        ingredient = str(sidecar.get("ContrastBolusIngredient") or "none")
-    except (OSError, ValueError, AttributeError):
-        ingredient = "none"
-    return any((text or "none").lower() not in ("none", "n/a", "no", "pre") for text in (label, ingredient))
+    sidecar = read_sidecar(path.with_name(f"{path.name.split('.')[0]}.json"))
+    said = (label, sidecar.get("ContrastBolusIngredient"))
+    return any(str(text or "none").lower() not in ("none", "n/a", "no", "pre") for text in said)
 
 
 def _image(file, root: Path, children: set[str]) -> Image:

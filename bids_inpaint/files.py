@@ -66,6 +66,26 @@ def read_json(path: str | os.PathLike) -> Any:
         raise ValueError("nested too deeply") from None
 
 
+def read_sidecar(path: str | os.PathLike) -> dict[str, Any]:
+    """Content of a JSON file that a run can do without: empty if it is missing, damaged or no object."""
+    try:
+        content = read_json(path)
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def first_line(error: Exception, longest: int = 160) -> str:
+    """What an error says, short enough to stand in a sentence; its type if it says nothing.
+
+    Examples
+    --------
+    >>> first_line(ValueError("no such table\\n[SQL: …]")), first_line(KeyError())
+    ('no such table', 'KeyError')
+    """
+    return (str(error).splitlines() or [""])[0][:longest] or type(error).__name__
+
+
 def printable(text: str) -> str:
     """Escape what a terminal would not print: names of files hold anything.
 

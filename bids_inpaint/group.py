@@ -16,7 +16,7 @@ import numpy as np
 
 from bids_inpaint import bids, images
 from bids_inpaint.environment import keep_memory
-from bids_inpaint.files import read_json
+from bids_inpaint.files import read_sidecar
 from bids_inpaint.group_measure import Measured, Task, measure
 from bids_inpaint.images import InputError
 from bids_inpaint.settings import Settings
@@ -105,7 +105,7 @@ def run_group(settings: Settings) -> int:
     """
     from bids_inpaint import template
     from bids_inpaint.group_report import write_page
-    from bids_inpaint.workflows.outputs import Products, expected
+    from bids_inpaint.workflows.outputs import Products, is_finished
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
     found = bids.collect(settings, masks_needed=False)
@@ -115,12 +115,11 @@ def run_group(settings: Settings) -> int:
     finished: list[bids.Image] = []
     missing: list[str] = []
     for image in found:
-        if all((out_dir / name).exists() for name in expected(image, settings.template, least)):
+        if is_finished(image, settings, least):
             finished.append(image)
         else:
             missing.append(image.prefix)
-    for name in missing:
-        log.warning("%s is not finished and is left out: run the participant level for it.", name)
+            log.warning("%s is not finished and is left out: run the participant level for it.", image.prefix)
     if not finished:
         raise InputError(
             f"{out_dir} has no finished participant of {settings.bids_dir}: run the participant level first."
@@ -155,7 +154,7 @@ def run_group(settings: Settings) -> int:
     )
     write_table(
         out_dir, "volumes", VOLUMES, measured, "volumes",
-        participants=participants, explained=_explained(settings.bids_dir),
+        participants=participants, explained=read_sidecar(settings.bids_dir / "participants.json"),
     )  # fmt: skip
     for name, columns, table in (
         ("tissue_dice", TISSUE_DICE, "tissue_dice"),
@@ -363,12 +362,3 @@ def _participants(bids_dir: Path) -> dict[str, dict[str, str]]:
         }
         for row in rows
     }
-
-
-def _explained(bids_dir: Path) -> dict[str, Any]:
-    """What the columns of ``participants.tsv`` mean, if its sidecar says so."""
-    try:
-        content = read_json(bids_dir / "participants.json")
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_inpaint.files import printable, replacing
+from bids_inpaint.files import first_line, printable, replacing
 from bids_inpaint.space import Grid, resample
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def load(path: str | os.PathLike) -> nib.Nifti1Image:
         raise InputError(f"{path} does not exist: check the path or the link.") from None
     except Exception as error:  # nibabel raises whatever its readers hit on a broken file
         raise InputError(
-            f"{path} cannot be read as NIfTI ({_short(error)}): copy or convert it again."
+            f"{path} cannot be read as NIfTI ({first_line(error, 120)}): copy or convert it again."
         ) from None
 
 
@@ -159,7 +159,7 @@ def read_data(
     except MemoryError:
         raise
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, igzip_lib.IsalError) as error:  # type: ignore[misc]
-        raise InputError(f"{path} is truncated or corrupt ({_short(error)}): {remedy}.") from None
+        raise InputError(f"{path} is truncated or corrupt ({first_line(error, 120)}): {remedy}.") from None
     return data.reshape(data.shape[:3])
 
 
@@ -300,8 +300,3 @@ def read_lesions(
 
 def _by(values) -> str:
     return "×".join(str(v) for v in values)
-
-
-def _short(error: Exception) -> str:
-    text = (str(error).splitlines() or [""])[0]
-    return text[:120] or type(error).__name__

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bids_inpaint import bids, models, template
-from bids_inpaint.files import printable, read_json
+from bids_inpaint.files import printable, read_sidecar
 from bids_inpaint.images import InputError
 from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
@@ -305,10 +305,8 @@ def warnings_of(image: bids.Image, settings: Settings) -> list[str]:
     from bids_inpaint.workflows.outputs import prefix
 
     sidecar = settings.output_dir / f"{prefix(image)}_desc-inpainted_T1w.json"
-    try:
-        return [str(warning) for warning in read_json(sidecar).get("QualityWarnings", [])]
-    except (OSError, ValueError, AttributeError, TypeError):
-        return []
+    warnings = read_sidecar(sidecar).get("QualityWarnings")
+    return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
 
 def expanded(workflow):
@@ -374,20 +372,14 @@ def _finish(
 ) -> int:
     """Tell what went wrong, write the reports and sum up."""
     from bids_inpaint.report import write_report
-    from bids_inpaint.workflows.outputs import Products, expected
+    from bids_inpaint.workflows.outputs import Products, is_finished
 
     subjects = sorted({image.subject for image in found})
     crashes = {subject: _crashes(subject, settings, run_uuid) for subject in subjects}
     _tell_crashes([*chain.from_iterable(crashes.values())], error)
     crashed = error is not None
     products = Products.of(settings, model)
-    unfinished = [
-        image
-        for image in found
-        if not all(
-            (settings.output_dir / name).exists() for name in expected(image, settings.template, products)
-        )
-    ]
+    unfinished = [image for image in found if not is_finished(image, settings, products)]
     for subject in subjects:
         own, left = ([i for i in images if i.subject == subject] for images in (found, unfinished))
         try:

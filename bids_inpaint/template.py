@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint import images
+from bids_inpaint.files import first_line
 from bids_inpaint.space import WORKING_GRID, resample
 
 DEFAULT = "MNI152NLin2009aSym"
@@ -116,10 +117,9 @@ def _templateflow(name: str) -> dict[str, str]:
                 raise FileNotFoundError(path)
             found[key] = str(path)
     except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise images.InputError(
             f"Template {name} was not found in TemplateFlow at "
-            f"{os.environ.get('TEMPLATEFLOW_HOME', '~/.cache/templateflow')} ({reason}): "
+            f"{os.environ.get('TEMPLATEFLOW_HOME', '~/.cache/templateflow')} ({first_line(error)}): "
             f"check its name, or fetch it there where there is network with 'templateflow get {name}'."
         ) from None
     return found

@@ -147,6 +147,11 @@ def expected(image: Image, template: str, products: Products = _USUAL) -> list[s
     return sorted([*names.values(), *sidecars, *_figure_names(image, products).values()])
 
 
+def is_finished(image: Image, settings: Settings, products: Products) -> bool:
+    """Whether every file that an image is to leave is in the output folder."""
+    return all((settings.output_dir / name).exists() for name in expected(image, settings.template, products))
+
+
 def _names(image: Image, template: str, products: Products) -> dict[str, str]:
     stem = prefix(image)
     space = f"space-{template}_res-1"

@@ -23,7 +23,13 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from bids_inpaint import images
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, SegmentationOutputSpec, within
+from bids_inpaint.interfaces.base import (
+    AffineOutputSpec,
+    FileInterface,
+    InputSpec,
+    SegmentationOutputSpec,
+    within,
+)
 from bids_inpaint.space import Grid, bounding_box
 
 
@@ -190,16 +196,11 @@ class RegisterAffineInputSpec(InputSpec):
     sloppy = traits.Bool(False, usedefault=True)
 
 
-class RegisterAffineOutputSpec(TraitedSpec):
-    out_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the template")
-    out_inverse = File(exists=True, desc="ITK text: takes images from the template to the T1w")
-
-
 class RegisterAffine(FileInterface):
     """Affine of the brain onto a template with ANTs, the same every time."""
 
     input_spec = RegisterAffineInputSpec
-    output_spec = RegisterAffineOutputSpec
+    output_spec = AffineOutputSpec
 
     def process(self, runtime) -> dict:
         from nitransforms.io.itk import ITKLinearTransform

@@ -25,6 +25,13 @@ class SegmentationOutputSpec(TraitedSpec):
     method = traits.Str(desc="name and version of what segmented")
 
 
+class AffineOutputSpec(TraitedSpec):
+    """Outputs of whatever gives the affine to the template."""
+
+    out_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the template")
+    out_inverse = File(exists=True, desc="ITK text: takes images from the template to the T1w")
+
+
 class FileInterface(BaseInterface):
     """An interface whose `run` returns its outputs; files are named in the node's own folder."""
 

@@ -10,7 +10,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import brain, images, models
 from bids_inpaint.inference import Runtime
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import AffineOutputSpec, FileInterface, InputSpec, within
 from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
 #: No head is larger or smaller than the template's by this factor.
@@ -86,16 +86,11 @@ class GivenAffineInputSpec(InputSpec):
     inverse_xfm = File(exists=True, mandatory=True)
 
 
-class GivenAffineOutputSpec(TraitedSpec):
-    out_xfm = File(exists=True)
-    out_inverse = File(exists=True)
-
-
 class GivenAffine(FileInterface):
     """Check an affine of another tool and its inverse."""
 
     input_spec = GivenAffineInputSpec
-    output_spec = GivenAffineOutputSpec
+    output_spec = AffineOutputSpec
 
     def process(self, runtime) -> dict:
         paths = self.inputs.xfm, self.inputs.inverse_xfm

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 
 from bids_inpaint.diffusion import SAMPLERS
-from bids_inpaint.files import read_json
+from bids_inpaint.files import first_line, read_json
 from bids_inpaint.images import InputError
 
 FOLDER = Path(__file__).parent
@@ -225,8 +225,9 @@ def _check_graph(model: Model) -> None:
         session = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
         ins, outs = session.get_inputs(), session.get_outputs()
     except Exception as error:
-        reason = (str(error).splitlines() or [""])[0][:120]
-        raise InputError(f"Model {model.path} can't be loaded by ONNX Runtime ({reason}).") from None
+        raise InputError(
+            f"Model {model.path} can't be loaded by ONNX Runtime ({first_line(error, 120)})."
+        ) from None
     seen = slice_channels(model.mirror, model.neighbours)
     shapes = [tensor.shape for tensor in (*ins, *outs)]
     told = (
