@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.conform import commonest_at_faces
 from bids_inpaint.inference import Runtime, run_on_volume
 from bids_inpaint.models import Model
 from bids_inpaint.space import Grid, bounding_box, resample
@@ -22,9 +23,7 @@ def foreground(data: np.ndarray) -> np.ndarray:
 
     The background is the commonest value on the faces of the volume.
     """
-    faces = np.concatenate([np.take(data, i, axis).ravel() for axis in range(3) for i in (0, -1)])
-    values, counts = np.unique(faces, return_counts=True)
-    background = values[counts.argmax()]
+    background = np.float32(commonest_at_faces(data)[0])
     signal = data > background
     if not signal.any():
         return signal
@@ -45,7 +44,8 @@ def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
     """Brain mask of an image that is already skull-stripped, else None.
 
     A stripped image is constant outside the brain, so its foreground is one blob of a brain's volume
-    that holds nearly everything that differs from the background. A head has air noise, or is too large.
+    that holds nearly everything that differs from the background. A head has air noise, is too large, or has
+    a skull.
 
     Parameters
     ----------
@@ -64,7 +64,35 @@ def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
     closed = ndimage.binary_closing(padded, ball)[(slice(radius + 1, -radius - 1),) * 3]
     mask = ndimage.binary_fill_holes(closed)
     low, high = BRAIN_VOLUME
-    return mask if low < mask.sum() * grid.voxel_volume < high else None
+    if not low < mask.sum() * grid.voxel_volume < high or has_skull(data, mask, grid):
+        return None
+    return mask
+
+
+def has_skull(data: np.ndarray, mask: np.ndarray, grid: Grid) -> bool:
+    """Whether a dark layer lies under the surface of a mask, as the skull does under the scalp.
+
+    The median 6-9 or 9-12 mm deep is compared with that at 3-6 mm: it is 0.56-0.78 of it in 40 heads without
+    air, whole, cropped or made smaller, and never below 1.0 in 24 brains of six scanners.
+
+    Parameters
+    ----------
+    data : array, three-dimensional
+        Intensities in any unit, 0 without signal.
+    mask : array of bool
+        What may be a brain.
+    grid : Grid
+    """
+    steps = np.maximum(np.round(2 / grid.voxel_sizes).astype(int), 1)
+    thin = tuple(slice(None, None, step) for step in steps)
+    inside = np.pad(mask[thin], 1)
+    depth = ndimage.distance_transform_edt(inside, sampling=grid.voxel_sizes * steps)[1:-1, 1:-1, 1:-1]
+    values = data[thin]
+    shells = [values[(depth > near) & (depth <= near + 3)] for near in (3, 6, 9)]
+    if any(not shell.size for shell in shells):
+        return False
+    outer, *inner = (float(np.median(shell)) for shell in shells)
+    return min(inner) < 0.88 * outer
 
 
 def _checked(mask: np.ndarray, grid: Grid) -> np.ndarray:
@@ -81,7 +109,7 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     if not signal.size:
         return np.zeros_like(volume, np.float32)
     low, high = np.percentile(signal, (0.5, 99.5))
-    scaled = (volume - low) / max(high - low, 1e-6)
+    scaled = (volume - low) / max(high - low, np.finfo(np.float32).tiny)
     return (np.clip(scaled, 0, 1) * (volume != 0)).astype(np.float32)
 
 

@@ -14,7 +14,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 
-from bids_inpaint import diffusion, images, inference, models, slices
+from bids_inpaint import diffusion, images, inference, masks, models, slices
 from bids_inpaint.environment import settle
 from bids_inpaint.files import printable
 from bids_inpaint.images import InputError
@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         header = images.load(args.mask)
         if header.shape[:3] != grid.shape or not Grid.of(grid.shape, header.affine).same_as(grid):
             raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
-        hole = images.read_lesions(args.mask, grid, args.voided)
+        hole = masks.read_lesions(args.mask, grid, args.voided)
         images.save(str(args.output), fill(data, hole, grid, model, runtime), grid, np.float32)
     except ValueError as error:
         print(printable(f"bids_inpaint.fill: error: {error}"), file=sys.stderr)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from bids_inpaint import images
+from bids_inpaint import images, masks
 from bids_inpaint.bids import Image
 from bids_inpaint.files import read_json
 from bids_inpaint.images import InputError
@@ -154,7 +154,7 @@ def _reference(task: Task, native: str) -> np.ndarray | None:
         world = None
         if task.image.lesion_space != "T1w":
             world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
-        return images.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
+        return masks.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
     own = f"{native}label-L_desc-reference_mask.nii.gz"
     return images.read(own, dtype=None)[0] > 0 if Path(own).exists() else None
 

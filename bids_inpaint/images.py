@@ -5,20 +5,24 @@ from __future__ import annotations
 import gzip
 import math
 import os
+import struct
 import zlib
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy import ndimage
 
+from bids_inpaint import headers
 from bids_inpaint.files import first_line, printable, replacing
-from bids_inpaint.space import Grid, resample
+from bids_inpaint.space import Grid
 
 if TYPE_CHECKING:
     import nibabel as nib
 
 #: A head is never smaller than this along any axis (mm), nor sampled by fewer voxels.
-MIN_EXTENT_MM = 60.0
+MIN_EXTENT_MM = headers.HEAD_MM[0]
 MIN_VOXELS = 16
 #: Gzip packs no more bytes than these into one.
 DEFLATE = 1032
@@ -37,58 +41,133 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
-def load(path: str | os.PathLike) -> nib.Nifti1Image:
+def load(path: str | os.PathLike, warnings: list[str] | None = None) -> nib.Nifti1Image:
     """Open a NIfTI file without reading its voxels.
+
+    Its header has one meaning afterwards (:func:`bids_inpaint.headers.settle`).
+
+    Parameters
+    ----------
+    path : path
+    warnings : list of str, optional
+        Takes a sentence on each contradiction of the header.
 
     Raises
     ------
     InputError
         If the file is missing, isn't an image or has a broken header.
     """
-    import nibabel as nib
-
     # a pipe would be waited for
     if os.path.exists(path) and not os.path.isfile(path):
-        raise InputError(f"{path} is no file: give an image.")
+        raise InputError(f"{path} is not a regular file: give an image.")
     try:
-        return nib.load(path)  # type: ignore[return-value]
+        image, header = _open(path)
+        header, found = headers.settle(header)
+        affine = header.get_best_affine()
+        # what isn't one is refused where it matters
+        if headers.is_affine(affine):
+            image = type(image)(image.dataobj, affine, header)
     except FileNotFoundError:
         raise InputError(f"{path} does not exist: check the path or the link.") from None
     except Exception as error:  # nibabel raises whatever its readers hit on a broken file
-        raise InputError(
-            f"{path} cannot be read as NIfTI ({first_line(error, 120)}): copy or convert it again."
-        ) from None
+        remedy = _elsewhere(path) or "copy or convert it again"
+        raise InputError(f"{path} cannot be read as NIfTI ({first_line(error, 120)}): {remedy}.") from None
+    if warnings is not None:
+        warnings += [f"{Path(path).name}: {clause}." for clause in found]
+    return image
 
 
-def load_t1w(path: str | os.PathLike) -> tuple[np.ndarray, Grid]:
+def _open(path: str | os.PathLike) -> tuple[Any, Any]:
+    """An image and its header, also where nibabel refuses what :func:`headers.settle` can mend."""
+    import nibabel as nib
+    from nibabel.spatialimages import HeaderDataError
+
+    try:
+        image: Any = nib.load(path)
+        return image, image.header
+    except (HeaderDataError, ValueError):
+        if not str(path).endswith((".nii", ".nii.gz")):
+            raise
+    with (gzip.open if str(path).endswith(".gz") else open)(path) as file:  # type: ignore[operator]
+        start = file.read(4)
+        file.seek(0)
+        kind = nib.Nifti2Image if 540 in (struct.unpack(f"{o}i", start)[0] for o in "<>") else nib.Nifti1Image
+        header, _ = headers.settle(kind.header_class.from_fileobj(file, check=False))
+    return kind(nib.arrayproxy.ArrayProxy(str(path), header), None, header), header
+
+
+#: How the files begin that stand for content which was not fetched.
+_POINTERS = {
+    b"/annex/objects/": "its content was not fetched: run 'datalad get' or 'git annex get' on it",
+    b"version https://git-lfs": "its content was not fetched: run 'git lfs pull'",
+}
+
+
+def _elsewhere(path: str | os.PathLike) -> str | None:
+    """What to do where a file only names its content."""
+    with suppress(OSError), open(path, "rb") as file:
+        start = file.read(64)
+        return next((remedy for sign, remedy in _POINTERS.items() if start.startswith(sign)), None)
+    return None
+
+
+def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tuple[np.ndarray, Grid]:
     """Read and check one T1w volume.
+
+    Parameters
+    ----------
+    path : path
+    warnings : list of str, optional
+        Takes a sentence on each thing that is unusual.
 
     Returns
     -------
     data : array of float32, three-dimensional, finite
-        Scaled intensities in the orientation of the file.
+        Scaled intensities in the orientation of the file. Where the background is not a number, it is the
+        least value of the others, but at most 0.
     grid : Grid
         Its voxel lattice.
 
     Raises
     ------
     InputError
-        If the file can't be read, isn't one 3D volume, is constant, has voxels that are not finite,
-        has no usable voxel size or sees less than a head.
+        If the file can't be read, isn't one 3D volume, is constant, has voxels inside the head that are not
+        finite, has no usable voxel size, or sees less than a head or more than one can fill.
     """
-    image = load(path)
+    image = load(path, warnings)
     check_header(image, path)
     data = read_data(image, path)
-    bad = int(data.size - np.isfinite(data).sum())
-    if bad:
-        raise InputError(
-            f"{path} has {bad} voxels that are NaN or infinite: replace them with 0, "
-            "e.g. with 'fslmaths IN -nan OUT'."
-        )
+    finite = np.isfinite(data)
+    if not finite.all():
+        inside = int(enclosed(~finite).sum())
+        if inside or not finite.any():
+            raise InputError(
+                f"{path} has {inside or data.size} voxels that are NaN or infinite inside the head: replace "
+                "them with values of their neighbours, or export it again."
+            )
+        data = np.where(finite, data, min(np.float32(0), data[finite].min()))
+        if warnings is not None:
+            warnings.append(
+                f"{Path(path).name}: {int(data.size - finite.sum())} voxels of the background are NaN or "
+                "infinite; they were taken as 0."
+            )
     low, high = float(data.min()), float(data.max())
     if low == high:
         raise InputError(f"{path} is {low:g} everywhere: it holds no image; export it again.")
-    return data, Grid.of(data.shape, image.affine)
+    return data, grid_of(image)
+
+
+def enclosed(mask: np.ndarray) -> np.ndarray:
+    """Voxels of a mask in components that do not reach the border of the volume."""
+    labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
+    at_border = np.unique(np.concatenate([np.take(labels, i, a).ravel() for a in range(3) for i in (0, -1)]))
+    return mask & ~np.isin(labels, at_border)
+
+
+def grid_of(image: nib.Nifti1Image) -> Grid:
+    """The voxel lattice of an image opened with :func:`load`, with the code of its coordinates."""
+    header: Any = image.header
+    return Grid.of(image.shape[:3], image.affine, int(header["sform_code"]) or int(header["qform_code"]))
 
 
 def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
@@ -96,6 +175,11 @@ def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
     _check_lattice(image, path)
     volume = image.shape[:3]
     extent = Grid.of(volume, image.affine).voxel_sizes * volume
+    if max(extent) > headers.HEAD_MM[1]:
+        raise InputError(
+            f"{path} sees {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels, more than any head "
+            "fills: correct the voxel sizes or the unit of length in its header, or convert it again."
+        )
     if min(volume) < MIN_VOXELS or min(extent) < MIN_EXTENT_MM:
         raise InputError(
             f"{path} sees only {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels: "
@@ -141,7 +225,7 @@ def read_data(
         If the file ends early or is corrupt.
     """
     from isal import igzip, igzip_lib
-    from nibabel.fileholders import FileHolder
+    from nibabel.arrayproxy import ArrayProxy
 
     packed = str(path).endswith(".nii.gz")
     promised = image.header.get_data_dtype().itemsize * math.prod(image.shape)
@@ -154,8 +238,11 @@ def read_data(
         # ISA-L is several times as fast as the zlib that nibabel would use
         with igzip.open(path) if packed else nullcontext() as file:
             if file:
-                image = type(image).from_file_map({"image": FileHolder(fileobj=file)})
-            data = np.asarray(image.dataobj, dtype=dtype)
+                proxy: Any = image.dataobj
+                stored = (proxy.shape, proxy.dtype, proxy.offset, proxy.slope, proxy.inter)
+                data = np.asarray(ArrayProxy(file, stored, mmap=False), dtype=dtype)
+            else:
+                data = np.asarray(image.dataobj, dtype=dtype)
     except MemoryError:
         raise
     except (OSError, EOFError, ValueError, OverflowError, zlib.error, igzip_lib.IsalError) as error:  # type: ignore[misc]
@@ -168,7 +255,7 @@ def save(
     data: np.ndarray,
     grid: Grid,
     dtype: Any = None,
-    space_code: int = 1,
+    space_code: int | None = None,
 ) -> str:
     """Write an array as NIfTI with a clean header, atomically.
 
@@ -179,15 +266,16 @@ def save(
     data : array, shape `grid.shape`
     dtype : data type, optional
         On-disk type without scaling; that of `data` by default.
-    space_code : int
-        NIfTI code of the coordinates: 1 scanner, 4 MNI.
+    space_code : int, optional
+        NIfTI code of the coordinates: 1 scanner, 4 MNI; that of the grid by default.
     """
     import nibabel as nib
 
     data = np.asarray(data, dtype=dtype)
     image = nib.Nifti1Image(data, grid.matrix)
-    image.set_sform(grid.matrix, code=space_code)
-    image.set_qform(grid.matrix, code=space_code, strip_shears=True)
+    code = grid.code if space_code is None else space_code
+    image.set_sform(grid.matrix, code=code)
+    image.set_qform(grid.matrix, code=code, strip_shears=True)
     image.header.set_xyzt_units("mm", "sec")
     return write(image, path)
 
@@ -208,94 +296,14 @@ def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, 
     """Voxels, as float32 or another type, and grid of a file this program wrote."""
     image = load(path)
     data = read_data(image, path, dtype, "remove it and run this participant again")
-    return data, Grid.of(image.shape[:3], image.affine)
+    return data, grid_of(image)
 
 
-def _read_given(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
+def read_given(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
     """Voxels and grid of a file that another program wrote."""
     image = load(path)
     _check_lattice(image, path)
-    return read_data(image, path, dtype), Grid.of(image.shape[:3], image.affine)
-
-
-def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> np.ndarray:
-    """A given brain mask on another grid, resampled by its header.
-
-    Parameters
-    ----------
-    path : str
-    grid : Grid
-        Where it is wanted.
-    t1w : str
-        The image it belongs to, for messages.
-
-    Returns
-    -------
-    array of bool
-
-    Raises
-    ------
-    InputError
-        If it can't be read, or has nothing on the grid.
-    """
-    data, own = _read_given(path)
-    mask = resample(data, own, grid, order=0) > 0.5
-    if not mask.any():
-        raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
-    return mask
-
-
-def read_lesions(
-    path: str | os.PathLike,
-    grid: Grid,
-    t1w: str | os.PathLike,
-    world: np.ndarray | None = None,
-    brain: np.ndarray | None = None,
-) -> np.ndarray:
-    """A given lesion mask on another grid, resampled by its header.
-
-    Parameters
-    ----------
-    path : str
-    grid : Grid
-        Where it is wanted.
-    t1w : str
-        The image it belongs to, for messages.
-    world : array, shape (4, 4), optional
-        Affine from the space of the grid to that of the mask (RAS+, mm).
-    brain : array of bool, optional
-        On the grid; the lesions must touch it.
-
-    Returns
-    -------
-    array of bool
-
-    Raises
-    ------
-    InputError
-        If it isn't binary, or has lesions but none on the grid or in the brain.
-    """
-    data, own = _read_given(path, dtype=None)
-    lesion = data[data != 0]
-    if not (lesion == lesion[:1]).all():
-        values = np.unique(data)
-        raise InputError(
-            f"{path} is not a binary mask ({len(values)} values from {values[0]:g} to "
-            f"{values[-1]:g}): threshold it to 0 and 1."
-        )
-    mask = data > 0
-    if not mask.any():
-        return np.zeros(grid.shape, bool)
-    same = world is None and own.same_as(grid)
-    share = mask if same else resample(mask, own, grid, world, order=1)
-    if not (share if brain is None else share * brain).any():
-        raise InputError(
-            f"{path} does not overlap the brain of {t1w}: "
-            "check that the mask belongs to this image and space."
-        )
-    out = share > 0.5
-    # the only lesion may fill less than half a voxel
-    return out if out.any() else share == share.max()
+    return read_data(image, path, dtype), grid_of(image)
 
 
 def _by(values) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
 
@@ -22,16 +22,19 @@ class Grid:
         Number of voxels along each axis.
     affine : tuple of tuple of float
         4x4 voxel-to-world matrix in mm (RAS+), as nested tuples so that a grid is hashable.
+    code : int
+        What the world is, by the codes of NIfTI: 0 unknown, 1 scanner, 2 another image, 4 MNI.
     """
 
     shape: tuple[int, int, int]
     affine: tuple[tuple[float, ...], ...]
+    code: int = field(default=1, compare=False)
 
     @classmethod
-    def of(cls, shape, affine) -> Grid:
+    def of(cls, shape, affine, code: int = 1) -> Grid:
         """Make a grid from any shape and 4x4 array."""
         x, y, z = (int(n) for n in shape)
-        return cls((x, y, z), tuple(tuple(float(v) for v in row) for row in np.asarray(affine)))
+        return cls((x, y, z), tuple(tuple(float(v) for v in row) for row in np.asarray(affine)), code)
 
     @property
     def matrix(self) -> Array:
@@ -52,7 +55,7 @@ class Grid:
         """The lattice of ``array[box]``."""
         shift = np.eye(4)
         shift[:3, 3] = [s.start for s in box]
-        return Grid.of([s.stop - s.start for s in box], self.matrix @ shift)
+        return Grid.of([s.stop - s.start for s in box], self.matrix @ shift, self.code)
 
     def same_as(self, other: Grid, tolerance: float = 1e-3) -> bool:
         """Whether both grids hold the same voxels, within `tolerance` mm."""

@@ -22,7 +22,7 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bids_inpaint import bids, images, models
+from bids_inpaint import bids, images, masks, models
 from bids_inpaint.interfaces.images import GivenAffine, read_xfm
 from bids_inpaint.space import Grid
 
@@ -181,7 +181,7 @@ def test_images_are_used_or_refused(file):
         assert peak < 6 * honest + SLACK
 
 
-@pytest.mark.parametrize("read", [images.read_lesions, images.read_brain])
+@pytest.mark.parametrize("read", [masks.read_lesions, masks.read_brain])
 @pytest.mark.filterwarnings("ignore")
 @fuzz
 @given(file=files())

@@ -80,7 +80,7 @@ def test_pipes_and_folders(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii.gz")
     (tmp_path / "folder.nii").mkdir()
     for name in ("pipe.nii.gz", "folder.nii"):
-        with pytest.raises(images.InputError, match=f"{name} is no file"):
+        with pytest.raises(images.InputError, match=f"{name} is not a regular file"):
             images.load_t1w(tmp_path / name)
 
 

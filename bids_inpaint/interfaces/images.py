@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import brain, images, models
+from bids_inpaint import brain, images, masks, models
+from bids_inpaint.conform import conform
 from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import AffineOutputSpec, FileInterface, InputSpec, within
+from bids_inpaint.metrics import dice
 from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
+#: Brain masks of other tools agree with ours at least so well (Dice); a mask of another session has 0.7.
+BRAIN_AGREEMENT = 0.85
 #: No head is larger or smaller than the template's by this factor.
 MOST_SCALED = 4
 
@@ -23,17 +28,26 @@ class ConformInputSpec(InputSpec):
 
 class ConformOutputSpec(TraitedSpec):
     out_file = File(exists=True)
+    offset = traits.Float(desc="what was subtracted from the intensities")
+    warnings = traits.List(traits.Str, desc="what is unusual about the file")
 
 
 class Conform(FileInterface):
-    """Check a T1w and rewrite it as float32 with one clean affine, on its own voxels."""
+    """Check a T1w and rewrite it as float32 with one affine and plain intensities, on its own voxels."""
 
     input_spec = ConformInputSpec
     output_spec = ConformOutputSpec
 
     def process(self, runtime) -> dict:
-        data, grid = images.load_t1w(self.inputs.in_file)
-        return {"out_file": images.save(within(runtime, "conformed.nii.gz"), data, grid)}
+        warnings: list[str] = []
+        data, grid = images.load_t1w(self.inputs.in_file, warnings)
+        conformed = conform(data)
+        name = Path(self.inputs.in_file).name
+        return {
+            "out_file": images.save(within(runtime, "conformed.nii.gz"), conformed.data, grid),
+            "offset": conformed.offset,
+            "warnings": [*warnings, *(f"{name}: {clause}." for clause in conformed.warnings)],
+        }
 
 
 class BrainMaskInputSpec(InputSpec):
@@ -46,7 +60,8 @@ class BrainMaskInputSpec(InputSpec):
 
 class BrainMaskOutputSpec(TraitedSpec):
     out_file = File(exists=True)
-    method = traits.Str(desc="precomputed, stripped or extracted")
+    method = traits.Str(desc="precomputed, stripped, skipped or extracted")
+    warnings = traits.List(traits.Str, desc="what is unusual about a precomputed mask")
 
 
 class BrainMask(FileInterface):
@@ -57,14 +72,42 @@ class BrainMask(FileInterface):
 
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
-        mask, method = self._mask(data, grid)
-        out_file = images.save(within(runtime, "mask.nii.gz"), mask, grid, np.uint8)
-        return {"out_file": out_file, "method": method}
-
-    def _mask(self, data, grid):
-        name = self.inputs.source if isdefined(self.inputs.source) else self.inputs.in_file
+        warnings: list[str] = []
         if isdefined(self.inputs.precomputed):
-            return images.read_brain(self.inputs.precomputed, grid, name), "precomputed"
+            mask, method = self._given(data, grid, warnings), "precomputed"
+        else:
+            mask, method = self._own(data, grid)
+        out_file = images.save(within(runtime, "mask.nii.gz"), mask, grid, np.uint8)
+        return {"out_file": out_file, "method": method, "warnings": warnings}
+
+    def _name(self) -> str:
+        return self.inputs.source if isdefined(self.inputs.source) else self.inputs.in_file
+
+    def _given(self, data, grid, warnings):
+        """A mask of another tool, compared with what this program takes for the brain."""
+        path = self.inputs.precomputed
+        mask = masks.read_brain(path, grid, self._name(), warnings=warnings)
+        litres = mask.sum() * grid.voxel_volume / 1e6
+        low, high = (volume / 1e6 for volume in brain.BRAIN_VOLUME)
+        if not low < litres < high:
+            raise images.InputError(
+                f"{path} measures {litres:.2f} l on {self._name()}, which no brain does: give its brain mask."
+            )
+        try:
+            own, _ = self._own(data, grid)
+        except images.InputError:
+            # a mask is given where no brain is found
+            return mask
+        agreement = dice(mask, own)
+        if agreement < BRAIN_AGREEMENT:
+            warnings.append(
+                f"{Path(path).name}: the given brain mask differs from the brain that this program finds "
+                f"(Dice {agreement:.2f}); check that it belongs to this image."
+            )
+        return mask
+
+    def _own(self, data, grid):
+        name = self._name()
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
         if self.inputs.skull_strip == "auto":
@@ -75,9 +118,10 @@ class BrainMask(FileInterface):
             model = models.find(models.BRAIN, "brain")
             return brain.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
         except Exception as error:
+            extent = "×".join(f"{v:.0f}" for v in grid.voxel_sizes * grid.shape)
             raise images.InputError(
-                f"No brain was found in {name} ({error}): check that it is a whole-head T1w, or give "
-                "a brain mask with --derivatives."
+                f"No brain was found in {name} ({error}; its voxels span {extent} mm): check that it is a "
+                "whole-head T1w with the right voxel size, or give a brain mask with --derivatives."
             ) from error
 
 
@@ -236,7 +280,7 @@ class TissuesToNative(FileInterface):
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
             maps.append(np.clip(resample(data, source, grid, world, order=1, where=mask), 0, 1))
-        outputs: dict[str, Any] = save_tissues(runtime, maps, mask, grid, space_code=1)
+        outputs: dict[str, Any] = save_tissues(runtime, maps, mask, grid)
         outputs["volumes"] = {
             tissue: round(float(values.sum(dtype=np.float64)) * grid.voxel_volume, 1)
             for tissue, values in zip(("GM", "WM", "CSF"), maps, strict=True)
@@ -245,7 +289,7 @@ class TissuesToNative(FileInterface):
 
 
 def save_tissues(
-    runtime, maps: Sequence[np.ndarray], mask: np.ndarray, grid: Grid, space_code: int
+    runtime, maps: Sequence[np.ndarray], mask: np.ndarray, grid: Grid, space_code: int | None = None
 ) -> dict[str, str]:
     """Write probabilities of GM, WM and CSF, and the likeliest of them where there is any."""
     outputs = {

@@ -10,7 +10,7 @@ import nibabel as nib
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import images, inference, lesions, models
+from bids_inpaint import headers, images, inference, lesions, masks, models
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.interfaces.images import read_xfm
@@ -110,6 +110,7 @@ class LesionMaskInputSpec(InputSpec):
 class LesionMaskOutputSpec(TraitedSpec):
     out_file = File(exists=True)
     native_file = File(desc="on the voxels of the T1w")
+    warnings = traits.List(traits.Str, desc="what is unusual about the mask")
 
 
 class LesionMask(FileInterface):
@@ -126,14 +127,19 @@ class LesionMask(FileInterface):
         brain = None
         if isdefined(self.inputs.brain_mask):
             brain = images.read(self.inputs.brain_mask)[0] > 0
-        out = images.read_lesions(self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain)
+        if self.inputs.space == "T1w":
+            masks.check_place(self.inputs.in_file, self.inputs.t1w)
+        warnings: list[str] = []
+        out = masks.read_lesions(self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain, warnings)
         out_file = within(runtime, "lesions.nii.gz")
-        outputs = {"out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4)}
+        outputs: dict[str, Any] = {
+            "out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4),
+            "warnings": warnings,
+        }
         if isdefined(self.inputs.inverse_xfm):
-            raw = images.load(self.inputs.t1w)
-            grid = Grid.of(raw.shape[:3], raw.affine)
+            grid = images.grid_of(images.load(self.inputs.t1w))
             back = read_xfm(self.inputs.inverse_xfm) if self.inputs.space == "template" else None
-            native = images.read_lesions(self.inputs.in_file, grid, self.inputs.t1w, back)
+            native = masks.read_lesions(self.inputs.in_file, grid, self.inputs.t1w, back)
             outputs["native_file"] = images.save(within(runtime, "native.nii.gz"), native, grid, np.uint8)
         return outputs
 
@@ -206,6 +212,7 @@ class BackToNativeInputSpec(InputSpec):
     lesion_mask = File(exists=True, mandatory=True)
     darkening = File(exists=True, mandatory=True)
     inverse_xfm = File(exists=True, mandatory=True)
+    offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
     fill = traits.Enum("lesions", "full", usedefault=True)
 
 
@@ -246,7 +253,8 @@ class BackToNative(FileInterface):
             change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
             weight = native(self.inputs.weight, where=around)
         else:
-            change = images.read_data(raw, self.inputs.t1w) - native(inpainted * unit, order=3)
+            plain = images.read_data(raw, self.inputs.t1w) - np.float32(self.inputs.offset)
+            change = plain - native(inpainted * unit, order=3)
             # the network saw nothing beyond the working grid
             weight = brain * np.float32(native(np.ones_like(bias)) > 0.999)
         filled = lesions.compose(stored, change, weight, slope)
@@ -283,7 +291,7 @@ def stored_values(path: str) -> tuple[Any, np.ndarray, float, Grid]:
     """An image, its three-dimensional values as stored (unscaled), their scale factor, and its grid."""
     raw: Any = images.load(path)
     stored = np.asanyarray(raw.dataobj.get_unscaled()).reshape(raw.shape[:3])
-    return raw, stored, float(raw.dataobj.slope or 1.0), Grid.of(raw.shape[:3], raw.affine)
+    return raw, stored, float(raw.dataobj.slope or 1.0), images.grid_of(raw)
 
 
 def write_like(raw, stored: np.ndarray, path: str) -> str:
@@ -291,10 +299,11 @@ def write_like(raw, stored: np.ndarray, path: str) -> str:
     header = nib.Nifti1Header()
     header.set_data_dtype(stored.dtype)
     image = nib.Nifti1Image(stored, None, header)
-    sform, scode = raw.header.get_sform(coded=True) if hasattr(raw.header, "get_sform") else (None, 0)
-    qform, qcode = raw.header.get_qform(coded=True) if hasattr(raw.header, "get_qform") else (None, 0)
-    image.set_qform(qform if qcode else raw.affine, int(qcode) or int(scode) or 1, strip_shears=True)
-    image.set_sform(sform if scode else raw.affine, int(scode) or int(qcode) or 1)
+    for form, other in (("qform", "sform"), ("sform", "qform")):
+        matrix = headers.usable_form(raw.header, form)
+        code = int(raw.header[f"{form}_code"]) or int(raw.header[f"{other}_code"])
+        more = {"strip_shears": True} if form == "qform" else {}
+        getattr(image, f"set_{form}")(raw.affine if matrix is None else matrix, code, **more)
     image.header.set_xyzt_units("mm", "sec")
     slope, inter = raw.dataobj.slope, raw.dataobj.inter
     image.header.set_slope_inter(slope, inter)

@@ -1,0 +1,180 @@
+"""Masks that other programs or people made: what they mean, and whether they belong to an image."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bids_inpaint import headers
+from bids_inpaint.images import InputError, grid_of, load, read_given
+from bids_inpaint.space import Grid, resample
+
+#: Labels that a mask may have; an image has more values.
+_MOST_LABELS = 256
+#: So much of a brain is no lesion (fraction), and so much of a lesion mask lies in the brain.
+_LARGEST_SHARE, _LEAST_INSIDE, _USUAL_INSIDE = 1 / 3, 0.5, 0.9
+
+
+def read_brain(
+    path: str | os.PathLike,
+    grid: Grid,
+    t1w: str | os.PathLike,
+    world: np.ndarray | None = None,
+    warnings: list[str] | None = None,
+) -> np.ndarray:
+    """A given brain mask on another grid, resampled by its header.
+
+    Parameters
+    ----------
+    path : str
+    grid : Grid
+        Where it is wanted.
+    t1w : str
+        The image it belongs to, for messages.
+    world : array, shape (4, 4), optional
+        Affine from the space of the grid to that of the mask (RAS+, mm); the identity by default.
+    warnings : list of str, optional
+        Takes a sentence on each thing that is unusual.
+
+    Returns
+    -------
+    array of bool
+
+    Raises
+    ------
+    InputError
+        If it can't be read, is no mask, has nothing on the grid, or has the T1w's voxels in another place.
+    """
+    if world is None:
+        check_place(path, t1w)
+    data, own = read_given(path, dtype=None)
+    mask = resample(_positive(data, path, "brain", warnings), own, grid, world, order=0) > 0.5
+    if not mask.any():
+        raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
+    return mask
+
+
+def read_lesions(
+    path: str | os.PathLike,
+    grid: Grid,
+    t1w: str | os.PathLike,
+    world: np.ndarray | None = None,
+    brain: np.ndarray | None = None,
+    warnings: list[str] | None = None,
+) -> np.ndarray:
+    """A given lesion mask on another grid, resampled by its header.
+
+    Parameters
+    ----------
+    path : str
+    grid : Grid
+        Where it is wanted.
+    t1w : str
+        The image it belongs to, for messages.
+    world : array, shape (4, 4), optional
+        Affine from the space of the grid to that of the mask (RAS+, mm).
+    brain : array of bool, optional
+        On the grid; most of the lesions must lie in it.
+    warnings : list of str, optional
+        Takes a sentence on each thing that is unusual.
+
+    Returns
+    -------
+    array of bool
+
+    Raises
+    ------
+    InputError
+        If it isn't a mask, or has lesions but few of them in the brain, or as much of them as of brain.
+    """
+    data, own = read_given(path, dtype=None)
+    mask = _positive(data, path, "lesion", warnings)
+    if not mask.any():
+        return np.zeros(grid.shape, bool)
+    same = world is None and own.same_as(grid)
+    share = mask if same else resample(mask, own, grid, world, order=1)
+    if not (share if brain is None else share * brain).any():
+        raise InputError(
+            f"{path} does not overlap the brain of {t1w}: "
+            "check that the mask belongs to this image and space."
+        )
+    out = share > 0.5
+    # the only lesion may fill less than half a voxel
+    out = out if out.any() else share == share.max()
+    if brain is not None:
+        _check_amount(out, brain, path, t1w, warnings)
+    return out
+
+
+def check_place(path: str | os.PathLike, t1w: str | os.PathLike) -> None:
+    """Raise `InputError` for a mask with the voxels of a T1w whose header places them elsewhere.
+
+    A mask on a lattice of its own is resampled by its header; one with as many voxels as the T1w was drawn on
+    it, and one of both headers is wrong.
+    """
+    mask, image = load(path), load(t1w)
+    if sorted(mask.shape[:3]) != sorted(image.shape[:3]):
+        return
+    apart = headers.same_box(mask.affine, image.affine, mask.shape, image.shape)
+    if apart > 0.5 * grid_of(image).voxel_sizes.min():
+        raise InputError(
+            f"{path} has the voxels of {t1w}, but its header places them up to {apart:.1f} mm away (affine "
+            f"{headers.written(mask.affine)}, T1w {headers.written(image.affine)}): copy the header of the "
+            "T1w if it was drawn on it, or resample it onto the T1w."
+        )
+
+
+def _positive(data: np.ndarray, path: str | os.PathLike, what: str, warnings: list[str] | None) -> np.ndarray:
+    """Where the labels of a mask are above 0; NaN is 0, and numbers are whole but for rounding."""
+    if data.dtype.kind == "f":
+        data = np.where(np.isnan(data), 0, data)
+    low, high = float(data.min()), float(data.max())
+    if low < -1e-3 or not np.isfinite(high):
+        raise InputError(
+            f"{path} is not a mask, as it has values from {low:g} to {high:g}: set it to 1 in the {what} "
+            "and to 0 elsewhere."
+        )
+    if data.dtype.kind == "f":
+        whole = np.rint(data)
+        if np.abs(data - whole).max() > 1e-3:
+            raise InputError(
+                f"{path} is not a binary mask, as it has fractions ({low:g} to {high:g}), as probabilities "
+                "and interpolated masks do: threshold it to 0 and 1."
+            )
+        data = whole
+    labels = np.unique(data[data > 0])
+    if labels.size > _MOST_LABELS:
+        raise InputError(
+            f"{path} is not a binary mask ({labels.size} values up to {high:g}): set it to 1 in the {what} "
+            "and to 0 elsewhere."
+        )
+    if labels.size > 1 and warnings is not None:
+        shown = ", ".join(f"{label:g}" for label in labels[:8]) + (", …" if labels.size > 8 else "")
+        warnings.append(f"{Path(path).name}: it has labels {shown}; all of them were taken as {what}.")
+    return data > 0
+
+
+def _check_amount(
+    lesions: np.ndarray,
+    brain: np.ndarray,
+    path: str | os.PathLike,
+    t1w: str | os.PathLike,
+    warnings: list[str] | None,
+) -> None:
+    """Raise `InputError` for lesions that are mostly outside the brain, or as large as a part of it."""
+    inside = float((lesions & brain).sum() / lesions.sum())
+    if inside < _LEAST_INSIDE:
+        raise InputError(
+            f"{path} has only {inside:.0%} of its lesions in the brain of {t1w}: check that the mask belongs "
+            "to this image and space."
+        )
+    share = float((lesions & brain).sum() / brain.sum())
+    if share > _LARGEST_SHARE:
+        raise InputError(
+            f"{path} covers {share:.0%} of the brain of {t1w}, which no lesion does: check that it is a "
+            "lesion mask."
+        )
+    if inside < _USUAL_INSIDE and warnings is not None:
+        warnings.append(f"{Path(path).name}: {1 - inside:.0%} of the given lesions lie outside the brain.")
