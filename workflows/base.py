@@ -183,7 +183,11 @@ def init_image_wf(
             name=name,
         )
         step.inputs.inputnode.t1w = image.path
-        link(preprocess, step, same("brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"))
+        link(
+            preprocess,
+            step,
+            same("brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"),
+        )
         link(source, step, [("whole", "inpainted"), *same("white", "exponent")])
         if given:
             link(source, step, same("given_lesions"))
@@ -202,9 +206,12 @@ def init_image_wf(
     link(
         preprocess,
         outputs,
-        same("conformed", "brain_mask", "mask_method", "working_mask", "preproc", "xfm", "inverse_xfm"),
-    )
-    link(inpaint, outputs, same("inpainted"))
+        same(
+            "conformed", "brain_mask", "mask_method", "working_mask", "preproc", "xfm", "inverse_xfm",
+            "input_warnings", "mask_warnings",
+        ),
+    )  # fmt: skip
+    link(inpaint, outputs, same("inpainted", *(["lesion_warnings"] if given else [])))
     native = [key for key in NATIVE if key.startswith("native_")]
     mapped = [key for key in STANDARD if key in ("mask", "probability")]
     link(lesions, outputs, same(*native, *mapped, "darkening", "table"))

@@ -78,6 +78,8 @@ def init_inpaint_wf(
         The intensity scale of `preproc`.
     given_lesions, native_given_lesions
         The given mask on the working grid and on the voxels of the T1w, if there is one.
+    lesion_warnings
+        What is unusual about it.
     """
     workflow = pe.Workflow(name=name)
     what = (
@@ -110,7 +112,15 @@ def init_inpaint_wf(
     )
     outputnode = pe.Node(
         IdentityInterface(
-            fields=["inpainted", "whole", "white", "exponent", "given_lesions", "native_given_lesions"]
+            fields=[
+                "inpainted",
+                "whole",
+                "white",
+                "exponent",
+                "given_lesions",
+                "native_given_lesions",
+                "lesion_warnings",
+            ]
         ),
         name="outputnode",
     )
@@ -151,6 +161,7 @@ def init_inpaint_wf(
             (given, inpaint, [("out_file", "lesion_mask")]),
             (given, outputnode, [
                 ("out_file", "given_lesions"), ("native_file", "native_given_lesions"),
+                ("warnings", "lesion_warnings"),
             ]),
         ])  # fmt: skip
     return workflow

@@ -9,7 +9,7 @@ from bids_inpaint.intensity import GREY
 from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions
 from bids_inpaint.template import TemplateFiles
 
-_PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "inverse_xfm"]
+_PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"]
 
 
 def init_lesions_wf(
@@ -43,7 +43,7 @@ def init_lesions_wf(
     ------
     t1w
         The raw image.
-    brain_mask, denoised, preproc, bias, scale, inverse_xfm
+    brain_mask, denoised, preproc, bias, scale, offset, inverse_xfm
         Of the preprocessing.
     inpainted, white, exponent, given_lesions
         Of the inpainting.

@@ -127,6 +127,8 @@ class Products:
         return _REFERENCE if self.reference else {}
 
 
+#: What earlier steps warn of.
+WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings")
 _USUAL = Products()
 
 
@@ -270,6 +272,8 @@ def init_outputs_wf(
         Background of the brain mask's figure.
     mask_method
         How the brain mask came about.
+    input_warnings, mask_warnings, lesion_warnings
+        What is unusual about the T1w and about given masks.
     darkening
         Shown in the figure of the difference.
     flair, joint_mask
@@ -287,7 +291,7 @@ def init_outputs_wf(
     figure_names = _figure_names(image, products)
     told = [f"{segmented}_{what}" for segmented in products.segmented for what in ("volumes", "method")]
     shown = ["flair", "joint_mask"] if products.flair else []
-    fields = ["conformed", "darkening", "mask_method", *shown, *told, *names]
+    fields = ["conformed", "darkening", "mask_method", *WARNINGS, *shown, *told, *names]
     inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
         Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
@@ -334,7 +338,7 @@ def init_outputs_wf(
         ]),
         (inputnode, lesions, [("table", "table")]),
         (inputnode, save, [(key, key) for key in names]),
-        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm")]),
+        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
         (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in told)]),
         (quality, found, [("found", "quality")]),
         (found, save, [("out", "found")]),

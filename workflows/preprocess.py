@@ -50,8 +50,12 @@ def init_preprocess_wf(
         On the working grid; `preproc` has mean 1 over the mask.
     scale
         The mean `preproc` was divided by.
+    offset
+        What was subtracted from the intensities of the T1w before all else.
     mask_method
         How the brain mask came about.
+    input_warnings, mask_warnings
+        What is unusual about the T1w and about a precomputed mask.
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _describe(template.name, skull_strip, brain_mask, xfm)
@@ -60,7 +64,8 @@ def init_preprocess_wf(
         IdentityInterface(
             fields=[
                 "conformed", "brain_mask", "denoised", "xfm", "inverse_xfm",
-                "working_mask", "bias", "preproc", "scale", "mask_method",
+                "working_mask", "bias", "preproc", "scale", "offset", "mask_method",
+                "input_warnings", "mask_warnings",
             ]
         ),
         name="outputnode",
@@ -103,9 +108,11 @@ def init_preprocess_wf(
         (resample, correct_bias, [("out_file", "in_file"), ("out_mask", "mask_file")]),
         (correct_bias, normalise, [("out_file", "in_file")]),
         (resample, normalise, [("out_mask", "mask_file")]),
-        (conform, outputnode, [("out_file", "conformed")]),
+        (conform, outputnode, [
+            ("out_file", "conformed"), ("offset", "offset"), ("warnings", "input_warnings"),
+        ]),
         (trim, outputnode, [("out_file", "brain_mask")]),
-        (mask, outputnode, [("method", "mask_method")]),
+        (mask, outputnode, [("method", "mask_method"), ("warnings", "mask_warnings")]),
         (denoise, outputnode, [("out_file", "denoised")]),
         (register, outputnode, [("out_xfm", "xfm"), ("out_inverse", "inverse_xfm")]),
         (resample, outputnode, [("out_mask", "working_mask")]),

@@ -98,7 +98,7 @@ def _scratch(folder: str) -> Iterator[None]:
 
 
 def _to_ants(ants, data: np.ndarray, grid: Grid):
-    """An ANTs image in memory: NIfTI is RAS+, ITK is LPS+."""
+    """An ANTs image in memory: NIfTI is RAS+, ITK is LPS+ and knows no shear."""
     lps = np.diag([-1.0, -1.0, 1.0]) @ grid.matrix[:3]
     sizes = grid.voxel_sizes
     return ants.from_numpy(
@@ -107,6 +107,14 @@ def _to_ants(ants, data: np.ndarray, grid: Grid):
         spacing=sizes.tolist(),
         direction=_nearest_rotation(lps[:, :3] / sizes),
     )
+
+
+def _from_itk(grid: Grid) -> np.ndarray:
+    """4x4 matrix from where ITK sees a lattice to where it is (RAS+, mm): the identity without shear."""
+    seen = grid.matrix
+    seen[:3, :3] = _nearest_rotation(seen[:3, :3] / grid.voxel_sizes) * grid.voxel_sizes
+    shear = grid.matrix @ np.linalg.inv(seen)
+    return np.eye(4) if np.allclose(shear, np.eye(4), atol=1e-6) else shear
 
 
 def _run_filter(name: str, **options) -> None:
@@ -225,14 +233,11 @@ def affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, 
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
-    brain = np.where(mask, data, 0)[box]
+    brain, part = np.where(mask, data, 0)[box], grid.part(box)
     result = ants.registration(
-        _to_ants(ants, *images.read(template)),
-        _to_ants(ants, brain, grid.part(box)),
-        kind,
-        outprefix=prefix,
+        _to_ants(ants, *images.read(template)), _to_ants(ants, brain, part), kind, outprefix=prefix
     )
-    return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+    return _from_itk(part) @ itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
 
 def rigid(
@@ -245,7 +250,8 @@ def rigid(
     result = ants.registration(
         _to_ants(ants, fixed, fixed_grid), _to_ants(ants, moving, moving_grid), "Rigid", outprefix=prefix
     )
-    return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+    matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+    return _from_itk(moving_grid) @ matrix @ np.linalg.inv(_from_itk(fixed_grid))
 
 
 def itk_matrix(transform) -> np.ndarray:

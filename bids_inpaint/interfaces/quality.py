@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import images, quality
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
@@ -20,7 +20,10 @@ class CheckQualityInputSpec(InputSpec):
     template_mask = File(exists=True, mandatory=True)
     wm_prior = File(exists=True, mandatory=True)
     gm_prior = File(exists=True, mandatory=True)
-    told = traits.List(traits.Str, desc="other warnings")
+    told = traits.List(traits.Str, desc="what the dataset says")
+    input_warnings = traits.List(traits.Str, desc="of the T1w's file")
+    mask_warnings = traits.List(traits.Str, desc="of a precomputed brain mask")
+    lesion_warnings = traits.List(traits.Str, desc="of a given lesion mask")
 
 
 class CheckQualityOutputSpec(TraitedSpec):
@@ -51,12 +54,14 @@ class CheckQuality(FileInterface):
             read["preproc"], read["working_mask"] > 0, read["template"], read["template_mask"],
             read["wm_prior"], read["gm_prior"], read_xfm(self.inputs.xfm), read["mask"] > 0,
         )  # fmt: skip
-        warnings = [*quality.judge(measures), *self.inputs.told]
+        others = [getattr(self.inputs, f"{name}_warnings") for name in ("input", "mask", "lesion")]
+        others = [warning for found in others if isdefined(found) for warning in found]
+        warnings = [*quality.judge(measures), *self.inputs.told, *others]
         out_file = within(runtime, "quality.html")
         items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
         with open(out_file, "w") as file:
             file.write(
-                f'<div class="alert alert-warning"><p>The networks were not made for this image:</p>'
+                f'<div class="alert alert-warning"><p>Look at this image before you use its results:</p>'
                 f"<ul>{items}</ul></div>\n"
                 if warnings
                 else "<p>All measures are as expected of a T1w image of an adult's brain.</p>\n"
