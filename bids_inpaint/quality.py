@@ -5,13 +5,14 @@ Each measure has limits that all usable images at hand keep, and unusable ones b
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.intensity import levels
-from bids_inpaint.space import bounding_box
+from bids_inpaint.space import WORKING_GRID, bounding_box
 
 Array = np.ndarray
 
@@ -29,13 +30,17 @@ LIMITS = {
     "GreyToWhite": Limit(0.3, 1.0, "its contrast is not that of a T1w image"),
     "TemplateCorrelation": Limit(0.33, 1.0, "the brain does not look like the template where it lies"),
     "BrainScale": Limit(0.45, 1.25, "the brain is much smaller or larger than an adult's"),
+    "RegistrationGain": Limit(-1.0, 0.0, "the brain fits the template better when it is moved"),
+    "BrainVolume": Limit(800.0, 2100.0, "the brain mask holds less or more than an adult's brain"),
     "TemplateCoverage": Limit(0.95, 1.0, "a part of the brain is outside the image or its mask"),
     "BrightShare": Limit(0.0, 0.03, "much is brighter than white matter, as after a contrast agent"),
     "DarkRadius": Limit(0.0, 15.0, "something large in the brain is as dark as fluid"),
     "LargestLesion": Limit(0.0, 40.0, "a lesion is larger than those the networks were made for"),
 }  # fmt: skip
 #: Units of those that have one.
-UNITS = {"DarkRadius": "mm", "LargestLesion": "mL"}
+UNITS = {"BrainVolume": "mL", "DarkRadius": "mm", "LargestLesion": "mL"}
+#: By how much the brain is moved to see whether it fits better (degrees, mm, factor), and its centre (mm).
+_TURN, _SHIFT, _SCALE, _CENTRE = 10.0, 8.0, 1.13, (0.0, -18.0, 10.0)
 
 
 def measure(
@@ -69,6 +74,7 @@ def measure(
         By the names of `LIMITS`, in `UNITS`.
     """
     white, grey = levels(image, mask, wm_prior, gm_prior)
+    scale = float(abs(np.linalg.det(to_native[:3, :3])))
     both = mask & (template_mask > 0)
     inner = ndimage.binary_erosion(template_mask > 0, iterations=3)
     box = bounding_box(mask)
@@ -78,12 +84,57 @@ def measure(
     return {
         "GreyToWhite": grey,
         "TemplateCorrelation": float(np.corrcoef(image[both], template[both])[0, 1]),
-        "BrainScale": float(abs(np.linalg.det(to_native[:3, :3]))),
+        "RegistrationGain": registration_gain(image, template, template_mask > 0),
+        "BrainScale": scale,
+        "BrainVolume": float(mask.sum() * scale / 1000),
         "TemplateCoverage": float(mask[inner].mean()),
         "BrightShare": float((image[mask] > 1.4 * white).mean()),
         "DarkRadius": float(ndimage.distance_transform_edt(np.pad(dark, 1)).max()),
         "LargestLesion": _largest(lesions),
     }
+
+
+def registration_gain(image: Array, template: Array, template_mask: Array) -> float:
+    """How much better a brain correlates with the template once it is moved; below 0 where it lies well.
+
+    It is moved by 10°, 8 mm or 13 % along each axis and both ways, and both are smoothed by 2 mm. A right
+    affine gives -0.16 to -0.07, one that is 5° wrong 0.00 to 0.03, and one that is 10° wrong 0.13 to 0.20.
+
+    Parameters
+    ----------
+    image, template : array, shape of the working grid
+    template_mask : array of bool
+    """
+    bright = np.percentile(image[image > 0], 99)
+    smooth = ndimage.gaussian_filter(np.minimum(image, bright).astype(np.float32), 2)
+    voxels = np.argwhere(template_mask)[::40].T
+    wanted = ndimage.gaussian_filter(np.asarray(template, np.float32), 2)[tuple(voxels)]
+    points = np.vstack([voxels, np.ones(voxels.shape[1])])
+
+    def correlation(move: Array) -> float:
+        places = np.linalg.inv(WORKING_GRID.matrix) @ move @ WORKING_GRID.matrix @ points
+        return float(np.corrcoef(ndimage.map_coordinates(smooth, places[:3], order=1), wanted)[0, 1])
+
+    return max(map(correlation, _moves())) - correlation(np.eye(4))
+
+
+def _moves() -> Iterator[Array]:
+    """Small rigid moves and changes of size about the centre of the template's brain (4x4, mm)."""
+    to_centre = np.eye(4)
+    to_centre[:3, 3] = _CENTRE
+    for axis in range(3):
+        for sign in (-1, 1):
+            shift, turn = np.eye(4), np.eye(4)
+            shift[axis, 3] = sign * _SHIFT
+            yield shift
+            angle = np.radians(sign * _TURN)
+            one, two = (a for a in range(3) if a != axis)
+            turn[[one, one, two, two], [one, two, one, two]] = (
+                np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle),
+            )  # fmt: skip
+            yield to_centre @ turn @ np.linalg.inv(to_centre)
+    for factor in (1 / _SCALE, _SCALE):
+        yield to_centre @ np.diag([factor, factor, factor, 1.0]) @ np.linalg.inv(to_centre)
 
 
 def judge(measures: dict[str, float]) -> list[str]:

@@ -62,6 +62,16 @@ def test_affines_that_failed_are_warned_of(space):
     assert "TemplateCorrelation" in warned(space, turned, turned > 20)
 
 
+@pytest.mark.parametrize("axes", [(0, 1), (0, 2), (1, 2)])
+def test_affines_that_are_wrong_by_ten_degrees_are_warned_of(space, axes):
+    turned = ndimage.rotate(space[0], 10, axes=axes, reshape=False, order=1)
+    assert "RegistrationGain" in warned(space, turned, turned > 20)
+
+
+def test_brains_with_skull_are_warned_of(space):
+    assert warned(space, space[0], scale=1.15) == {"BrainVolume"}
+
+
 @pytest.mark.parametrize("part", [np.s_[..., 120:], np.s_[..., :40], np.s_[:, :60]])
 def test_cropped_brains_are_warned_of(space, part):
     image = space[0].copy()
@@ -78,5 +88,5 @@ def test_large_holes_are_warned_of(space, masked):
 
 
 def test_small_brains_and_large_lesions_are_warned_of(space):
-    assert warned(space, space[0], scale=0.3) == {"BrainScale"}
+    assert warned(space, space[0], scale=0.3) == {"BrainScale", "BrainVolume"}
     assert warned(space, space[0], lesions=ball(22)) == {"LargestLesion"}
