@@ -24,9 +24,9 @@ from participant import write_dataset
 
 from bids_inpaint import images, inference, models
 from bids_inpaint.interfaces import ants as steps
-from bids_inpaint.interfaces.images import read_xfm
 from bids_inpaint.metrics import dice, psnr
 from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.transforms import read_xfm
 
 STEPS = ("denoise", "register", "correct_bias", "network", "segment")
 VARIANTS = {"as the app does": (), **{step: (step,) for step in STEPS}, "all of them": STEPS}

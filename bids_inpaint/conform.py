@@ -10,9 +10,11 @@ Array = np.ndarray
 
 #: The background is constant if so much of the faces of the volume has one value.
 _CONSTANT = 0.25
-#: What lies further below 0, or the whole image above it, is a shifted scale (fractions of its brightness).
-#: Resampled images dip to -0.03, and images of scanners begin at 0.
-_BELOW, _ABOVE = 0.05, 0.1
+#: A scale is shifted if the whole image lies above the first (a fraction of its brightness), or if a good
+#: share of it lies below minus the second; less is enough where the background is a floor. Resampled images
+#: dip below 0 at edges.
+_ABOVE, _BELOW = 0.1, 0.05
+_SHARE, _SHARE_OVER_FLOOR = 0.1, 0.02
 #: Voxels that are so many times as bright as 99 % of the image are spikes. In 60 images of six scanners the
 #: brightest vessel reaches 5.1.
 SPIKE = 6.0
@@ -62,22 +64,24 @@ def conform(data: Array) -> Conformed:
     low, high = (float(v) for v in np.percentile(signal, (0.1, 99)))
     scale = high - low
     warnings = []
-    padded = constant and background < min(low - scale, -scale)
+    floor = constant and background < min(low, 0)
+    negative = float((signal < -_BELOW * scale).mean())
+    padded = floor and (negative < _SHARE_OVER_FLOOR or background < low - scale)
     offset = 0.0
-    if low < -_BELOW * scale or (not padded and data.min() > _ABOVE * high):
+    if negative > (_SHARE_OVER_FLOOR if floor else _SHARE) or (not padded and data.min() > _ABOVE * high):
         # one voxel may lie far below all others
         least = float(signal.min())
         offset = least if low - least < 0.1 * scale else low
         if constant and not padded and background < low:
             offset = background
         warnings.append(
-            f"its intensities begin at {offset:.4g}, and {-offset:+.4g} was added to all for the processing; "
+            f"its intensities begin at {offset:g}, and {-offset:+g} was added to all for the processing; "
             "where they were standardised (z-scores, MP2RAGE), the contrast may not be that of a plain T1w"
         )
     if constant and (padded or (offset and background > offset)):
         # around a head whose scale is another one
         data = np.where(data == background, np.float32(offset), data)
-        warnings.append(f"its background is {background:.4g}, which was taken as no signal")
+        warnings.append(f"its background is {background:g}, which was taken as no signal")
     if offset:
         data = np.maximum(data - np.float32(offset), 0)
     else:

@@ -145,7 +145,7 @@ def _read(task: Task, out: Measured) -> None:
 
 def _reference(task: Task, native: str) -> np.ndarray | None:
     """The reference mask on the voxels of the T1w."""
-    from bids_inpaint.interfaces.images import read_xfm
+    from bids_inpaint.transforms import read_xfm
 
     if task.given:
         if not task.image.lesion_mask:

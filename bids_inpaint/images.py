@@ -88,12 +88,14 @@ def _open(path: str | os.PathLike) -> tuple[Any, Any]:
     except (HeaderDataError, ValueError):
         if not str(path).endswith((".nii", ".nii.gz")):
             raise
-    with (gzip.open if str(path).endswith(".gz") else open)(path) as file:  # type: ignore[operator]
+    opened: Any = gzip.open if str(path).endswith(".gz") else open
+    with opened(path, "rb") as file:
         start = file.read(4)
         file.seek(0)
         kind = nib.Nifti2Image if 540 in (struct.unpack(f"{o}i", start)[0] for o in "<>") else nib.Nifti1Image
-        header, _ = headers.settle(kind.header_class.from_fileobj(file, check=False))
-    return kind(nib.arrayproxy.ArrayProxy(str(path), header), None, header), header
+        stated = kind.header_class.from_fileobj(file, check=False)
+    usable, _ = headers.settle(stated)
+    return kind(nib.arrayproxy.ArrayProxy(str(path), usable), None, usable), stated
 
 
 #: How the files begin that stand for content which was not fetched.

@@ -23,8 +23,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bids_inpaint import bids, images, masks, models
-from bids_inpaint.interfaces.images import GivenAffine, read_xfm
+from bids_inpaint.interfaces.images import GivenAffine
 from bids_inpaint.space import Grid
+from bids_inpaint.transforms import read_xfm
 
 NIGHTLY = bool(os.environ.get("BIDS_INPAINT_NIGHTLY"))
 fuzz = settings(

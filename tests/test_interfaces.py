@@ -19,10 +19,11 @@ from bids_inpaint import images, template
 from bids_inpaint.demo import acquire, tilted
 from bids_inpaint.interfaces.ants import Denoise, RegisterAffine, _denoise, alone, each_alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
-from bids_inpaint.interfaces.images import BrainMask, GivenAffine, ToWorkingGrid, read_xfm
+from bids_inpaint.interfaces.images import BrainMask, GivenAffine, ToWorkingGrid
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
 from bids_inpaint.progress import Progress
 from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.transforms import read_xfm
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from bids_inpaint import flair, images, inference, models
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.ants import alone, correct_bias, rigid
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
-from bids_inpaint.interfaces.images import read_xfm
 from bids_inpaint.space import WORKING_GRID, resample
+from bids_inpaint.transforms import read_xfm
 
 
 class FlairToWorkingGridInputSpec(InputSpec):

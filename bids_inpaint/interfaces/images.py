@@ -15,6 +15,7 @@ from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import AffineOutputSpec, FileInterface, InputSpec, within
 from bids_inpaint.metrics import dice
 from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
+from bids_inpaint.transforms import read_xfm
 
 #: Brain masks of other tools agree with ours at least so well (Dice); a mask of another session has 0.7.
 BRAIN_AGREEMENT = 0.85
@@ -301,21 +302,3 @@ def save_tissues(
     labels[mask] = np.where(inside.sum(0) > 0, inside.argmax(0) + 1, 0)
     dseg = within(runtime, "dseg.nii.gz")
     return outputs | {"dseg": images.save(dseg, labels, grid, np.uint8, space_code)}
-
-
-def read_xfm(path: str) -> np.ndarray:
-    """4x4 RAS+ matrix of an ITK text affine.
-
-    Raises
-    ------
-    InputError
-        If the file holds none.
-    """
-    from nitransforms.io.itk import ITKLinearTransform
-
-    try:
-        return ITKLinearTransform.from_filename(path).to_ras()
-    except Exception:  # whatever its reader hits on a broken file
-        raise images.InputError(
-            f"{path} cannot be read as one affine in the text format of ITK: write it again, or leave it out."
-        ) from None

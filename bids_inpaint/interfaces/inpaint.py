@@ -13,8 +13,8 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from bids_inpaint import headers, images, inference, lesions, masks, models
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
-from bids_inpaint.interfaces.images import read_xfm
 from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.transforms import read_xfm
 
 
 class InpaintInputSpec(InputSpec):

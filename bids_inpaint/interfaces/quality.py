@@ -8,7 +8,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import images, quality
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
-from bids_inpaint.interfaces.images import read_xfm
+from bids_inpaint.transforms import read_xfm
 
 
 class CheckQualityInputSpec(InputSpec):
