@@ -151,7 +151,7 @@ def holds(bids: Path, head: Head, disguise: Disguise) -> float:
     v = plain.get_fdata()
     seen = (v > 0.5 * head.white) & ~np.isnan(got)
     away = np.abs(got - (gain * v + offset))[seen] / (abs(gain) * head.white)
-    return float((away <= (disguise.tolerance if exact else 0.15)).mean())
+    return float((away <= (disguise.tolerance if exact else 0.15)).mean()) if seen.any() else 0.0
 
 
 def _compare(bids: Path, head: Head, disguise: Disguise, reference: str, stem: str) -> dict:
@@ -190,8 +190,8 @@ def _compare(bids: Path, head: Head, disguise: Disguise, reference: str, stem: s
     return {
         "dice": 2 * both / sum(volumes) if sum(volumes) else 1.0,
         "shift": float(apart.max()),
-        "filled": float(away[spot].mean()),
-        "kept": float((away[where] > 1.5 * disguise.tolerance).mean()),
+        "filled": float(away[spot].mean()) if spot.any() else np.inf,
+        "kept": float((away[where] > 1.5 * disguise.tolerance).mean()) if where.any() else 1.0,
         "volumes": tuple(volumes),
     }
 
@@ -200,6 +200,7 @@ def _input(path: Path) -> nib.Nifti1Image | None:
     try:
         image = nib.load(path)
         np.asarray(image.dataobj)
+        np.linalg.inv(image.affine)
     except Exception:  # nibabel refuses some disguises with whatever it hits
         return None
     return image
