@@ -32,7 +32,7 @@ class Outcome:
     finished : bool
         Whether there are results; the numbers below are about them.
     messages : list of str
-        Every warning and error about it.
+        Every warning and error about it that the plain image hasn't.
     reason : bool
         Whether one of them is about the right thing.
     dice : float
@@ -78,7 +78,7 @@ class Outcome:
         return ("same" in allowed and not self.faults(disguise)) or ("warned" in allowed and self.reason)
 
     def __str__(self) -> str:
-        said = "; ".join(dict.fromkeys(self.messages))
+        said = "; ".join(self.messages)
         return f"{'warned' if self.finished else 'refused'}: {said}" if said else ""
 
 
@@ -92,12 +92,13 @@ def of(bids: Path, out: Path, log: str, head: Head, disguise: Disguise) -> Outco
     log : str
         What the run wrote to the terminal.
     """
-    messages = spoken(log, disguise.label(head))
     stem = _stem(out, head, disguise)
-    sidecar = Path(f"{stem}_desc-inpainted_T1w.json")
-    finished = sidecar.exists()
-    if finished:
-        messages += json.loads(sidecar.read_text(encoding="utf-8")).get("QualityWarnings", [])
+    finished = Path(f"{stem}_desc-inpainted_T1w.json").exists()
+    messages = _messages(out, log, head, disguise)
+    if disguise is not PLAIN:
+        # what is said of the plain image, too, is no word on the disguise
+        usual = {_gist(message) for message in _messages(out, log, head, PLAIN)}
+        messages = [message for message in messages if _gist(message) not in usual]
     reason = bool(disguise.reason) and any(re.search(disguise.reason, m, re.IGNORECASE) for m in messages)
     reference = _stem(out, head, PLAIN)
     if not (finished and Path(f"{reference}_desc-inpainted_T1w.json").exists()):
@@ -112,6 +113,17 @@ def spoken(log: str, label: str) -> list[str]:
     texts = [re.split(r"(?:error|warning|note):? ", line, maxsplit=1, flags=re.IGNORECASE) for line in lines]
     named = (re.sub(rf"^sub-{label}\w*: ", "", text[1]) for text in texts if len(text) > 1)
     return [re.sub(r"\(details: .*\)|/\S*/", "", text).strip() for text in named]
+
+
+def _messages(out: Path, log: str, head: Head, disguise: Disguise) -> list[str]:
+    sidecar = Path(f"{_stem(out, head, disguise)}_desc-inpainted_T1w.json")
+    written = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else {}
+    return list(dict.fromkeys(spoken(log, disguise.label(head)) + written.get("QualityWarnings", [])))
+
+
+def _gist(message: str) -> str:
+    """A message without its numbers."""
+    return re.sub(r"[-+]?\d[\d.,e+-]*", "", message)
 
 
 def _stem(out: Path, head: Head, disguise: Disguise) -> str:
