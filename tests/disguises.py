@@ -233,7 +233,7 @@ DISGUISES = (
     # it comes out mirrored, and nobody can know
     Disguise("Codes00RAS", P(codes_zero, "RAS"), "warned", _SIDES, world=None, holds=False),
     Disguise("FormsDisagree", forms_disagree, "warned|refused", "qform|sform"),
-    Disguise("ZeroSform", zero_sform, HONEST, "sform|affine|orientation|voxel size", holds=False),
+    Disguise("ZeroSform", zero_sform, HONEST, "sform|affine|orientation", holds=False),
     Disguise("Quaternion", P(long_quaternion, 1), short=True),
     Disguise("QuaternionAlone", P(long_quaternion, 0), "same|refused", "quaternion|qform|orientation",
              holds=False),
@@ -241,8 +241,8 @@ DISGUISES = (
     Disguise("Metre", P(in_unit, 1, 1e-3)),
     Disguise("Micron", P(in_unit, 3, 1e3)),
     Disguise("UnknownUnit", P(in_unit, 0, 1)),
-    Disguise("NotMicron", P(in_unit, 3, 1), "warned|refused", _UNIT, holds=False),
-    Disguise("NotMetre", P(in_unit, 1, 1), "warned|refused", _UNIT, holds=False),
+    Disguise("NotMicron", P(in_unit, 3, 1), HONEST, _UNIT, holds=False),
+    Disguise("NotMetre", P(in_unit, 1, 1), HONEST, _UNIT, holds=False),
     Disguise("Centimetre", P(in_unit, 2, 10), "warned|refused", _UNIT, holds=False),
     Disguise("Inch", P(in_unit, 2, 1 / 25.4), "warned|refused", _UNIT, holds=False),
     # ---- files

@@ -194,7 +194,7 @@ def _compare(bids: Path, head: Head, disguise: Disguise, reference: str, stem: s
     away = np.abs(sample(results[1], results[0], world) - (gain * results[0].get_fdata() + offset)) / unit
     # spikes and the like shall stay
     alike = np.ones(plain.shape, bool)
-    if made is not None:
+    if made is not None and disguise.holds:
         input_away = np.abs(sample(made, plain, world) - (gain * plain.get_fdata() + offset)) / unit
         alike = input_away <= disguise.tolerance
     where = (brain.get_fdata() > 0) & alike
