@@ -172,7 +172,7 @@ class Disguise:
 
 #: Nothing silently wrong: as the plain image, or a word on it.
 HONEST = "same|warned|refused"
-_VALUES = r"intensit|negative|background|offset|contrast|values"
+_VALUES = "intensit|negative|background|offset|below (0|zero)"
 _SIDES = "left and right|left or right"
 _UNIT = r"unit|extent|size|mm|metre|meter"
 P = partial
@@ -208,7 +208,7 @@ DISGUISES = (
     Disguise("NanInBrain", P(spiked, 1, np.nan, np.float32), "refused", "NaN|finite"),
     Disguise("Spikes", P(spiked, 20, 32767, np.int16), short=True),
     Disguise("OneSpike", P(spiked, 1, 1e6, np.float32)),
-    Disguise("Salt", P(spiked, 0.001, 65535, np.uint16), HONEST, "bright|spike|outlier|intensit|values"),
+    Disguise("Salt", P(spiked, 0.001, 65535, np.uint16), HONEST, "spike|outlier|intensit|maximum|bright voxels"),
     Disguise("Levels8", levels, "warned", "level|grey value|distinct|dynamic|coarse", holds=False),
     Disguise("Constant", lambda p, w: clean(np.full(p.shape, 7, np.int16), p.affine), "refused",
              "everywhere|constant", holds=False),
