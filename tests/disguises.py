@@ -208,7 +208,7 @@ DISGUISES = (
     Disguise("NanInBrain", P(spiked, 1, np.nan, np.float32), "refused", "NaN|finite"),
     Disguise("Spikes", P(spiked, 20, 32767, np.int16), short=True),
     Disguise("OneSpike", P(spiked, 1, 1e6, np.float32)),
-    Disguise("Salt", P(spiked, 0.001, 65535, np.uint16), HONEST, "spike|outlier|intensit|maximum|bright voxels"),
+    Disguise("Salt", P(spiked, 0.001, 65535, np.uint16), HONEST, "spike|outlier|intensit|bright voxel"),
     Disguise("Levels8", levels, "warned", "level|grey value|distinct|dynamic|coarse", holds=False),
     Disguise("Constant", lambda p, w: clean(np.full(p.shape, 7, np.int16), p.affine), "refused",
              "everywhere|constant", holds=False),
