@@ -119,8 +119,8 @@ def levels(plain, white) -> Made:
 
 
 def cropped(margin, plain, white) -> Made:
-    """Cut to the box of what is bright."""
-    spots = ndimage.find_objects((voxels(plain) > 0.2 * white).astype(int))[0]
+    """Cut to the box of what is not 0."""
+    spots = ndimage.find_objects((voxels(plain) > 0).astype(int))[0]
     box = [slice(max(s.start - margin, 0), s.stop + margin) for s in spots]
     return plain.slicer[tuple(box)]
 

@@ -12,8 +12,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import disguise_outcomes
 import disguises
-import outcomes
 import pytest
 from disguises import DISGUISES, HEADS, PLAIN, STRIPPED, choose
 
@@ -33,8 +33,8 @@ class Run:
     code: int
     log: str
 
-    def of(self, head, disguise) -> outcomes.Outcome:
-        return outcomes.of(self.bids, self.out, self.log, head, disguise)
+    def of(self, head, disguise) -> disguise_outcomes.Outcome:
+        return disguise_outcomes.of(self.bids, self.out, self.log, head, disguise)
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ def test_files_hold_the_same_head(dataset, head, disguise):
     if not disguise.holds:
         pytest.skip("NiBabel can't read it, or it is spoilt on purpose")
     # edges blur where a head must be resampled
-    assert outcomes.holds(dataset, head, disguise) > (0.9 if disguise.name == "Sheared" else 0.98)
+    assert disguise_outcomes.holds(dataset, head, disguise) > (0.9 if disguise.name == "Sheared" else 0.98)
 
 
 def test_run_ends_well(finished):
