@@ -1,8 +1,7 @@
 """One head in many disguises: the same image in other encodings, and what a run must make of each.
 
 ``python tests/disguises.py DATA BIDS`` writes a dataset with a participant for each disguise. After a run of
-the app on it, with its messages in a file, ``python tests/disguise_outcomes.py BIDS OUT LOG`` prints what came
-out.
+the app on it, with its messages in a file, ``disguise_outcomes.py BIDS OUT LOG`` prints what came out.
 """
 
 from __future__ import annotations
