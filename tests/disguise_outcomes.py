@@ -20,8 +20,9 @@ from bids_inpaint.template import DEFAULT
 CORNERS = np.array([[x, y, z, 1] for x in (-70, 70) for y in (-100, 70) for z in (-45, 75)]).T
 #: What counts as the same place, in mm.
 SHIFT = 0.5
-#: Sloppy runs register with few steps: a crop of the same image moves it by 0.4 mm.
-SLOPPY = 2.0
+#: How much looser the limits of sloppy runs are, which register with few steps: turning the axes of the same
+#: image moves it by 1 mm.
+SLOPPY = 4.0
 _METRES = {1: 1e3, 2: 1.0, 3: 1e-3}
 
 
@@ -116,8 +117,10 @@ def spoken(log: str, label: str) -> list[str]:
     about = re.compile(rf"sub[-_]{label}(?![0-9A-Za-z])")
     lines = [line for line in log.splitlines() if about.search(line)]
     texts = [re.split(r"(?:error|warning|note):? ", line, maxsplit=1, flags=re.IGNORECASE) for line in lines]
+    # names of files hold those of the disguises, which say nothing
     named = (re.sub(rf"^sub-{label}\w*: ", "", text[1]) for text in texts if len(text) > 1)
-    return [re.sub(r"\(details: .*\)|/\S*/", "", text).strip() for text in named]
+    nameless = (re.sub(r"\(details: .*\)|/\S*/", "", text) for text in named)
+    return [re.sub(rf"sub[-_]{label}[\w.-]*", "the image", text).strip() for text in nameless]
 
 
 def _messages(out: Path, log: str, head: Head, disguise: Disguise) -> list[str]:

@@ -174,7 +174,7 @@ class Disguise:
 HONEST = "same|warned|refused"
 _VALUES = "intensit|negative|background|offset|below (0|zero)"
 _SIDES = "left and right|left or right"
-_UNIT = r"unit|extent|size|mm|metre|meter"
+_UNIT = r"unit|extent|\bmm\b|metre|meter"
 P = partial
 PLAIN = Disguise("Plain", as_it_is, short=True)
 DISGUISES = (
