@@ -164,8 +164,8 @@ class Disguise:
         if self.link:
             # what a link leads to lies where no participant is looked for
             linked = {"file": path, "anat": path.parent, "sub": path.parent.parent}[self.link]
-            store = bids / ".store" / linked.name
-            store.parent.mkdir(exist_ok=True)
+            store = bids / ".store" / self.label(head) / linked.name
+            store.parent.mkdir(parents=True)
             shutil.move(linked, store)
             linked.symlink_to(store)
 
