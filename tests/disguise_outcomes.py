@@ -85,7 +85,9 @@ class Outcome:
 
     def __str__(self) -> str:
         said = "; ".join(self.messages)
-        return f"{'warned' if self.finished else 'refused'}: {said}" if said else ""
+        if not said:
+            return "" if self.finished else "no results, and nothing said"
+        return f"{'warned' if self.finished else 'refused'}: {said}"
 
 
 def of(bids: Path, out: Path, log: str, head: Head, disguise: Disguise) -> Outcome:
