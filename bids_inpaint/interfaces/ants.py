@@ -30,7 +30,7 @@ from bids_inpaint.interfaces.base import (
     SegmentationOutputSpec,
     within,
 )
-from bids_inpaint.space import Grid, bounding_box
+from bids_inpaint.space import Grid, bounding_box, reordered
 
 
 def alone(function: Callable, *args):
@@ -233,7 +233,8 @@ def affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, 
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
-    brain, part = np.where(mask, data, 0)[box], grid.part(box)
+    # in one order of storage: that of the moving image moves the result by up to a millimetre
+    brain, part = reordered(np.where(mask, data, 0)[box], grid.part(box))
     result = ants.registration(
         _to_ants(ants, *images.read(template)), _to_ants(ants, brain, part), kind, outprefix=prefix
     )
