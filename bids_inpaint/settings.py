@@ -11,6 +11,7 @@ from typing import Any
 
 from bids_inpaint import models, resources, template
 from bids_inpaint.diffusion import check_steps
+from bids_inpaint.files import is_utf8, printable
 from bids_inpaint.images import InputError
 from bids_inpaint.spm import Spm
 from bids_inpaint.spm import find as find_spm
@@ -66,6 +67,7 @@ class Settings:
     verbose: int = 0
 
     def __post_init__(self):
+        self._check_names()
         for name in ("bids_dir", "output_dir", "work_dir"):
             object.__setattr__(self, name, Path(getattr(self, name)).expanduser().absolute())
         if not self.bids_dir.is_dir():
@@ -108,6 +110,16 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InputError(f"--{name.replace('_', '-')} must be positive, not {value}.")
+
+    def _check_names(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            for one in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(one, (str, Path)) and not is_utf8(str(one)):
+                    raise InputError(
+                        f"{printable(str(one))} ({option.name}) isn't UTF-8, as the names of files must be: "
+                        "rename it, or give a link to it."
+                    )
 
     @cached_property
     def spm(self) -> Spm | None:

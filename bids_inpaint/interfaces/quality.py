@@ -54,7 +54,7 @@ class CheckQuality(FileInterface):
         warnings = [*quality.judge(measures), *self.inputs.told]
         out_file = within(runtime, "quality.html")
         items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
-        with open(out_file, "w") as file:
+        with open(out_file, "w", encoding="utf-8") as file:
             file.write(
                 f'<div class="alert alert-warning"><p>The networks were not made for this image:</p>'
                 f"<ul>{items}</ul></div>\n"
