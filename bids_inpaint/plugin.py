@@ -40,11 +40,10 @@ PRELOADED = [
 
 
 #: Processes and threads of a run beside its workers, and of each worker with what it starts, rounded up.
-_TASKS, _TASKS_A_WORKER = 16, 6
+_TASKS, _TASKS_A_WORKER = 8, 6
 
 NO_PROCESS = (
-    "the limit of processes (ulimit -u, or pids.max of the container) leaves too few: raise it, or run again "
-    "with a smaller --nprocs."
+    "raise the limit (ulimit -u, or pids.max of the container), or run again with a smaller --nprocs."
 )
 
 
@@ -108,12 +107,14 @@ def _share(settings: Settings) -> dict:
                 option, asked, available, unit,
             )  # fmt: skip
     workers = settings.nprocs
-    left = resources.processes()
-    if left is not None and left < _TASKS + workers * _TASKS_A_WORKER:
-        workers = min(max((left - _TASKS) // _TASKS_A_WORKER, 1), workers)
+    possible = resources.startable(_TASKS + workers * _TASKS_A_WORKER)
+    workers = min((possible - _TASKS) // _TASKS_A_WORKER, workers)
+    if workers < 1:
+        raise InputError(f"Only {possible} processes can be started: {NO_PROCESS}")
+    if workers < settings.nprocs:
         log.warning(
-            "The container allows %d more processes (pids.max): only %d of %d processors are used.",
-            left, workers, settings.nprocs,
+            "Only %d of %d processors are used, as only %d processes can be started (see ulimit -u, or "
+            "pids.max of the container).", workers, settings.nprocs, possible,
         )  # fmt: skip
     return {"n_procs": workers, "memory_gb": settings.mem_gb or 0.9 * memory}
 

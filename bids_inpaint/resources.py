@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import resource
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
@@ -77,14 +78,27 @@ def memory_gb(root: str | os.PathLike = "/", environ: Mapping[str, str] = os.env
     return min(limits) / GIB
 
 
-def processes(root: str | os.PathLike = "/") -> int | None:
-    """How many more processes and threads the cgroups of this process allow, or None for no limit."""
-    left = [
-        max(most - _read(folder / "pids.current"), 0)
-        for folder in _cgroups(Path(root), "pids")
-        if (most := _read(folder / "pids.max"))
-    ]
-    return min(left, default=None)
+def startable(wanted: int) -> int:
+    """How many of so many processes or threads can be started (``ulimit -u``, ``pids.max`` of a container).
+
+    It is tried with threads: what counts for the limits is seen by nobody inside a container.
+    """
+    end = threading.Event()
+    started: list[threading.Thread] = []
+    usual = threading.stack_size(256 << 10)
+    try:
+        for _ in range(wanted):
+            thread = threading.Thread(target=end.wait, daemon=True)
+            thread.start()
+            started.append(thread)
+    except RuntimeError:
+        pass
+    finally:
+        threading.stack_size(usual)
+        end.set()
+        for thread in started:
+            thread.join()
+    return len(started)
 
 
 def _granted_cpus(environ: Mapping[str, str]) -> int:
@@ -119,17 +133,16 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
     for line in _text(root / "proc/self/mountinfo").splitlines():
         # 31 23 0:26 /docker/1 /sys/fs/cgroup/memory ro,nosuid shared:5 - cgroup cgroup rw,memory
         before, _, after = line.partition(" - ")
-        fields, (kind, *_, options) = before.split(" "), after.split(" ") or [""]
-        if len(fields) < 5 or kind not in ("cgroup", "cgroup2"):
-            continue
-        if kind == "cgroup" and controller not in options.split(","):
+        fields, kind, options = before.split(" "), after.split(" ")[0], after.split(" ")[-1]
+        if len(fields) < 5 or not (
+            kind == "cgroup2" or (kind == "cgroup" and controller in options.split(","))
+        ):
             continue
         path = memberships.get("" if kind == "cgroup2" else controller, "/")
         mount = root / fields[4].lstrip("/")
         inside = PurePosixPath(path)
         # a container that sees only its own part has the path as seen from outside
-        shown = fields[3] if fields[3] == "/" or inside.is_relative_to(fields[3]) else None
-        folder = mount / inside.relative_to(shown) if shown else mount
+        folder = mount / inside.relative_to(fields[3]) if inside.is_relative_to(fields[3]) else mount
         while True:
             yield folder
             if folder == mount or mount not in folder.parents:
@@ -140,7 +153,7 @@ def _cgroups(root: Path, controller: str) -> Iterator[Path]:
 def _text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8", errors="replace").strip()
-    except OSError:
+    except (OSError, ValueError):
         return ""
 
 
