@@ -48,10 +48,24 @@ def settle() -> None:
     OSError
         If there is no such folder: one sentence for the user.
     """
+    _check_current_folder()
     for name in _THREADS:
         os.environ.setdefault(name, "1")
     _settle_sockets()
     _settle_home()
+
+
+def _check_current_folder() -> None:
+    """Nipype writes its name into a configuration when it is imported."""
+    try:
+        usable = "\n" not in os.getcwd()
+    except OSError:
+        usable = False
+    if not usable:
+        raise OSError(
+            errno.ENOENT,
+            "the current folder is gone, can't be read or has a line break in its name: start in another.",
+        )
 
 
 def _settle_sockets() -> None:

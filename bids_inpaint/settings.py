@@ -115,10 +115,10 @@ class Settings:
         for option in fields(self):
             value = getattr(self, option.name)
             for one in value.values() if isinstance(value, dict) else (value,):
-                if isinstance(one, (str, Path)) and not is_utf8(str(one)):
+                if isinstance(one, (str, Path)) and ("\n" in str(one) or not is_utf8(str(one))):
                     raise InputError(
-                        f"{printable(str(one))} ({option.name}) isn't UTF-8, as the names of files must be: "
-                        "rename it, or give a link to it."
+                        f"{printable(str(one))} ({option.name}) isn't UTF-8 or has a line break: rename it, "
+                        "or give a link to it."
                     )
 
     @cached_property

@@ -26,7 +26,7 @@ from bids_inpaint.settings import Settings
 from bids_inpaint.space import Grid
 
 #: What means something to ANTs, a pattern, a format, a URL, a shell, a configuration file or a terminal.
-ODD = 'a,b [c] 50% %02d d\'e #f? *g {h} "i" $j;\\ ~k é\nl'
+ODD = 'a,b [c] 50% %02d d\'e #f? *g {h} "i" $j;\\ ~k é'
 
 MANY = 10**9
 
@@ -403,12 +403,27 @@ def test_names_that_are_not_utf8(tmp_path, caplog):
     assert r"sub-01_acq-\udcfc_T1w.nii.gz has a name that isn't UTF-8" in caplog.text
 
 
-def test_folders_that_are_not_utf8_are_refused(tmp_path, capfd):
+@pytest.mark.parametrize(("name", "shown"), [(b"o\xfct", r"o\udcfct"), (b"o\nt", r"o\nt")])
+def test_folders_that_are_not_utf8_or_one_line_are_refused(tmp_path, capfd, name, shown):
     root = write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
-    out = os.fsdecode(os.fsencode(tmp_path) + b"/o\xfct")
+    out = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
     assert cli.main([str(root), out, "participant", "-w", str(tmp_path / "work")]) == 2
-    assert r"o\udcfct (output_dir) isn't UTF-8" in capfd.readouterr().err
+    assert f"{shown} (output_dir) isn't UTF-8 or has a line break" in capfd.readouterr().err
     assert not os.path.exists(out)
+
+
+@pytest.mark.parametrize("kind", ["deleted", "two lines"])
+def test_current_folders_that_nothing_can_be_done_in(small, kind):
+    here = small / ("a\nb" if kind == "two lines" else "gone")
+    here.mkdir()
+    before = f"import os, sys; os.chdir({str(here)!r}); {'os.rmdir(os.getcwd());' * (kind == 'deleted')}"
+    code = f"{before} from bids_inpaint.cli import main; sys.exit(main())"
+    result = run(small, python=("-c", code))
+    assert result.returncode == 2
+    assert result.stderr.decode().splitlines() == [
+        "bids_inpaint: error: the current folder is gone, can't be read or has a line break in its name: "
+        "start in another."
+    ]
 
 
 # locales
