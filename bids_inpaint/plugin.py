@@ -77,7 +77,7 @@ def choose(settings: Settings, level: int) -> tuple[Any, dict]:
         If the user's can't be used.
     """
     if settings.use_plugin is None:
-        return ImageByImage, {**_share(settings), "raise_insufficient": False, "log_level": level}
+        return ImageByImage, _share(settings) | {"log_level": level}
     # Nipype's batch plugins name jobs by it; containers and cron have none
     os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
     remedy = "it needs 'plugin: NAME' and, if wanted, 'plugin_args: {…}'."
@@ -116,7 +116,12 @@ def _share(settings: Settings) -> dict:
             "Only %d of %d processors are used, as only %d processes can be started (see ulimit -u, or "
             "pids.max of the container).", workers, settings.nprocs, possible,
         )  # fmt: skip
-    return {"n_procs": workers, "memory_gb": settings.mem_gb or 0.9 * memory}
+    return {
+        "n_procs": workers,
+        "memory_gb": settings.mem_gb or 0.9 * memory,
+        # a step that asks for more than there is runs alone
+        "raise_insufficient": False,
+    }
 
 
 def set_nipype_level(level: int) -> None:

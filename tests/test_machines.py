@@ -189,7 +189,7 @@ def test_plugins_of_this_machine_take_no_more_either(settings, allowed, tmp_path
     file = tmp_path / "plugin.yml"
     file.write_text("plugin: MultiProc\nplugin_args: {n_procs: 1}\n")
     name, args = plugin.choose(settings(nprocs=3, use_plugin=file), 50)
-    assert (name, args) == ("MultiProc", {"n_procs": 1, "memory_gb": 9})
+    assert (name, args) == ("MultiProc", {"n_procs": 1, "memory_gb": 9, "raise_insufficient": False})
     file.write_text("plugin: SLURM\n")
     assert plugin.choose(settings(use_plugin=file), 50) == ("SLURM", {})
 
@@ -431,39 +431,34 @@ def test_current_folders_that_nothing_can_be_done_in(small, kind):
 
 @pytest.fixture(scope="module")
 def locales(tmp_path_factory) -> Path:
-    """Locales that are not UTF-8, or skip."""
+    """A locale that is not UTF-8, or skip."""
     folder = tmp_path_factory.mktemp("locales")
-    for name, charmap in (("de_DE", "ISO-8859-1"), ("ja_JP", "EUC-JP")):
-        try:
-            command = ["localedef", "-i", name, "-f", charmap, str(folder / f"{name}.{charmap}")]
-            subprocess.run(command, capture_output=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("there is no localedef")
-        if not (folder / f"{name}.{charmap}").exists():
-            pytest.skip(f"there is no source of {name}")
+    try:
+        command = ["localedef", "-i", "de_DE", "-f", "ISO-8859-1", str(folder / "de_DE.ISO-8859-1")]
+        subprocess.run(command, capture_output=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no localedef")
+    if not list(folder.iterdir()):
+        pytest.skip("there is no source of locales")
     return folder
 
 
-@pytest.mark.parametrize("locale", ["de_DE.ISO-8859-1", "ja_JP.EUC-JP"])
-def test_files_are_utf8_in_every_locale(small, locales, locale):
-    encoding = locale.partition(".")[2]
-    named = small / "Gehirn é"
+def test_files_are_utf8_in_every_locale(small, locales):
+    named = small / "Gehirn é Ω"
     named.mkdir()
     (small / "bids").rename(named / "bids")
-    variables = {"LOCPATH": str(locales), "LC_ALL": locale}
+    variables = {"LOCPATH": str(locales), "LC_ALL": "de_DE.ISO-8859-1"}
     result = run(named, **variables)
     refused(result)
-    # the terminal gets its own encoding
-    assert "sees only 36×36×36 mm" in result.stderr.decode(encoding)
-    page = (named / "out/sub-01.html").read_text(encoding="utf-8")
-    assert "sees only 36×36×36 mm" in page
-    citation = (named / "out/logs/CITATION.md").read_text(encoding="utf-8")
-    printed = run(named, "--boilerplate-only", **variables)
-    assert printed.returncode == 0
-    assert not citation.isascii()
-    # what a character set has not is escaped
-    lines = citation.encode(encoding, errors="backslashreplace").decode(encoding).splitlines()
-    assert set(printed.stdout.decode(encoding).splitlines()) <= {*lines, ""}
+    # the terminal gets its own encoding, and what that lacks is escaped
+    told = result.stderr.decode("latin-1")
+    assert "sees only 36×36×36 mm" in told
+    assert r"Gehirn é \u03a9/bids/sub-01" in told
+    assert "sees only 36×36×36 mm" in (named / "out/sub-01.html").read_text(encoding="utf-8")
+    assert not (named / "out/logs/CITATION.md").read_text(encoding="utf-8").isascii()
+    # where the work of libraries is, too
+    crash = next((named / "out").rglob("crash*.txt")).read_text(encoding="utf-8")
+    assert "Gehirn é Ω" in crash
 
 
 def test_the_mode_of_python_is_asked_for_once(small, locales):
