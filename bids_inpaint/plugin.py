@@ -201,6 +201,8 @@ class ImageByImage(MultiProcPlugin):
             return super()._submit_job(node, updatehash)
         except (BlockingIOError, EOFError, ConnectionError, RuntimeError) as error:
             # the server that forks workers ended as it could not, or no thread could be started
+            if isinstance(error, RuntimeError) and "thread" not in str(error):
+                raise
             raise InputError(f"No worker process can be started ({error}): {NO_PROCESS}") from None
 
     def _async_callback(self, args):

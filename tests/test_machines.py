@@ -22,6 +22,7 @@ from bids_inpaint import cli, environment, images, plugin, resources
 from bids_inpaint.environment import settle
 from bids_inpaint.files import is_utf8
 from bids_inpaint.images import InputError
+from bids_inpaint.run import explain
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import Grid
 
@@ -231,6 +232,23 @@ def test_a_server_of_workers_that_cannot_start_is_one_sentence(monkeypatch):
     monkeypatch.setattr(forkserver, "ensure_running", refuse)
     with pytest.raises(InputError, match="No process can be started"):
         plugin.prepare_workers()
+
+
+@pytest.mark.parametrize(
+    "error", [EOFError("unexpected EOF"), BlockingIOError(11, "?"), RuntimeError("can't start new thread")]
+)
+def test_a_worker_that_cannot_start_is_one_sentence(monkeypatch, error):
+    def refuse(*_):
+        raise error
+
+    monkeypatch.setattr(plugin.MultiProcPlugin, "_submit_job", refuse)
+    with pytest.raises(InputError, match=r"No worker process can be started .*: raise the limit"):
+        plugin.ImageByImage.__new__(plugin.ImageByImage)._submit_job(None)
+
+
+def test_a_step_that_can_start_no_process_is_told_of_as_that(settings):
+    crash = "Node: wf.step\n\nBlockingIOError: [Errno 11] Resource temporarily unavailable\n"
+    assert "Step step could start no process: raise the limit" in explain(crash, settings())
 
 
 # what a run in a process of its own does
