@@ -6,6 +6,7 @@ import gc
 import logging
 import multiprocessing
 import os
+import shlex
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -91,6 +92,12 @@ def choose(settings: Settings, level: int) -> tuple[Any, dict]:
     if plugin in ("MultiProc", "LegacyMultiProc"):
         # Nipype would take all that the host has
         args = _share(settings) | args
+    elif plugin not in ("Linear", "Debug") and shlex.quote(str(settings.work_dir)) != str(settings.work_dir):
+        # Nipype puts it into the command that submits a job as it is
+        raise InputError(
+            f"Work folder {settings.work_dir} has characters that mean something to a shell, which Nipype's "
+            f"plugin {plugin} can't handle: name another with -w."
+        )
     return plugin, args
 
 

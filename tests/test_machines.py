@@ -195,6 +195,17 @@ def test_plugins_of_this_machine_take_no_more_either(settings, allowed, tmp_path
     assert plugin.choose(settings(use_plugin=file), 50) == ("SLURM", {})
 
 
+def test_work_folders_that_a_shell_would_take_apart_are_refused_for_jobs(tmp_path):
+    bids = write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
+    file = tmp_path / "plugin.yml"
+    settings = Settings(bids, tmp_path / "out", tmp_path / "my work", use_plugin=file)
+    file.write_text("plugin: SLURM\n")
+    with pytest.raises(InputError, match="my work has characters that mean something to a shell"):
+        plugin.choose(settings, 50)
+    file.write_text("plugin: Linear\n")
+    assert plugin.choose(settings, 50) == ("Linear", {})
+
+
 def test_threads_of_steps_elsewhere_are_those_asked_for(settings, tmp_path):
     file = tmp_path / "slurm.yml"
     assert settings(nprocs=1, omp_nthreads=8, use_plugin=file).threads(100) == 8
