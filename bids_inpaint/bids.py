@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bids_inpaint.files import first_line, read_json, read_sidecar
+from bids_inpaint.files import first_line, is_utf8, printable, read_json, read_sidecar
 from bids_inpaint.images import InputError
 
 if TYPE_CHECKING:
@@ -198,13 +198,30 @@ def _check_dataset(root: Path) -> None:
         raise InputError(f"{description} lacks Name or BIDSVersion: {remedy}")
 
 
+class _NotUtf8:
+    """Matches, as a pattern, names that PyBIDS' database can't hold, and warns of them."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def search(self, path: str) -> bool:
+        if is_utf8(path):
+            return False
+        name = printable(f"{self.root}{path}")
+        log.warning("%s has a name that isn't UTF-8, and is left out: rename it.", name)
+        return True
+
+
 def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs) -> BIDSLayout:
     from bids.layout import BIDSLayout, BIDSLayoutIndexer
 
     # a database serves other participants too; without one, index those asked for alone
     wanted = "|".join(map(re.escape, labels)) if labels and not database else "[^/]+"
     # PyBIDS follows links, also those in circles: no deeper than a T1w may lie
-    ignore = [re.compile(rf"(?s)^(?!/sub-({wanted})(/ses-[^/]+)?(/anat(/[^/]+)?)?$)")]
+    ignore = [
+        re.compile(rf"(?s)^(?!/sub-({wanted})(/ses-[^/]+)?(/anat(/[^/]+)?)?$)"),
+        _NotUtf8(root),
+    ]
 
     def index(database_path: Path | str | None) -> BIDSLayout:
         return BIDSLayout(

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from bids_inpaint import __version__
-from bids_inpaint.environment import settle
+from bids_inpaint.environment import settle, use_utf8
 
 DEFAULT_MODEL = "blind-unet"
 SECOND_PASS = "unet"
@@ -183,7 +183,7 @@ def parser() -> argparse.ArgumentParser:
         help="threads of one step (default: processors divided by images, 1 to 8)",
     )
     g.add_argument(
-        "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of the machine's)"
+        "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of what is available)"
     )
     g.add_argument(
         "--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments"
@@ -205,6 +205,7 @@ def main(argv: list[str] | None = None) -> int:
     the number of a signal: it ended the run.
     """
     if argv is None:
+        use_utf8()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
     args = vars(parser().parse_args(argv))
@@ -212,11 +213,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         settle()
     except OSError as error:
-        print(
-            f"bids_inpaint: error: no folder for temporary files ({error.strerror}): mount a writable /tmp, "
-            "or name one with TMPDIR.",
-            file=sys.stderr,
-        )
+        print(f"bids_inpaint: error: {error.strerror}", file=sys.stderr)
         return 2
     from bids_inpaint.images import InputError
     from bids_inpaint.run import run_participants

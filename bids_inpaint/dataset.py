@@ -33,7 +33,7 @@ def describe(settings: Settings) -> None:
 
 def write_boilerplate(output_dir: Path, text: str) -> Path:
     """Write ``logs/CITATION.md`` and the bibliography it cites."""
-    bibliography = (Path(__file__).parent / "data" / "boilerplate.bib").read_text()
+    bibliography = (Path(__file__).parent / "data" / "boilerplate.bib").read_text(encoding="utf-8")
     intro = (
         f"Results included in this manuscript come from *bids_inpaint* {__version__}, "
         "which is based on Nipype [@nipype].\n\n"

@@ -91,7 +91,8 @@ def make_dataset(root: Path) -> Path:
         {"Name": "bids_inpaint demo", "BIDSVersion": "1.10.0", "DatasetType": "raw", "License": "CC0"},
     )
     (root / "README").write_text(
-        "Two T1w images made from the MNI152 template by bids_inpaint, one with painted lesions.\n"
+        "Two T1w images made from the MNI152 template by bids_inpaint, one with painted lesions.\n",
+        encoding="utf-8",
     )
     truth = root / "derivatives" / "painted"
     write_json(

@@ -191,5 +191,5 @@ def _settle(path: str) -> str:
         )
 
     file = Path(path)
-    file.write_text(_UUID.sub(number, file.read_text()))
+    file.write_text(_UUID.sub(number, file.read_text(encoding="utf-8")), encoding="utf-8")
     return path

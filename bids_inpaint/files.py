@@ -97,6 +97,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file is UTF-8: on Linux it is any bytes, and most libraries can't take others.
+
+    Examples
+    --------
+    >>> is_utf8("Müller"), is_utf8(os.fsdecode(b"M\xfcller"))
+    (True, False)
+    """
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def discard_unfinished() -> None:
     """Delete what this process is writing: it is about to end at once."""
     for part in list(_unfinished):

@@ -102,7 +102,7 @@ def _read(task: Task, out: Measured) -> None:
     out.made_with = {
         label: str(sidecars[name][key]) for label, (key, name) in MADE_WITH.items() if key in sidecars[name]
     }
-    with open(f"{native}desc-lesions_dseg.tsv") as file:
+    with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
         volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
     out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
     lesions = _standard(f"{standard}label-L_desc-inpaint_mask.nii.gz")

@@ -81,7 +81,7 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
     import jinja2
 
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(_TEMPLATE.read_text())
+    template = environment.from_string(_TEMPLATE.read_text(encoding="utf-8"))
     measured = group.measured
     entities = identifying(measured)
     text = template.render(
@@ -116,13 +116,13 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
     )
     final = settings.output_dir / "group.html"
     with replacing(final) as part:
-        part.write_text(text)
+        part.write_text(text, encoding="utf-8")
     return final
 
 
 def _methods(out_dir: Path) -> list[str]:
     path = out_dir / "logs" / "CITATION.md"
-    return [p for p in path.read_text().split("\n\n") if p.strip()] if path.exists() else []
+    return [p for p in path.read_text(encoding="utf-8").split("\n\n") if p.strip()] if path.exists() else []
 
 
 def _number(value: float | None, digits: int = 4) -> str:

@@ -132,7 +132,7 @@ class Runtime:
 def _has_amx() -> bool:
     """Whether the processor multiplies matrices of bfloat16."""
     cpu = Path("/proc/cpuinfo")
-    return cpu.exists() and "amx_bf16" in cpu.read_text()
+    return cpu.exists() and "amx_bf16" in cpu.read_text(encoding="utf-8", errors="replace")
 
 
 def open_session(model: Model, runtime: Runtime) -> onnxruntime.InferenceSession:

@@ -6,14 +6,23 @@ import gc
 import logging
 import multiprocessing
 import os
+import shlex
 import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import forkserver, get_context
+from typing import Any
 
+import yaml
+from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 
+from bids_inpaint import resources
 from bids_inpaint.files import discard_unfinished
+from bids_inpaint.images import InputError
+from bids_inpaint.settings import Settings
+
+log = logging.getLogger("bids_inpaint")
 
 NIPYPE_LOGGERS = ("nipype.workflow", "nipype.interface", "nipype.utils")
 
@@ -31,10 +40,95 @@ PRELOADED = [
 ]
 
 
+#: Processes and threads of a run beside its workers, and of each worker with what it starts, rounded up.
+_TASKS, _TASKS_A_WORKER = 8, 6
+
+NO_PROCESS = (
+    "raise the limit (ulimit -u, or pids.max of the container), or run again with a smaller --nprocs."
+)
+
+
 def prepare_workers() -> None:
-    """Begin the imports of the workers to come, in the background."""
+    """Begin the imports of the workers to come, in the background.
+
+    Raises
+    ------
+    InputError
+        If no process can be started.
+    """
     multiprocessing.set_forkserver_preload(PRELOADED)
-    forkserver.ensure_running()
+    try:
+        forkserver.ensure_running()
+    except OSError as error:
+        raise InputError(f"No process can be started ({error.strerror}): {NO_PROCESS}") from None
+
+
+def choose(settings: Settings, level: int) -> tuple[Any, dict]:
+    """Nipype plugin and its arguments: ours on this machine, or the user's.
+
+    Parameters
+    ----------
+    settings : Settings
+    level : int
+        Of Nipype's loggers in the workers.
+
+    Raises
+    ------
+    InputError
+        If the user's can't be used.
+    """
+    if settings.use_plugin is None:
+        return ImageByImage, _share(settings) | {"log_level": level}
+    # Nipype's batch plugins name jobs by it; containers and cron have none
+    os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
+    remedy = "it needs 'plugin: NAME' and, if wanted, 'plugin_args: {…}'."
+    try:
+        content = yaml.safe_load(settings.use_plugin.read_text(encoding="utf-8"))
+        plugin, args = content["plugin"], dict(content.get("plugin_args") or {})
+    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+        raise InputError(f"Plugin file {settings.use_plugin} can't be used ({error}): {remedy}") from None
+    if not hasattr(plugins, f"{plugin}Plugin"):
+        raise InputError(f"Plugin file {settings.use_plugin} names {plugin!r}, which Nipype hasn't: {remedy}")
+    if plugin in ("MultiProc", "LegacyMultiProc"):
+        # Nipype would take all that the host has
+        args = _share(settings) | args
+    elif plugin not in ("Linear", "Debug") and shlex.quote(str(settings.work_dir)) != str(settings.work_dir):
+        # Nipype puts it into the command that submits a job as it is
+        raise InputError(
+            f"Work folder {settings.work_dir} has characters that mean something to a shell, which Nipype's "
+            f"plugin {plugin} can't handle: name another with -w."
+        )
+    return plugin, args
+
+
+def _share(settings: Settings) -> dict:
+    """Processors and memory of a run on this machine, as Nipype's arguments."""
+    memory = resources.memory_gb()
+    for option, asked, unit, available in (
+        ("--nprocs", settings.nprocs, "processors", resources.cpus()),
+        ("--mem-gb", settings.mem_gb or 0, "GB", memory),
+    ):
+        if asked > available:
+            log.warning(
+                "%s %g is more than the %.4g %s that the machine, its container and the scheduler allow.",
+                option, asked, available, unit,
+            )  # fmt: skip
+    workers = settings.nprocs
+    possible = resources.startable(_TASKS + workers * _TASKS_A_WORKER)
+    workers = min((possible - _TASKS) // _TASKS_A_WORKER, workers)
+    if workers < 1:
+        raise InputError(f"Only {possible} processes can be started: {NO_PROCESS}")
+    if workers < settings.nprocs:
+        log.warning(
+            "Only %d of %d processors are used, as only %d processes can be started (see ulimit -u, or "
+            "pids.max of the container).", workers, settings.nprocs, possible,
+        )  # fmt: skip
+    return {
+        "n_procs": workers,
+        "memory_gb": settings.mem_gb or 0.9 * memory,
+        # a step that asks for more than there is runs alone
+        "raise_insufficient": False,
+    }
 
 
 def set_nipype_level(level: int) -> None:
@@ -112,6 +206,11 @@ class ImageByImage(MultiProcPlugin):
             # a worker was killed, which breaks its pool for good
             self.pool = self._new_pool()
             return super()._submit_job(node, updatehash)
+        except (BlockingIOError, EOFError, ConnectionError, RuntimeError) as error:
+            # the server that forks workers ended as it could not, or no thread could be started
+            if isinstance(error, RuntimeError) and "thread" not in str(error):
+                raise
+            raise InputError(f"No worker process can be started ({error}): {NO_PROCESS}") from None
 
     def _async_callback(self, args):
         error = args.exception()

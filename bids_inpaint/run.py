@@ -16,7 +16,7 @@ from functools import partial
 from hashlib import sha256
 from itertools import chain
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 from bids_inpaint import bids, models, template
 from bids_inpaint.files import printable, read_sidecar
@@ -50,11 +50,13 @@ def run_participants(settings: Settings) -> int:
 
 def _run(settings: Settings, held: ExitStack) -> int:
     _set_up_logging(settings.verbose)
+    from bids_inpaint.plugin import choose, prepare_workers
+
     model, second, second_alone = _engines(settings)
     draws = "ddpm" in (model.engine, second.engine if second else "")
     if (settings.sampler or settings.sampling_steps) and not draws:
         raise InputError("--sampler and --sampling-steps are for diffusion models alone: leave them out.")
-    plugin, plugin_args = _plugin(settings)
+    plugin, plugin_args = choose(settings, _nipype_level(settings.verbose))
     _ = settings.spm  # missing SPM is told before anything is done
     _check_device(settings)
     if not settings.skip_bids_validation:
@@ -68,8 +70,6 @@ def _run(settings: Settings, held: ExitStack) -> int:
         if settings.clean_workdir:
             _clean(settings.work_dir, lock)
     if settings.use_plugin is None and not (settings.boilerplate_only or settings.reports_only):
-        from bids_inpaint.plugin import prepare_workers
-
         prepare_workers()
     files = template.prepare(settings.template, settings.work_dir)
 
@@ -235,36 +235,6 @@ def _check_names(found: list[bids.Image], settings: Settings, model: models.Mode
             )
 
 
-def _plugin(settings: Settings) -> tuple[Any, dict]:
-    """Nipype plugin and its arguments: ours on this machine, or the user's."""
-    if settings.use_plugin is None:
-        from bids_inpaint.plugin import ImageByImage
-
-        args: dict[str, Any] = {
-            "n_procs": settings.nprocs,
-            "raise_insufficient": False,
-            "log_level": _nipype_level(settings.verbose),
-        }
-        if settings.mem_gb:
-            args["memory_gb"] = settings.mem_gb
-        return ImageByImage, args
-    import yaml
-
-    # Nipype's batch plugins name jobs by it; containers and cron have none
-    os.environ.setdefault("LOGNAME", f"uid{os.getuid()}")
-    remedy = "it needs 'plugin: NAME' and, if wanted, 'plugin_args: {…}'."
-    try:
-        content = yaml.safe_load(settings.use_plugin.read_text())
-        plugin, args = content["plugin"], dict(content.get("plugin_args") or {})
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"Plugin file {settings.use_plugin} can't be used ({error}): {remedy}") from None
-    from nipype.pipeline import plugins
-
-    if not hasattr(plugins, f"{plugin}Plugin"):
-        raise InputError(f"Plugin file {settings.use_plugin} names {plugin!r}, which Nipype hasn't: {remedy}")
-    return plugin, args
-
-
 def _clean(work_dir: Path, lock: IO) -> None:
     """Remove what earlier runs left in the work folder, and nothing of the user's or of other runs."""
     folders = [folder for folder in work_dir.glob("bids_inpaint_wf/*") if folder.is_dir()]
@@ -280,7 +250,7 @@ def _write_graph(workflow, settings: Settings) -> None:
     file = settings.output_dir / "logs" / "workflow.dot"
     names = [tuple(node.fullname.split(".", 1)[-1] for node in edge) for edge in expanded(workflow).edges()]
     lines = [f'  "{source}" -> "{target}";' for source, target in names]
-    file.write_text("digraph workflow {\n  rankdir=LR;\n" + "\n".join(lines) + "\n}\n")
+    file.write_text("digraph workflow {\n  rankdir=LR;\n" + "\n".join(lines) + "\n}\n", encoding="utf-8")
     if dot := shutil.which("dot"):
         subprocess.run([dot, "-Tsvg", "-O", str(file)], check=False)
     log.info("The graph is in %s", file)
@@ -323,7 +293,7 @@ def _crashes(subject: str, settings: Settings, run_uuid: str) -> list[tuple[Path
     from bids_inpaint.workflows.base import crash_folder
 
     paths = sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt"))
-    texts = [path.read_text(errors="replace") for path in paths]
+    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
     return [(path, explain(text, settings), text) for path, text in zip(paths, texts, strict=True)]
 
 
@@ -332,11 +302,13 @@ def _tell_crashes(crashes: list[tuple[Path, str, str]], error: Exception | None)
         _tell(f"error: {sentence} (details: {path})")
     if error and not crashes:
         # no step crashed: the plugin did
-        _tell(f"error: {type(error).__name__}: {error}")
+        _tell(f"error: {error if isinstance(error, InputError) else f'{type(error).__name__}: {error}'}")
 
 
 def explain(crash: str, settings: Settings) -> str:
     """One sentence on a crash for the user, from the text of its file."""
+    from bids_inpaint.plugin import NO_PROCESS
+
     if known := re.findall(r"InputError: (.+)", crash):
         return known[-1].strip()
     step = re.search(r"^Node: (\S+)", crash)
@@ -348,6 +320,8 @@ def explain(crash: str, settings: Settings) -> str:
         )
     if re.search("worker process was killed|MemoryError|bad_alloc|Failed to allocate memory", crash):
         return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
+    if re.search("BlockingIOError|can't start new thread|Resource temporarily unavailable", crash):
+        return f"{where} could start no process: {NO_PROCESS}"
     if "exited with non-zero status" in crash or "Registration failed with error code" in crash:
         return (
             f"{where} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "

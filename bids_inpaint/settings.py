@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -10,15 +9,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint import models, template
+from bids_inpaint import models, resources, template
 from bids_inpaint.diffusion import check_steps
+from bids_inpaint.files import is_utf8, printable
 from bids_inpaint.images import InputError
 from bids_inpaint.spm import Spm
 from bids_inpaint.spm import find as find_spm
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @dataclass(frozen=True)
@@ -43,7 +39,7 @@ class Settings:
     derivatives: dict[str, Path] = field(default_factory=dict)
     skip_bids_validation: bool = False
     clean_workdir: bool = False
-    nprocs: int = field(default_factory=_cores)
+    nprocs: int = field(default_factory=resources.cpus)
     omp_nthreads: int | None = None
     mem_gb: float | None = None
     use_plugin: Path | None = None
@@ -71,6 +67,7 @@ class Settings:
     verbose: int = 0
 
     def __post_init__(self):
+        self._check_names()
         for name in ("bids_dir", "output_dir", "work_dir"):
             object.__setattr__(self, name, Path(getattr(self, name)).expanduser().absolute())
         if not self.bids_dir.is_dir():
@@ -114,6 +111,16 @@ class Settings:
             if value is not None and value <= 0:
                 raise InputError(f"--{name.replace('_', '-')} must be positive, not {value}.")
 
+    def _check_names(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            for one in value.values() if isinstance(value, dict) else (value,):
+                if isinstance(one, (str, Path)) and ("\n" in str(one) or not is_utf8(str(one))):
+                    raise InputError(
+                        f"{printable(str(one))} ({option.name}) isn't UTF-8 or has a line break: rename it, "
+                        "or give a link to it."
+                    )
+
     @cached_property
     def spm(self) -> Spm | None:
         """The SPM12 to segment with, if it is asked for."""
@@ -122,8 +129,11 @@ class Settings:
     def threads(self, images: int) -> int:
         """Threads of one step: those asked for, or what each of so many images has for itself, at most 8.
 
-        Two images at a time with a thread each are done sooner than one after the other with two.
+        Two images at a time with a thread each are done sooner than one after the other with two. Those asked
+        for may be more than this machine has where the steps run on others.
         """
+        if self.omp_nthreads and self.use_plugin:
+            return self.omp_nthreads
         return min(self.omp_nthreads or min(max(self.nprocs // images, 1), 8), self.nprocs)
 
     def summary(self) -> dict[str, Any]:

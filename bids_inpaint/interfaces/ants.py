@@ -88,13 +88,20 @@ def _outcome(process, receiver: Connection):
 
 @contextmanager
 def _scratch(folder: str) -> Iterator[None]:
-    """Let antspyx write its temporary files, which it doesn't remove, here instead of in /tmp."""
-    before = tempfile.tempdir
-    with tempfile.TemporaryDirectory(dir=folder) as tempfile.tempdir:
+    """Work in a new folder inside this one, which is removed at the end, and let it hold temporary files.
+
+    ANTs and antspyx put names of files into options and patterns, of which commas, brackets and per cents
+    are a part: they see nothing but plain names, relative to the current folder.
+    """
+    before, here = tempfile.tempdir, os.getcwd()
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        os.chdir(scratch)
+        tempfile.tempdir = os.curdir
         try:
             yield
         finally:
             tempfile.tempdir = before
+            os.chdir(here)
 
 
 def _to_ants(ants, data: np.ndarray, grid: Grid):
@@ -216,7 +223,7 @@ class RegisterAffine(FileInterface):
         matrix = alone(
             affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
             "QuickRigid" if self.inputs.sloppy else "AffineFast",
-            within(runtime, "ants_"), self.inputs.random_seed,
+            runtime.cwd, self.inputs.random_seed,
         )  # fmt: skip
         outputs = {}
         for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):
@@ -225,7 +232,7 @@ class RegisterAffine(FileInterface):
         return outputs
 
 
-def affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, seed: int) -> np.ndarray:
+def affine(in_file: str, mask_file: str, template: str, kind: str, folder: str, seed: int) -> np.ndarray:
     """4x4 world-to-world matrix (RAS+, mm) from a template to a brain."""
     import ants
 
@@ -233,25 +240,25 @@ def affine(in_file: str, mask_file: str, template: str, kind: str, prefix: str, 
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
-    # in one order of storage: that of the moving image moves the result by up to a millimetre
+    # in one order of storage, whatever that of the file is
     brain, part = reordered(np.where(mask, data, 0)[box], grid.part(box))
-    result = ants.registration(
-        _to_ants(ants, *images.read(template)), _to_ants(ants, brain, part), kind, outprefix=prefix
-    )
-    return _from_itk(part) @ itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+    fixed, moving = _to_ants(ants, *images.read(template)), _to_ants(ants, brain, part)
+    with _scratch(folder):
+        result = ants.registration(fixed, moving, kind, outprefix="ants_")
+        return _from_itk(part) @ itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
 
 def rigid(
-    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, prefix: str
+    fixed: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, folder: str
 ) -> np.ndarray:
     """4x4 world-to-world matrix (RAS+, mm) from one image of a head to another of any contrast."""
     import ants
 
     ants.config._random_seed = 1
-    result = ants.registration(
-        _to_ants(ants, fixed, fixed_grid), _to_ants(ants, moving, moving_grid), "Rigid", outprefix=prefix
-    )
-    matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+    images_of_ants = _to_ants(ants, fixed, fixed_grid), _to_ants(ants, moving, moving_grid)
+    with _scratch(folder):
+        result = ants.registration(*images_of_ants, "Rigid", outprefix="ants_")
+        matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
     return _from_itk(moving_grid) @ matrix @ np.linalg.inv(_from_itk(fixed_grid))
 
 

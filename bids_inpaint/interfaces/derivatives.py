@@ -83,9 +83,11 @@ def write_json(path: Path, content: dict) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically, unless it has that content already."""
-    if path.exists() and path.read_text() == text:
+    """Write a text file in UTF-8 atomically, unless it has that content already."""
+    # names of files are any bytes
+    content = text.encode("utf-8", errors="backslashreplace")
+    if path.exists() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
-        part.write_text(text)
+        part.write_bytes(content)

@@ -107,7 +107,7 @@ class LesionTable(FileInterface):
     output_spec = FigureOutputSpec
 
     def process(self, runtime) -> dict:
-        with open(self.inputs.table) as file:
+        with open(self.inputs.table, encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         total = sum(float(r["volume"]) for r in rows) / 1000
         parts = [f"<p>{len(rows)} lesions, {total:.2f} ml in all.</p>"]
@@ -122,6 +122,6 @@ class LesionTable(FileInterface):
         if len(rows) > self.inputs.most:
             parts.append(f"<p>The {self.inputs.most} largest are shown; the TSV file has all.</p>")
         out_file = within(runtime, "lesions.html")
-        with open(out_file, "w") as file:
+        with open(out_file, "w", encoding="utf-8") as file:
             file.write("\n".join(parts) + "\n")
         return {"out_file": out_file}

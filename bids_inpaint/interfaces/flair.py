@@ -34,7 +34,7 @@ class FlairToWorkingGrid(FileInterface):
         data, grid = images.load_t1w(self.inputs.in_file)
         t1w, t1w_grid = images.read(self.inputs.t1w)
         mask = images.read(self.inputs.mask_file)[0] > 0
-        to_flair = alone(rigid, t1w, t1w_grid, data, grid, within(runtime, "ants_"))
+        to_flair = alone(rigid, t1w, t1w_grid, data, grid, runtime.cwd)
         world = to_flair @ read_xfm(self.inputs.xfm)
         out = resample(np.maximum(data, 0), grid, WORKING_GRID, world, order=3, where=mask)
         corrected = correct_bias(out, mask, WORKING_GRID)[0]

@@ -278,7 +278,7 @@ class BackToNative(FileInterface):
 
 def write_table(path: str, found: list[lesions.Lesion]) -> None:
     """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``)."""
-    with open(path, "w", newline="") as file:
+    with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast"])
         for lesion in found:

@@ -59,7 +59,7 @@ class CheckQuality(FileInterface):
         warnings = [*quality.judge(measures), *self.inputs.told, *others]
         out_file = within(runtime, "quality.html")
         items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
-        with open(out_file, "w") as file:
+        with open(out_file, "w", encoding="utf-8") as file:
             file.write(
                 f'<div class="alert alert-warning"><p>Look at this image before you use its results:</p>'
                 f"<ul>{items}</ul></div>\n"
