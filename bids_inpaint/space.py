@@ -62,33 +62,6 @@ class Grid:
         return self.shape == other.shape and np.allclose(self.matrix, other.matrix, atol=tolerance)
 
 
-def reordered(data: Array, grid: Grid, axes: str = "LAS") -> tuple[Array, Grid]:
-    """A volume with its voxels stored in another order, each where it was in the world.
-
-    Parameters
-    ----------
-    data : array, shape `grid.shape`
-    grid : Grid
-    axes : str
-        Where each axis of the result leads to, as far as 90° turns and flips can make it.
-
-    Examples
-    --------
-    >>> turned, where = reordered(np.arange(6).reshape(1, 2, 3), Grid.of((1, 2, 3), np.eye(4)), "SAR")
-    >>> turned.shape, where.matrix[:3, 0].tolist()
-    ((3, 2, 1), [0.0, 0.0, 1.0])
-    """
-    import nibabel as nib
-
-    orientations = nib.orientations
-    turn = orientations.ornt_transform(
-        orientations.io_orientation(grid.matrix), orientations.axcodes2ornt(axes)
-    )
-    out = orientations.apply_orientation(data, turn)
-    matrix = grid.matrix @ orientations.inv_ornt_aff(turn, grid.shape)
-    return out, Grid.of(out.shape, matrix, grid.code)
-
-
 #: FSL's 1 mm MNI grid: it splits into the 8 sub-volumes of 91x109x91 of Manjón et al. 2020, section 2.3.
 WORKING_GRID = Grid.of((182, 218, 182), [[-1, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
 

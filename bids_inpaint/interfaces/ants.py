@@ -30,7 +30,7 @@ from bids_inpaint.interfaces.base import (
     SegmentationOutputSpec,
     within,
 )
-from bids_inpaint.space import Grid, bounding_box, reordered
+from bids_inpaint.space import Grid, bounding_box
 
 
 def alone(function: Callable, *args):
@@ -240,8 +240,7 @@ def affine(in_file: str, mask_file: str, template: str, kind: str, folder: str, 
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
-    # in one order of storage, whatever that of the file is
-    brain, part = reordered(np.where(mask, data, 0)[box], grid.part(box))
+    brain, part = np.where(mask, data, 0)[box], grid.part(box)
     fixed, moving = _to_ants(ants, *images.read(template)), _to_ants(ants, brain, part)
     with _scratch(folder):
         result = ants.registration(fixed, moving, kind, outprefix="ants_")
