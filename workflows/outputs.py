@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
+from typing import Any
 
 from nipype.pipeline import engine as pe
 
+from bids_inpaint import __version__
 from bids_inpaint.bids import Image
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
@@ -56,8 +59,8 @@ _COLUMNS = {
     "y": {"Description": "World coordinate of the centroid, towards the front", "Units": "mm"},
     "z": {"Description": "World coordinate of the centroid, towards the top", "Units": "mm"},
     "contrast": {
-        "Description": "Mean of inpainted minus original, as a fraction of the median of "
-        "normal-appearing white matter"
+        "Description": "Mean of inpainted minus original at standard contrast, as a fraction of the median "
+        "of normal-appearing white matter: the scale of LesionThreshold"
     },
 }
 #: Figure -> suffix, in the order of the report
@@ -75,6 +78,8 @@ FIGURES = {
 
 #: Images that can be segmented; the last is the non-blind filling of given lesions.
 SEGMENTED = ("inpainted", "original", "reference")
+#: What is made and saved for itself, so that what fails later takes nothing away; the first is the core.
+PARTS = (*SEGMENTED, "flair")
 
 
 @dataclass(frozen=True)
@@ -104,6 +109,12 @@ class Products:
         asked = (True, settings.compare_segmentation, reference)
         segmented = tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a)
         return cls(segmented, reference, settings.flair is not None)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of `PARTS` there are."""
+        there = (True, "original" in self.segmented, self.reference, self.flair)
+        return tuple(part for part, made in zip(PARTS, there, strict=True) if made)
 
     def native(self) -> dict[str, tuple[str, dict]]:
         """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
@@ -135,16 +146,36 @@ def tissue_key(image: str, tissue: str) -> str:
     return tissue if image == "inpainted" else f"{image}_{tissue}"
 
 
+def part_of(key: str) -> str:
+    """Which of `PARTS` a result or a figure belongs to.
+
+    Examples
+    --------
+    >>> part_of("native_inpainted"), part_of("native_reference_gm"), part_of("native_joint_mask")
+    ('inpainted', 'reference', 'flair')
+    """
+    stem = key.removeprefix("native_").split("_")[0]
+    return {"joint": "flair"}.get(stem, stem if stem in PARTS else PARTS[0])
+
+
+def status_file(output_dir: Path, image: Image) -> Path:
+    """Where the output folder says what became of an image."""
+    return output_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
+
+
 def prefix(image: Image) -> str:
     """Path of an image's derivatives below the output folder, up to the entities they add."""
     return f"{image.folder}/{image.prefix}"
 
 
-def expected(image: Image, template: str, products: Products = _USUAL) -> list[str]:
-    """Every file a finished image leaves below the output folder, but for the report."""
-    names = _names(image, template, products)
-    sidecars = [n.split(".")[0] + ".json" for n in names.values() if n.endswith(".nii.gz")]
-    return sorted([*names.values(), *sidecars, *_figure_names(image, products).values()])
+def expected(
+    image: Image, template: str, products: Products = _USUAL, parts: tuple[str, ...] = PARTS
+) -> list[str]:
+    """Every file a finished image, or some parts of it, leave below the output folder, but for the report."""
+    every = _names(image, template, products) | _figure_names(image, products)
+    names = [name for key, name in every.items() if part_of(key) in parts]
+    sidecars = [n.split(".")[0] + ".json" for n in names if n.endswith(".nii.gz")]
+    return sorted([*names, *sidecars])
 
 
 def is_finished(image: Image, settings: Settings, products: Products) -> bool:
@@ -171,6 +202,34 @@ def _figure_names(image: Image, products: Products) -> dict[str, str]:
         for key, suffix in FIGURES.items()
         if (key != "tissues" or products.segmented) and (key != "flair" or products.flair)
     }
+
+
+def provenance(settings: Settings, model: Model, second: Model | None) -> dict[str, Any]:
+    """What made the inpainted image, for its sidecar: version, networks, and the options that change it."""
+    out: dict[str, Any] = {"SoftwareVersion": __version__, "Model": model.name, "ModelSHA256": model.sha256}
+    if second:
+        out |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}
+    options = {
+        "Model": model.name,
+        "SecondPass": second.name if second else "none",
+        "Fill": settings.fill,
+        "LesionThreshold": threshold_of(settings, model),
+        "LesionMinVolume": settings.lesion_min_volume,
+        "Segmentation": settings.segmentation,
+        "CompareSegmentation": settings.compare_segmentation,
+        "SkullStrip": settings.skull_strip,
+        "Template": settings.template,
+        "Sampler": settings.sampler,
+        "SamplingSteps": settings.sampling_steps,
+        "RandomSeed": settings.random_seed,
+        "Sloppy": settings.sloppy,
+    }
+    return out | {"Options": {name: value for name, value in options.items() if value is not None}}
+
+
+def threshold_of(settings: Settings, model: Model) -> float:
+    """λ of a run: the one asked for, or the network's own."""
+    return settings.lesion_threshold or float(model.card["lesion_threshold"])
 
 
 def standard_space(template: str) -> dict:
@@ -216,6 +275,8 @@ def _metadata(
     if flair:
         for key in _FLAIR:
             out[key] |= {"Model": flair.name, "ModelSHA256": flair.sha256}
+    for key in ("native_inpainted", "inpainted"):
+        out[key] |= options["provenance"]
     out["native_inpainted"]["Fill"] = options["fill"]
     found = network | {
         "LesionThreshold": options["threshold"],
@@ -238,13 +299,16 @@ def init_outputs_wf(
     model: Model,
     options: dict,
     output_dir: Path,
+    run_uuid: str,
     products: Products = _USUAL,
     reference: Model | None = None,
     second: Model | None = None,
     flair: Model | None = None,
     name: str = "outputs_wf",
 ) -> pe.Workflow:
-    """Build the figures of one image, and the writing of its derivatives after everything else.
+    """Build the figures of one image, and the writing of its derivatives.
+
+    Each part (`PARTS`) is written as soon as everything of it is there, whatever becomes of the others.
 
     Parameters
     ----------
@@ -253,9 +317,11 @@ def init_outputs_wf(
     template : TemplateFiles
     model : Model
     options : dict
-        ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given`` and whether
-        the second pass fills alone (``second_alone``), for the sidecars.
+        ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given``, whether
+        the second pass fills alone (``second_alone``), and its ``provenance``, for the sidecars.
     output_dir : Path
+    run_uuid : str
+        Of the run, for the status of the image.
     products : Products, optional
     reference : Model, optional
         The network that filled given lesions.
@@ -285,9 +351,9 @@ def init_outputs_wf(
     workflow.__desc__ = ""
     names = _names(image, template.name, products)
     figure_names = _figure_names(image, products)
-    told = [f"{segmented}_{what}" for segmented in products.segmented for what in ("volumes", "method")]
+    told = {part: [f"{part}_volumes", f"{part}_method"] for part in products.segmented}
     shown = ["flair", "joint_mask"] if products.flair else []
-    fields = ["conformed", "darkening", "mask_method", *shown, *told, *names]
+    fields = ["conformed", "darkening", "mask_method", *shown, *chain.from_iterable(told.values()), *names]
     inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
     registration = pe.Node(
         Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
@@ -308,19 +374,37 @@ def init_outputs_wf(
     )
     difference = pe.Node(Difference(), name="difference", mem_gb=1)
     lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
-    found = pe.Node(
-        Function(function=_found, input_names=["mask_method", "quality", *told], output_names=["out"]),
-        name="found", run_without_submitting=True,
-    )  # fmt: skip
-    save = pe.Node(
-        SaveDerivatives(
-            keys=[*names, *figure_names],
-            out_dir=str(output_dir),
-            names={**names, **figure_names},
-            metadata=_metadata(image, template.name, model, reference, second, flair, options, products),
-        ),
-        name="save", mem_gb=0.2, run_without_submitting=True,
-    )  # fmt: skip
+    every = names | figure_names
+    metadata = _metadata(image, template.name, model, reference, second, flair, options, products)
+    saves, founds = {}, {}
+    for part in products.parts:
+        keys = [key for key in every if part_of(key) == part]
+        known = ["mask_method", *told.get(part, [])]
+        after = "" if part == PARTS[0] else f"_{part}"
+        saves[part] = pe.Node(
+            SaveDerivatives(
+                keys=keys,
+                out_dir=str(output_dir),
+                names={key: every[key] for key in keys},
+                metadata={key: metadata[key] for key in keys if key in metadata},
+                status_file=str(status_file(output_dir, image)),
+                part=part,
+                parts=list(products.parts),
+                run_uuid=run_uuid,
+            ),
+            name=f"save{after}", mem_gb=0.2, run_without_submitting=True,
+        )  # fmt: skip
+        inputs = [*known, "quality"] if part == PARTS[0] else known
+        founds[part] = pe.Node(
+            Function(function=_found, input_names=inputs, output_names=["out"]),
+            name=f"found{after}", run_without_submitting=True,
+        )  # fmt: skip
+        workflow.connect([
+            (inputnode, saves[part], [(key, key) for key in keys if key in names]),
+            (inputnode, founds[part], [(name, name) for name in known]),
+            (founds[part], saves[part], [("out", "found")]),
+        ])  # fmt: skip
+    save = saves[PARTS[0]]
     workflow.connect([
         (inputnode, registration, [("preproc", "after"), ("working_mask", "mask_file")]),
         (inputnode, brain, [("conformed", "background"), ("brain_mask", "masks")]),
@@ -333,11 +417,8 @@ def init_outputs_wf(
             ("mask", "lesions"),
         ]),
         (inputnode, lesions, [("table", "table")]),
-        (inputnode, save, [(key, key) for key in names]),
         (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm")]),
-        (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in told)]),
-        (quality, found, [("found", "quality")]),
-        (found, save, [("out", "found")]),
+        (quality, founds[PARTS[0]], [("found", "quality")]),
         *((node, save, [("out_file", node.name)]) for node in
           (quality, registration, brain, inpainting, difference, lesions)),
     ])  # fmt: skip
@@ -348,7 +429,7 @@ def init_outputs_wf(
                 ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
                 ("joint_mask", "contour"),
             ]),
-            (made, save, [("out_file", "flair")]),
+            (made, saves["flair"], [("out_file", "flair")]),
         ])  # fmt: skip
     if products.segmented:
         tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
@@ -366,11 +447,12 @@ def _pair(path, other):
     return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
 
 
-def _found(mask_method, quality, **told):
-    """What sidecars say that is known only after the run.
+def _found(mask_method, quality=None, **told):
+    """What sidecars of a part say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
     """
+    quality = quality or {}
     stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
     found: dict = {
         "native_inpainted": {**stripped, **quality},

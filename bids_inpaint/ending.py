@@ -1,0 +1,130 @@
+"""The end of a run: what became of each image is written down, told and reported."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from itertools import chain
+from typing import Any
+
+from bids_inpaint import outcomes
+from bids_inpaint.bids import Image
+from bids_inpaint.models import Model
+from bids_inpaint.outcomes import Crash, Outcome
+from bids_inpaint.progress import Progress, tell
+from bids_inpaint.report import write_report
+from bids_inpaint.settings import Settings
+from bids_inpaint.workflows.outputs import Products
+
+log = logging.getLogger("bids_inpaint")
+
+
+def finish(
+    found: list[Image],
+    error: Exception | None,
+    settings: Settings,
+    model: Model,
+    made: dict[str, Any],
+    run_uuid: str,
+    progress: Progress,
+    earlier: dict[str, set[str]],
+) -> int:
+    """Say what became of each image, here and in its status file, write the reports and sum up."""
+    products = Products.of(settings, model)
+    subjects = sorted({image.subject for image in found})
+    crashes = {subject: outcomes.read_crashes(subject, settings, run_uuid) for subject in subjects}
+    every = [*chain.from_iterable(crashes.values())]
+    for crash in every:
+        tell(f"error: {crash.sentence} (details: {crash.path})")
+    halted = "an earlier image failed" if error and settings.stop_on_first_crash else ""
+    if error and not every:
+        # no step crashed: the plugin did
+        halted = f"{type(error).__name__}: {error}"
+        tell(f"error: {halted}")
+    if settings.reports_only:
+        results = [outcomes.recall(image, settings, products) for image in found]
+    else:
+        judge = partial(outcomes.judge, settings=settings, products=products, run_uuid=run_uuid)
+        results = [
+            judge(
+                image, crashes=crashes[image.subject], progress=progress, halted=halted,
+                earlier=earlier[image.prefix],
+            )  # fmt: skip
+            for image in found
+        ]
+    unwritten = 0 if settings.reports_only else _record(results, settings, run_uuid)
+    _tell_failures(results)
+    unreported = _write_reports(results, crashes, settings, model, made)
+    warned = 0
+    # what an earlier run left is not warned of
+    for result in (result for result in results if result.core):
+        sentences = outcomes.warnings_of(result.image, settings)
+        sentences += outcomes.differences(result.image, settings, made) if settings.reports_only else []
+        warned += bool(sentences)
+        for sentence in sentences:
+            tell(f"warning: {result.image.prefix}: {sentence}")
+    done = sum(result.done for result in results)
+    also = f", {warned} with warnings" if warned else ""
+    tell(f"{done} of {len(found)} images done{also}; results in {settings.output_dir}")
+    strict = settings.strict and warned
+    if strict:
+        tell(f"{warned} of {len(found)} images have warnings (--strict)")
+    return 1 if done < len(found) or error or unwritten or unreported or strict else 0
+
+
+def _record(results: list[Outcome], settings: Settings, run_uuid: str) -> int:
+    """Write the status files of what failed; return how many can't be written."""
+    unwritten = 0
+    for result in results:
+        try:
+            outcomes.record(result, settings, run_uuid)
+        except OSError as reason:
+            unwritten += 1
+            tell(
+                f"error: the status of {result.image.prefix} can't be written into {settings.output_dir} "
+                f"({reason.strerror}): take it as failed, and run the same command again."
+            )
+    return unwritten
+
+
+def _tell_failures(results: list[Outcome]) -> None:
+    """Name what failed without a crash of its own, or has files of an earlier run."""
+    failed = [result for result in results if not result.done]
+    others: dict[str, list[str]] = {}
+    for result in failed:
+        if result.earlier or (result.crashed and result.core):
+            tell(f"{result.image.prefix} {result.summary()}.")
+        if not result.crashed:
+            others.setdefault(result.error, []).append(result.image.prefix)
+    for reason, names in others.items():
+        # they may be thousands
+        more = f" and {len(names) - 3} others" if len(names) > 3 else ""
+        tell(f"{', '.join(names[:3])}{more} failed: {reason}")
+
+
+def _write_reports(
+    results: list[Outcome],
+    crashes: dict[str, list[Crash]],
+    settings: Settings,
+    model: Model,
+    made: dict[str, Any],
+) -> int:
+    """Write the report of each participant; return how many can't be written."""
+    unwritten = 0
+    by_subject: dict[str, list[Outcome]] = {}
+    for result in results:
+        by_subject.setdefault(result.image.subject, []).append(result)
+    for subject, own in by_subject.items():
+        try:
+            report = write_report(subject, own, settings, model, made, crashes[subject])
+        except Exception as reason:
+            # the others have theirs
+            unwritten += 1
+            log.debug("the report failed", exc_info=True)
+            tell(
+                f"error: the report of sub-{subject} could not be written ({type(reason).__name__}: "
+                f"{reason}); the images are not concerned: run again with --reports-only."
+            )
+            continue
+        log.info("Report: %s", report)
+    return unwritten
