@@ -47,9 +47,12 @@ def finish(
         judge = partial(outcomes.judge, settings=settings, products=products, run_uuid=run_uuid)
         results = [
             judge(
-                image, crashes=crashes[image.subject], progress=progress, halted=halted,
+                image,
+                crashes=crashes[image.subject],
+                progress=progress,
+                halted=halted,
                 earlier=earlier[image.prefix],
-            )  # fmt: skip
+            )
             for image in found
         ]
     unwritten = 0 if settings.reports_only else _record(results, settings, run_uuid)

@@ -18,6 +18,7 @@ from bids_inpaint.workflows.outputs import PARTS, Products, expected, prefix, st
 
 log = logging.getLogger("bids_inpaint")
 
+
 @dataclass(frozen=True)
 class Crash:
     """A step that failed: its crash file, one sentence on it, the file's text, and the image's workflow."""
@@ -235,7 +236,8 @@ def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
     status = status_file(settings.output_dir, outcome.image)
     try:
         if not outcome.done:
-            more = {"Error": outcome.error, "Failed": list(outcome.failed), "EarlierResults": outcome.earlier}
+            more = {"Error": outcome.error, "Failed": list(outcome.failed)}
+            more |= {"EarlierResults": True} if outcome.earlier else {}
             write_status(status, run_uuid, "failed", **more)
     finally:
         notes = [saved_file(status, run_uuid, part) for part in PARTS]

@@ -71,6 +71,7 @@ def measure(
     white, grey = levels(image, mask, wm_prior, gm_prior)
     both = mask & (template_mask > 0)
     inner = ndimage.binary_erosion(template_mask > 0, iterations=3)
+    scale = float(abs(np.linalg.det(to_native[:3, :3])))
     box = bounding_box(mask)
     filled = ndimage.binary_fill_holes(mask[box])
     # how large a ball fits into fluid, be it masked or not
@@ -78,11 +79,12 @@ def measure(
     return {
         "GreyToWhite": grey,
         "TemplateCorrelation": float(np.corrcoef(image[both], template[both])[0, 1]),
-        "BrainScale": float(abs(np.linalg.det(to_native[:3, :3]))),
+        "BrainScale": scale,
         "TemplateCoverage": float(mask[inner].mean()),
         "BrightShare": float((image[mask] > 1.4 * white).mean()),
         "DarkRadius": float(ndimage.distance_transform_edt(np.pad(dark, 1)).max()),
-        "LargestLesion": _largest(lesions),
+        # as in the lesion table: in the person's own head, not in the template's
+        "LargestLesion": _largest(lesions) * scale,
     }
 
 
