@@ -288,7 +288,7 @@ def test_the_smallest_lesion_holds_on_the_voxels_of_the_t1w(tmp_path, monkeypatc
 
 
 def test_rounded_affines_drop_no_lesion():
-    matrix = np.diag([0.99999, 1, 1, 1.0])
+    matrix = np.diag([0.999999, 1, 1, 1.0])
     assert lesions.least_voxels(10, Grid.of((9, 9, 9), matrix)) == 10
     assert lesions.least_voxels(10, Grid.of((9, 9, 9), np.diag([0.9, 0.9, 0.9, 1]))) == 14
 
