@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from bids_inpaint.bids import Image
 from bids_inpaint.files import read_sidecar
@@ -236,7 +237,7 @@ def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
     status = status_file(settings.output_dir, outcome.image)
     try:
         if not outcome.done:
-            more = {"Error": outcome.error, "Failed": list(outcome.failed)}
+            more: dict[str, Any] = {"Error": outcome.error, "Failed": list(outcome.failed)}
             more |= {"EarlierResults": True} if outcome.earlier else {}
             write_status(status, run_uuid, "failed", **more)
     finally:

@@ -17,12 +17,12 @@ from bids_inpaint.workflows.outputs import (
     NATIVE,
     STANDARD,
     Products,
-    init_outputs_wf,
     provenance,
     threshold_of,
     tissue_key,
 )
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
+from bids_inpaint.workflows.saving import init_outputs_wf
 from bids_inpaint.workflows.segment import TISSUE_MAPS, init_segment_wf
 
 

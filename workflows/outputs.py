@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from nipype.pipeline import engine as pe
-
 from bids_inpaint import __version__
 from bids_inpaint.bids import Image
-from bids_inpaint.interfaces.derivatives import SaveDerivatives
-from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
-from bids_inpaint.interfaces.quality import CheckQuality
 from bids_inpaint.models import Model
 from bids_inpaint.settings import Settings
-from bids_inpaint.template import TemplateFiles
 
 #: Result -> (BIDS suffix with the entities that derivatives add, sidecar)
 NATIVE: dict[str, tuple[str, dict]] = {
@@ -138,7 +131,8 @@ class Products:
         return _REFERENCE if self.reference else {}
 
 
-_USUAL = Products()
+#: Of a run with default options.
+USUAL = Products()
 
 
 def tissue_key(image: str, tissue: str) -> str:
@@ -169,10 +163,10 @@ def prefix(image: Image) -> str:
 
 
 def expected(
-    image: Image, template: str, products: Products = _USUAL, parts: tuple[str, ...] = PARTS
+    image: Image, template: str, products: Products = USUAL, parts: tuple[str, ...] = PARTS
 ) -> list[str]:
     """Every file a finished image, or some parts of it, leave below the output folder, but for the report."""
-    every = _names(image, template, products) | _figure_names(image, products)
+    every = names_of(image, template, products) | figures_of(image, products)
     names = [name for key, name in every.items() if part_of(key) in parts]
     sidecars = [n.split(".")[0] + ".json" for n in names if n.endswith(".nii.gz")]
     return sorted([*names, *sidecars])
@@ -183,7 +177,8 @@ def is_finished(image: Image, settings: Settings, products: Products) -> bool:
     return all((settings.output_dir / name).exists() for name in expected(image, settings.template, products))
 
 
-def _names(image: Image, template: str, products: Products) -> dict[str, str]:
+def names_of(image: Image, template: str, products: Products) -> dict[str, str]:
+    """Path of each result below the output folder, by its key."""
     stem = prefix(image)
     space = f"space-{template}_res-1"
     return {
@@ -195,7 +190,8 @@ def _names(image: Image, template: str, products: Products) -> dict[str, str]:
     }
 
 
-def _figure_names(image: Image, products: Products) -> dict[str, str]:
+def figures_of(image: Image, products: Products) -> dict[str, str]:
+    """Path of each figure below the output folder, by its key."""
     folder = f"sub-{image.subject}/figures"
     return {
         key: f"{folder}/{image.prefix}_{suffix}"
@@ -241,7 +237,7 @@ def standard_space(template: str) -> dict:
     }
 
 
-def _metadata(
+def metadata_of(
     image: Image,
     template: str,
     model: Model,
@@ -251,7 +247,11 @@ def _metadata(
     options: dict,
     products: Products,
 ) -> dict[str, dict]:
-    names = _names(image, template, products)
+    """What the sidecar of each result says that is known before the run, by its key.
+
+    The arguments are those of :func:`bids_inpaint.workflows.saving.init_outputs_wf`.
+    """
+    names = names_of(image, template, products)
     raw = [image.uri, *image.sources]
     out: dict[str, dict] = {}
     for key, (_, own) in products.native().items():
@@ -290,180 +290,3 @@ def _metadata(
         out[key] |= found
     out["native_labels"] |= _COLUMNS
     return out
-
-
-def init_outputs_wf(
-    *,
-    image: Image,
-    template: TemplateFiles,
-    model: Model,
-    options: dict,
-    output_dir: Path,
-    run_uuid: str,
-    products: Products = _USUAL,
-    reference: Model | None = None,
-    second: Model | None = None,
-    flair: Model | None = None,
-    name: str = "outputs_wf",
-) -> pe.Workflow:
-    """Build the figures of one image, and the writing of its derivatives.
-
-    Each part (`PARTS`) is written as soon as everything of it is there, whatever becomes of the others.
-
-    Parameters
-    ----------
-    image : Image
-        Gives the names.
-    template : TemplateFiles
-    model : Model
-    options : dict
-        ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given``, whether
-        the second pass fills alone (``second_alone``), and its ``provenance``, for the sidecars.
-    output_dir : Path
-    run_uuid : str
-        Of the run, for the status of the image.
-    products : Products, optional
-    reference : Model, optional
-        The network that filled given lesions.
-    second : Model, optional
-        The network of the second pass.
-    flair : Model, optional
-        The network that made a FLAIR.
-
-    Inputs
-    ------
-    conformed
-        Background of the brain mask's figure.
-    mask_method
-        How the brain mask came about.
-    darkening
-        Shown in the figure of the difference.
-    flair, joint_mask
-        Shown in the figure of the FLAIR, if there is one.
-    xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
-        The results.
-    inpainted_volumes, inpainted_method, and the same of the other segmented images
-        Tissue volumes, and what segmented, for the sidecars.
-    """
-    from nipype.interfaces.utility import Function, IdentityInterface
-
-    workflow = pe.Workflow(name=name)
-    workflow.__desc__ = ""
-    names = _names(image, template.name, products)
-    figure_names = _figure_names(image, products)
-    told = {part: [f"{part}_volumes", f"{part}_method"] for part in products.segmented}
-    shown = ["flair", "joint_mask"] if products.flair else []
-    fields = ["conformed", "darkening", "mask_method", *shown, *chain.from_iterable(told.values()), *names]
-    inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
-    registration = pe.Node(
-        Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
-    )
-    quality = pe.Node(
-        CheckQuality(
-            template=template.t1w,
-            template_mask=template.mask,
-            wm_prior=template.priors["WM"],
-            gm_prior=template.priors["GM"],
-            told=list(image.told),
-        ),
-        name="quality", mem_gb=1,
-    )  # fmt: skip
-    brain = pe.Node(Contours(colours=["#ff3030"]), name="brain", mem_gb=1)
-    inpainting = pe.Node(
-        Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
-    )
-    difference = pe.Node(Difference(), name="difference", mem_gb=1)
-    lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
-    every = names | figure_names
-    metadata = _metadata(image, template.name, model, reference, second, flair, options, products)
-    saves, founds = {}, {}
-    for part in products.parts:
-        keys = [key for key in every if part_of(key) == part]
-        known = ["mask_method", *told.get(part, [])]
-        after = "" if part == PARTS[0] else f"_{part}"
-        saves[part] = pe.Node(
-            SaveDerivatives(
-                keys=keys,
-                out_dir=str(output_dir),
-                names={key: every[key] for key in keys},
-                metadata={key: metadata[key] for key in keys if key in metadata},
-                status_file=str(status_file(output_dir, image)),
-                part=part,
-                parts=list(products.parts),
-                run_uuid=run_uuid,
-            ),
-            name=f"save{after}", mem_gb=0.2, run_without_submitting=True,
-        )  # fmt: skip
-        inputs = [*known, "quality"] if part == PARTS[0] else known
-        founds[part] = pe.Node(
-            Function(function=_found, input_names=inputs, output_names=["out"]),
-            name=f"found{after}", run_without_submitting=True,
-        )  # fmt: skip
-        workflow.connect([
-            (inputnode, saves[part], [(key, key) for key in keys if key in names]),
-            (inputnode, founds[part], [(name, name) for name in known]),
-            (founds[part], saves[part], [("out", "found")]),
-        ])  # fmt: skip
-    save = saves[PARTS[0]]
-    workflow.connect([
-        (inputnode, registration, [("preproc", "after"), ("working_mask", "mask_file")]),
-        (inputnode, brain, [("conformed", "background"), ("brain_mask", "masks")]),
-        (inputnode, inpainting, [
-            ("preproc", "before"), ("inpainted", "after"), ("working_mask", "mask_file"),
-            ("mask", "contour"),
-        ]),
-        (inputnode, difference, [
-            ("preproc", "background"), ("darkening", "darkening"), ("working_mask", "mask_file"),
-            ("mask", "lesions"),
-        ]),
-        (inputnode, lesions, [("table", "table")]),
-        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm")]),
-        (quality, founds[PARTS[0]], [("found", "quality")]),
-        *((node, save, [("out_file", node.name)]) for node in
-          (quality, registration, brain, inpainting, difference, lesions)),
-    ])  # fmt: skip
-    if products.flair:
-        made = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
-        workflow.connect([
-            (inputnode, made, [
-                ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
-                ("joint_mask", "contour"),
-            ]),
-            (made, saves["flair"], [("out_file", "flair")]),
-        ])  # fmt: skip
-    if products.segmented:
-        tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
-        workflow.connect([
-            (inputnode, tissues, [("inpainted", "background"), (("wm", _pair, "gm"), "masks")]),
-            (tissues, save, [("out_file", "tissues")]),
-        ])  # fmt: skip
-    return workflow
-
-
-def _pair(path, other):
-    """White matter, and grey matter which lies beside it."""
-    import os
-
-    return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
-
-
-def _found(mask_method, quality=None, **told):
-    """What sidecars of a part say that is known only after the run.
-
-    The T1w on its own voxels is skull-stripped if the raw one was.
-    """
-    quality = quality or {}
-    stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
-    found: dict = {
-        "native_inpainted": {**stripped, **quality},
-        "inpainted": quality,
-        "native_reference": stripped,
-    }
-    for name in told:
-        image, what = name.split("_")
-        if what != "volumes":
-            continue
-        key = "dseg" if image == "inpainted" else f"{image}_dseg"
-        found[key] = {"Segmentation": told[f"{image}_method"]}
-        found[f"native_{key}"] = {**found[key], "TissueVolumes": told[name], "TissueVolumesUnits": "mm^3"}
-    return found
