@@ -10,7 +10,7 @@ from typing import Any
 from bids_inpaint import outcomes
 from bids_inpaint.bids import Image
 from bids_inpaint.models import Model
-from bids_inpaint.outcomes import Crash, Outcome
+from bids_inpaint.outcomes import Before, Crash, Outcome
 from bids_inpaint.progress import Progress, tell
 from bids_inpaint.report import write_report
 from bids_inpaint.settings import Settings
@@ -27,7 +27,7 @@ def finish(
     made: dict[str, Any],
     run_uuid: str,
     progress: Progress,
-    earlier: dict[str, set[str]],
+    before: dict[str, Before],
 ) -> int:
     """Say what became of each image, here and in its status file, write the reports and sum up."""
     products = Products.of(settings, model)
@@ -51,7 +51,7 @@ def finish(
                 crashes=crashes[image.subject],
                 progress=progress,
                 halted=halted,
-                earlier=earlier[image.prefix],
+                before=before[image.prefix],
             )
             for image in found
         ]
@@ -91,7 +91,10 @@ def _record(results: list[Outcome], settings: Settings, run_uuid: str) -> int:
 
 
 def _tell_failures(results: list[Outcome]) -> None:
-    """Name what failed without a crash of its own, or has files of an earlier run."""
+    """Name what failed without a crash of its own, or has files of an earlier run.
+
+    As they may be thousands, those of one kind share a line.
+    """
     failed = [result for result in results if not result.done]
     others: dict[str, list[str]] = {}
     for result in failed:
@@ -100,9 +103,13 @@ def _tell_failures(results: list[Outcome]) -> None:
         if not result.crashed:
             others.setdefault(result.error, []).append(result.image.prefix)
     for reason, names in others.items():
-        # they may be thousands
-        more = f" and {len(names) - 3} others" if len(names) > 3 else ""
-        tell(f"{', '.join(names[:3])}{more} failed: {reason}")
+        tell(f"{_listed(names)} failed: {reason}")
+    if unasked := [result.image.prefix for result in results if result.unasked]:
+        tell(f"note: {_listed(unasked)}: {outcomes.UNASKED}")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")
 
 
 def _write_reports(

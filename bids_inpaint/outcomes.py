@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from collections.abc import Sequence
@@ -15,9 +14,21 @@ from bids_inpaint.bids import Image
 from bids_inpaint.files import read_sidecar
 from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
-from bids_inpaint.workflows.outputs import PARTS, Products, expected, prefix, status_file
+from bids_inpaint.workflows.outputs import (
+    EVERYTHING,
+    PARTS,
+    Products,
+    expected,
+    is_finished,
+    prefix,
+    status_file,
+)
 
-log = logging.getLogger("bids_inpaint")
+#: Of an image for which `Outcome.unasked` holds.
+UNASKED = (
+    "files of an earlier run, which this one was not asked for, are still in the output folder: they may be "
+    "of other options or another version."
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +56,8 @@ class Outcome:
         Whether files of the failed parts are there, left by an earlier run.
     crashed : bool
         Whether a step of it has a crash file.
+    unasked : bool
+        Whether files are there that the run was not asked for, left by an earlier run.
     """
 
     image: Image
@@ -52,6 +65,7 @@ class Outcome:
     error: str = ""
     earlier: bool = False
     crashed: bool = False
+    unasked: bool = False
 
     @property
     def done(self) -> bool:
@@ -73,18 +87,34 @@ class Outcome:
         return text
 
 
-def parts_there(images: Sequence[Image], settings: Settings, products: Products) -> dict[str, set[str]]:
-    """The parts of each image, by its prefix, of which files are in the output folder."""
-    there = {}
-    for image in images:
-        folders = {Path(name).parent for name in expected(image, settings.template, products)}
-        found = {str(f / name) for f in folders for name in _names_in(settings.output_dir / f)}
-        there[image.prefix] = {
+@dataclass(frozen=True)
+class Before:
+    """What an earlier run left of an image.
+
+    Attributes
+    ----------
+    parts : frozenset of str
+        Those of which files are there.
+    unasked : bool
+        Whether files are there that this run does not make.
+    """
+
+    parts: frozenset[str] = frozenset()
+    unasked: bool = False
+
+    @classmethod
+    def of(cls, image: Image, settings: Settings, products: Products) -> Before:
+        """Look into the output folder, before a run that makes these products."""
+        every = expected(image, settings.template, EVERYTHING)
+        folders = {Path(name).parent for name in every}
+        there = {str(folder / name) for folder in folders for name in _names_in(settings.output_dir / folder)}
+        parts = {
             part
             for part in products.parts
-            if found.intersection(expected(image, settings.template, products, (part,)))
+            if there.intersection(expected(image, settings.template, products, (part,)))
         }
-    return there
+        own = expected(image, settings.template, products)
+        return cls(frozenset(parts), bool(there.intersection(every).difference(own)))
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -144,7 +174,7 @@ def judge(
     crashes: Sequence[Crash],
     progress: Progress,
     halted: str,
-    earlier: set[str],
+    before: Before,
 ) -> Outcome:
     """What became of an image in this run.
 
@@ -164,8 +194,8 @@ def judge(
         What the plugin said of the steps.
     halted : str
         What ended the whole run before its time, if anything did.
-    earlier : set of str
-        The parts of which files were there before the run.
+    before : Before
+        What was there before the run.
     """
     from bids_inpaint.interfaces.derivatives import saved_file
     from bids_inpaint.workflows.base import image_wf_name
@@ -175,7 +205,7 @@ def judge(
     for part in products.parts:
         if not saved_file(status, run_uuid, part).exists():
             unsaved.append(part)
-        elif missing_files(image, settings, products, (part,)):
+        elif not is_finished(image, settings, products, (part,)):
             lost.append(part)
     own = [crash for crash in crashes if crash.workflow == workflow]
     crashed = bool(own) or workflow in progress.failed
@@ -183,7 +213,7 @@ def judge(
     if crashed and not failed:
         failed = products.parts
     if not failed:
-        return Outcome(image)
+        return Outcome(image, unasked=before.unasked)
     if own:
         reason = own[0].sentence
     elif unsaved and halted:
@@ -195,7 +225,7 @@ def judge(
         )
     else:
         reason = "not finished: a step that it needs was not run."
-    return Outcome(image, failed, reason, bool(earlier.intersection(failed)), bool(own))
+    return Outcome(image, failed, reason, bool(before.parts.intersection(failed)), bool(own), before.unasked)
 
 
 def recall(image: Image, settings: Settings, products: Products) -> Outcome:
@@ -206,7 +236,7 @@ def recall(image: Image, settings: Settings, products: Products) -> Outcome:
     if status.get("Status", "done") != "done":
         failed = {str(part) for part in said} if isinstance(said, list) and said else set(products.parts)
     for part in products.parts:
-        if missing_files(image, settings, products, (part,)):
+        if not is_finished(image, settings, products, (part,)):
             failed.add(part)
     left = tuple(part for part in products.parts if part in failed)
     if not left:
@@ -216,12 +246,6 @@ def recall(image: Image, settings: Settings, products: Products) -> Outcome:
         interrupted = status.get("Status") == "unfinished"
         reason = "the last run was interrupted: run it again." if interrupted else "it is not finished."
     return Outcome(image, left, reason, status.get("EarlierResults") is True)
-
-
-def missing_files(image: Image, settings: Settings, products: Products, parts: tuple[str, ...]) -> list[str]:
-    """Files that parts of an image should leave, and that are not in the output folder."""
-    names = expected(image, settings.template, products, parts)
-    return [name for name in names if not (settings.output_dir / name).exists()]
 
 
 def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:

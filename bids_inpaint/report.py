@@ -11,7 +11,7 @@ from typing import Any
 from bids_inpaint import __version__
 from bids_inpaint.files import replacing
 from bids_inpaint.models import Model
-from bids_inpaint.outcomes import Crash, Outcome, differences
+from bids_inpaint.outcomes import UNASKED, Crash, Outcome, differences
 from bids_inpaint.settings import Settings
 
 _DATA = Path(__file__).parent / "data"
@@ -114,6 +114,8 @@ def _notices(outcomes: Sequence[Outcome], settings: Settings, made: dict[str, An
         if not outcome.done:
             shown = "; so are figures of them below" if outcome.earlier else ""
             out.append(f"{name} {outcome.summary()}{shown}. {outcome.error}")
+        if outcome.unasked:
+            out.append(f"{name}: {UNASKED}")
         if outcome.core:
             out += [f"{name}: {text}" for text in differences(outcome.image, settings, made)]
     return out

@@ -98,9 +98,10 @@ def _run(settings: Settings, held: ExitStack) -> int:
         _write_graph(first, settings)
     error = None
     progress = Progress(len(found))
-    earlier: dict[str, set[str]] = {}
+    before: dict[str, outcomes.Before] = {}
     if not settings.reports_only:
-        earlier = outcomes.parts_there(found, settings, Products.of(settings, model))
+        products = Products.of(settings, model)
+        before = {image.prefix: outcomes.Before.of(image, settings, products) for image in found}
         with progress:
             # a cluster works on more of them at once
             size = BATCH if settings.use_plugin is None else 4 * BATCH
@@ -110,7 +111,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
                 if error and settings.stop_on_first_crash:
                     break
     made = provenance(settings, model, second)
-    return finish(found, error, settings, model, made, run_uuid, progress, earlier)
+    return finish(found, error, settings, model, made, run_uuid, progress, before)
 
 
 def _lock(lock: IO, name: str) -> bool:

@@ -22,9 +22,8 @@ from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions, write_tabl
 from bids_inpaint.progress import Progress
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import PARTS, Products, expected
+from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected
 
-ALL = Products(("inpainted", "original", "reference"), reference=True, flair=True)
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
 SESSIONS = ("a", "b", "c")
 
@@ -113,6 +112,19 @@ def test_a_scheduler_that_gives_up_fails_every_image(small, capsys, monkeypatch)
     assert "0 of 3 images done" in capsys.readouterr().err
 
 
+def test_results_that_a_run_was_not_asked_for_are_named(small, capsys):
+    """They stand in the report beside what the run made."""
+    finish_before(small, "a")
+    flair = small / "out/sub-01/ses-b/anat/sub-01_ses-b_desc-synth_FLAIR.nii.gz"
+    flair.parent.mkdir(parents=True, exist_ok=True)
+    flair.touch()
+    assert cli.main(arguments(small)) == 1
+    told = capsys.readouterr().err
+    assert "note: sub-01_ses-b: files of an earlier run, which this one was not asked for, are still" in told
+    assert "sub-01_ses-b: files of an earlier run, which" in (small / "out/sub-01.html").read_text()
+    assert "EarlierResults" not in status_of(small / "out", "sub-01_ses-b")
+
+
 def warn(root: Path, session: str, **sidecar) -> None:
     path = root / f"out/sub-01/ses-{session}/anat/sub-01_ses-{session}_desc-inpainted_T1w.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | sidecar))
@@ -191,8 +203,8 @@ def test_steps_that_fail_in_the_process_of_the_run_do_not_end_well():
 
 def test_every_file_belongs_to_one_part():
     image = image_of("a")
-    parts = {part: set(expected(image, DEFAULT, ALL, (part,))) for part in PARTS}
-    whole = expected(image, DEFAULT, ALL)
+    parts = {part: set(expected(image, DEFAULT, EVERYTHING, (part,))) for part in PARTS}
+    whole = expected(image, DEFAULT, EVERYTHING)
     assert sorted(name for names in parts.values() for name in names) == whole
     for part, words in (("original", "desc-original"), ("reference", "desc-reference"), ("flair", "joint")):
         assert all(part in name or words in name or "FLAIR" in name for name in parts[part])
@@ -208,6 +220,16 @@ def save(root: Path, part: str, text: str, run_uuid: str = "x"):
     )  # fmt: skip
     setattr(node.inputs, part, str(root / "in.txt"))
     return node
+
+
+def test_results_that_were_not_made_are_no_longer_passed_over(tmp_path, monkeypatch):
+    """An earlier run's file would stand for them."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in.txt").write_text("one")
+    node = SaveDerivatives(keys=["a", "b"], out_dir=str(tmp_path), names={"a": "a", "b": "b"})
+    node.inputs.a = str(tmp_path / "in.txt")
+    with pytest.raises(ValueError, match="b was not made"):
+        node.run()
 
 
 def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):

@@ -131,8 +131,8 @@ class Products:
         return _REFERENCE if self.reference else {}
 
 
-#: Of a run with default options.
-USUAL = Products()
+#: Of a run with default options, and of one that makes everything.
+USUAL, EVERYTHING = Products(), Products(SEGMENTED, reference=True, flair=True)
 
 
 def tissue_key(image: str, tissue: str) -> str:
@@ -172,9 +172,10 @@ def expected(
     return sorted([*names, *sidecars])
 
 
-def is_finished(image: Image, settings: Settings, products: Products) -> bool:
-    """Whether every file that an image is to leave is in the output folder."""
-    return all((settings.output_dir / name).exists() for name in expected(image, settings.template, products))
+def is_finished(image: Image, settings: Settings, products: Products, parts: tuple[str, ...] = PARTS) -> bool:
+    """Whether every file that an image, or some parts of it, are to leave is in the output folder."""
+    names = expected(image, settings.template, products, parts)
+    return all((settings.output_dir / name).exists() for name in names)
 
 
 def names_of(image: Image, template: str, products: Products) -> dict[str, str]:

@@ -68,7 +68,8 @@ class SaveDerivatives(FileInterface):
         for key in self._keys:
             source = getattr(self.inputs, key)
             if not isdefined(source):
-                continue
+                # an earlier run's file would be taken for it
+                raise ValueError(f"{key} was not made")
             target = root / self.inputs.names[key]
             target.parent.mkdir(parents=True, exist_ok=True)
             publish(source, target)
