@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from bids_inpaint import outcomes
 from bids_inpaint.bids import Image
 from bids_inpaint.models import Model
-from bids_inpaint.outcomes import Before, Crash, Outcome
+from bids_inpaint.outcomes import Before, Crash, Outcome, Refused
 from bids_inpaint.progress import Progress, tell
 from bids_inpaint.report import write_report
 from bids_inpaint.settings import Settings
@@ -28,8 +29,33 @@ def finish(
     run_uuid: str,
     progress: Progress,
     before: dict[str, Before],
+    refused: Sequence[Refused] = (),
 ) -> int:
-    """Say what became of each image, here and in its status file, write the reports and sum up."""
+    """Say what became of each image, here and in its status file, write the reports and sum up.
+
+    Parameters
+    ----------
+    found : list of Image
+        Those that were run.
+    error : Exception, optional
+        What the plugin ended with, if not well.
+    settings : Settings
+    model : Model
+    made : dict
+        :func:`bids_inpaint.workflows.outputs.provenance` of the run.
+    run_uuid : str
+    progress : Progress
+        What the plugin said of the steps.
+    before : dict of Before
+        What was in the output folder before, by the prefix of the image; not needed with --reports-only.
+    refused : sequence of Refused
+        What was not run, and why; that has been told before.
+
+    Returns
+    -------
+    int
+        The exit code: 0 if every image is done, and has no warnings if these count; else 1.
+    """
     products = Products.of(settings, model)
     subjects = sorted({image.subject for image in found})
     crashes = {subject: outcomes.read_crashes(subject, settings, run_uuid) for subject in subjects}
@@ -55,9 +81,11 @@ def finish(
             )
             for image in found
         ]
-    unwritten = 0 if settings.reports_only else _record(results, settings, run_uuid)
+    unwritten = 0
+    if not settings.reports_only:
+        unwritten = _record(results, settings, run_uuid) + _record_refused(refused, found, settings, run_uuid)
     _tell_failures(results)
-    unreported = _write_reports(results, crashes, settings, model, made)
+    unreported = _write_reports(results, crashes, settings, model, made, refused)
     warned = 0
     # what an earlier run left is not warned of
     for result in (result for result in results if result.core):
@@ -68,11 +96,12 @@ def finish(
             tell(f"warning: {result.image.prefix}: {sentence}")
     done = sum(result.done for result in results)
     also = f", {warned} with warnings" if warned else ""
-    tell(f"{done} of {len(found)} images done{also}; results in {settings.output_dir}")
+    total = len(found) + len(refused)
+    tell(f"{done} of {total} images done{also}; results in {settings.output_dir}")
     strict = settings.strict and warned
     if strict:
-        tell(f"{warned} of {len(found)} images have warnings (--strict)")
-    return 1 if done < len(found) or error or unwritten or unreported or strict else 0
+        tell(f"{warned} of {total} images have warnings (--strict)")
+    return 1 if done < total or error or unwritten or unreported or strict else 0
 
 
 def _record(results: list[Outcome], settings: Settings, run_uuid: str) -> int:
@@ -87,6 +116,23 @@ def _record(results: list[Outcome], settings: Settings, run_uuid: str) -> int:
                 f"error: the status of {result.image.prefix} can't be written into {settings.output_dir} "
                 f"({reason.strerror}): take it as failed, and run the same command again."
             )
+    return unwritten
+
+
+def _record_refused(
+    refused: Sequence[Refused], found: Sequence[Image], settings: Settings, run_uuid: str
+) -> int:
+    """Write and tell that the results of refused images are old; return how many can't be written."""
+    unwritten = 0
+    for one in refused:
+        try:
+            left = outcomes.record_refused(one, found, settings, run_uuid)
+        except OSError as reason:
+            unwritten += 1
+            tell(f"error: the status of {one.name} can't be written ({reason.strerror}): take it as failed.")
+            continue
+        if left:
+            tell(f"{_listed(left)} failed: the files in the output folder are of an earlier run.")
     return unwritten
 
 
@@ -118,15 +164,19 @@ def _write_reports(
     settings: Settings,
     model: Model,
     made: dict[str, Any],
+    refused: Sequence[Refused],
 ) -> int:
     """Write the report of each participant; return how many can't be written."""
     unwritten = 0
-    by_subject: dict[str, list[Outcome]] = {}
+    # the report of an earlier run does not stay as if nothing had been refused
+    old = [one.subject for one in refused if (settings.output_dir / f"sub-{one.subject}").is_dir()]
+    by_subject: dict[str, list[Outcome]] = {subject: [] for subject in old}
     for result in results:
         by_subject.setdefault(result.image.subject, []).append(result)
     for subject, own in by_subject.items():
         try:
-            report = write_report(subject, own, settings, model, made, crashes[subject])
+            reasons = [f"{one.name}: {one.reason}" for one in refused if one.subject == subject]
+            report = write_report(subject, own, settings, model, made, crashes.get(subject, []), reasons)
         except Exception as reason:
             # the others have theirs
             unwritten += 1

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from bids_inpaint.bids import Image
 from bids_inpaint.files import read_sidecar
@@ -39,6 +39,19 @@ class Crash:
     sentence: str
     text: str
     workflow: str
+
+
+class Refused(Protocol):
+    """An image, by its prefix, or a participant, as ``sub-LABEL``, that can't be processed, and why."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -271,6 +284,33 @@ def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
         with suppress(OSError):
             # others are of other images, or crash files
             notes[0].parent.rmdir()
+
+
+def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run_uuid: str) -> list[str]:
+    """Write that what an earlier run left of a refused image is not of this one.
+
+    Returns
+    -------
+    list of str
+        The prefixes of the images of which there are results.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    from bids_inpaint.interfaces.derivatives import write_status
+
+    folder, suffix = settings.output_dir / f"sub-{one.subject}", "_desc-inpainted_T1w.nii.gz"
+    names = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
+    # those in template space have another entity
+    names = {name for name in names if "_space-" not in name}
+    if one.name != f"sub-{one.subject}" or any(image.subject == one.subject for image in found):
+        names &= {one.name}
+    more = {"Error": one.reason, "Failed": list(PARTS), "EarlierResults": True}
+    for name in names:
+        write_status(folder / "log" / f"{name}_status.json", run_uuid, "failed", **more)
+    return sorted(names)
 
 
 def warnings_of(image: Image, settings: Settings) -> list[str]:

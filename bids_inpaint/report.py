@@ -36,6 +36,7 @@ def write_report(
     model: Model,
     made: dict[str, Any],
     crashes: Sequence[Crash] = (),
+    refused: Sequence[str] = (),
 ) -> Path:
     """Write ``sub-LABEL.html``.
 
@@ -51,6 +52,8 @@ def write_report(
         :func:`bids_inpaint.workflows.outputs.provenance` of this run; images of other runs are warned of.
     crashes : sequence of Crash
         The steps that failed.
+    refused : sequence of str
+        Sentences on images of the participant that were not run.
     """
     from nireports.assembler.report import Report
 
@@ -94,7 +97,7 @@ def write_report(
             },
             subject=subject,
         )
-        report.header = [_alert(text) for text in _notices(outcomes, settings, made)]
+        report.header = [_alert(text) for text in (*refused, *_notices(outcomes, settings, made))]
         # nireports puts the text of crash files into the page as it is
         report.footer = [
             f"{_alert(crash.sentence)}\n"

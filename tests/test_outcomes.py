@@ -12,17 +12,19 @@ import pytest
 from helpers import contents, write_dataset, write_finished, write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import cli, images, lesions, quality, run
+from bids_inpaint import cli, images, lesions, models, quality, run
 from bids_inpaint.bids import Image
 from bids_inpaint.demo import LESIONS, acquire
+from bids_inpaint.ending import finish
 from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
 from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions, write_table
 from bids_inpaint.progress import Progress
+from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected
+from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected, provenance
 
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
 SESSIONS = ("a", "b", "c")
@@ -125,16 +127,36 @@ def test_results_that_a_run_was_not_asked_for_are_named(small, capsys):
     assert "EarlierResults" not in status_of(small / "out", "sub-01_ses-b")
 
 
+def test_results_of_refused_images_are_not_those_of_the_run(small, capsys):
+    from types import SimpleNamespace
+
+    finish_before(small, *SESSIONS)
+    settings = Settings(small / "bids", small / "out", small / "work")
+    model, made = models.find(models.DEFAULT), made_now(small)
+
+    def end(name: str) -> set[str]:
+        """Images that the status files say failed, once one of this name was refused."""
+        refused = SimpleNamespace(name=name, subject="01", reason="it is a link to nowhere.")
+        assert finish([], None, settings, model, made, "x", Progress(1), {}, [refused]) == 1
+        return {p.name.removesuffix("_status.json") for p in (small / "out/sub-01/log").glob("*.json")}
+
+    assert end("sub-02") == set()
+    assert end("sub-01_ses-b") == {"sub-01_ses-b"}
+    told = capsys.readouterr().err
+    assert "sub-01_ses-b failed: the files in the output folder are of an earlier run" in told
+    assert "0 of 1 images done" in told
+    status = status_of(small / "out", "sub-01_ses-b")
+    assert (status["Status"], status["EarlierResults"]) == ("failed", True)
+    assert "sub-01_ses-b: it is a link to nowhere." in (small / "out/sub-01.html").read_text()
+    assert end("sub-01") == {f"sub-01_ses-{session}" for session in SESSIONS}
+
+
 def warn(root: Path, session: str, **sidecar) -> None:
     path = root / f"out/sub-01/ses-{session}/anat/sub-01_ses-{session}_desc-inpainted_T1w.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | sidecar))
 
 
 def made_now(root: Path) -> dict:
-    from bids_inpaint import models
-    from bids_inpaint.settings import Settings
-    from bids_inpaint.workflows.outputs import provenance
-
     settings = Settings(root / "bids", root / "out", root / "work")
     return provenance(settings, models.find(models.DEFAULT), models.find(models.REFERENCE))
 
