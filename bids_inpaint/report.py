@@ -116,7 +116,7 @@ def _notices(outcomes: Sequence[Outcome], settings: Settings, made: dict[str, An
         name = outcome.image.prefix
         if not outcome.done:
             shown = "; so are figures of them below" if outcome.earlier else ""
-            out.append(f"{name} {outcome.summary()}{shown}. {outcome.error}")
+            out.append(f"{name} {outcome.summary()}{shown}. Reason: {outcome.error}")
         if outcome.unasked:
             out.append(f"{name}: {UNASKED}")
         if outcome.core:
