@@ -96,7 +96,8 @@ def test_images_that_a_crash_kept_from_being_run_say_so(small, capsys, monkeypat
     for session in "bc":
         status = status_of(small / "out", f"sub-01_ses-{session}")
         assert (status["Status"], status["Error"]) == ("failed", "not run: an earlier image failed")
-    assert "sub-01_ses-c failed. Reason: not run: an earlier image failed" in (small / "out/sub-01.html").read_text()
+    page = (small / "out/sub-01.html").read_text()
+    assert "sub-01_ses-c failed. Reason: not run: an earlier image failed" in page
 
 
 def test_a_scheduler_that_gives_up_fails_every_image(small, capsys, monkeypatch):
