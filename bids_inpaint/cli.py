@@ -190,6 +190,9 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the network runs")
     g.add_argument("--stop-on-first-crash", action="store_true", help="stop everything at the first failure")
+    g.add_argument(
+        "--strict", action="store_true", help="end with exit code 1 if there is a warning about any image"
+    )
     g.add_argument("--write-graph", action="store_true", help="write the graph of the workflow and go on")
     g.add_argument(
         "--reports-only", action="store_true", help="only write the reports of finished work again"
@@ -201,8 +204,8 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the program and return its exit code.
 
-    0: all done; 1: some images failed; 2: nothing was run, as the input or the options are wrong; 128 and
-    the number of a signal: it ended the run.
+    0: all done; 1: some images failed, or have warnings with ``--strict``; 2: nothing was run, as the input
+    or the options are wrong; 128 and the number of a signal: it ended the run.
     """
     if argv is None:
         use_utf8()

@@ -45,8 +45,7 @@ def darkening(image: Array, inpainted: Array, white_matter: Array) -> Array:
     Parameters
     ----------
     image, inpainted : array
-        In one unit. For lesion maps their contrast is standardised before
-        (:class:`bids_inpaint.intensity.Scale`), for the contrast of lesions it isn't.
+        In one unit. Their contrast is standardised before (:class:`bids_inpaint.intensity.Scale`).
     white_matter : array
         White-matter probability, 0-1.
 
@@ -153,7 +152,19 @@ def find(
     """
     dark = darkening(scale.apply(image), scale.apply(inpainted), white_matter)
     graded = probability(dark, search_region(white_matter, prior, grid), threshold)
-    return graded, lesion_map(graded, int(np.ceil(min_volume / grid.voxel_volume)))
+    return graded, lesion_map(graded, least_voxels(min_volume, grid))
+
+
+def least_voxels(min_volume: float, grid: Grid) -> int:
+    """Voxels of the smallest lesion that is kept.
+
+    Examples
+    --------
+    >>> least_voxels(10, Grid.of((9, 9, 9), np.diag([1, 1, 3, 1])))
+    4
+    """
+    # a volume that differs by the rounding of an affine is the same
+    return int(np.ceil(min_volume / grid.voxel_volume - 1e-4))
 
 
 def find_unsegmented(
@@ -247,7 +258,7 @@ class Lesion:
     centroid : tuple of float
         World coordinates in mm (RAS+).
     contrast : float
-        Mean darkening, as a fraction of normal-appearing white matter.
+        Mean darkening, as a fraction of normal-appearing white matter at standard contrast.
     """
 
     label: int

@@ -6,6 +6,13 @@ import sys
 import time
 from typing import TextIO
 
+from bids_inpaint.files import printable
+
+
+def tell(text: str) -> None:
+    """Say something to the user on the terminal, in a line of its own."""
+    print(printable(f"bids_inpaint: {text}"), file=sys.stderr)
+
 
 class Progress:
     """Counts steps and images as Nipype reports them.
@@ -25,8 +32,11 @@ class Progress:
         self.stream = stream or sys.stderr
         self.start = time.monotonic()
         self.done = self.cached = 0
+        #: Names of the workflows of images of which a step was begun, and of which one failed.
+        self.begun: set[str] = set()
         self.failed: set[str] = set()
-        self._begun: dict[str, float] = {}
+        self._starts: dict[str, float] = {}
+        self._crashed: set[str] = set()
 
     def expect(self, steps: dict[str, int]) -> None:
         """Take the number of steps of some images, by the name of their workflow; others count alike."""
@@ -40,14 +50,17 @@ class Progress:
         image = next((p for p in parts if p in self.left), None)
         if image is None:
             return
+        self.begun.add(image)
         if status == "start":
-            self._begun[node.fullname] = time.monotonic()
+            self._starts[node.fullname] = time.monotonic()
             return
-        took = time.monotonic() - self._begun.get(node.fullname, time.monotonic())
+        took = time.monotonic() - self._starts.get(node.fullname, time.monotonic())
         if status == "exception":
             self.failed.add(image)
+            self._crashed.add(node.fullname)
             self._line(f"{image}: {parts[-1]} failed")
-        elif status == "end":
+        elif status == "end" and node.fullname not in self._crashed:
+            # Nipype also says so of a step that failed in its own process
             self.done += 1
             self.cached += took < 0.5
             self.left[image] -= 1

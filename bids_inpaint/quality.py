@@ -90,7 +90,8 @@ def measure(
         "TemplateCoverage": float(mask[inner].mean()),
         "BrightShare": float((image[mask] > 1.4 * white).mean()),
         "DarkRadius": float(ndimage.distance_transform_edt(np.pad(dark, 1)).max()),
-        "LargestLesion": _largest(lesions),
+        # as in the lesion table: in the person's own head, not in the template's
+        "LargestLesion": _largest(lesions) * scale,
     }
 
 

@@ -6,11 +6,12 @@ import html
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from bids_inpaint import __version__
-from bids_inpaint.bids import Image
 from bids_inpaint.files import replacing
 from bids_inpaint.models import Model
+from bids_inpaint.outcomes import UNASKED, Crash, Outcome, differences
 from bids_inpaint.settings import Settings
 
 _DATA = Path(__file__).parent / "data"
@@ -30,11 +31,12 @@ def versions() -> dict[str, str]:
 
 def write_report(
     subject: str,
-    images: list[Image],
-    unfinished: list[Image],
+    outcomes: Sequence[Outcome],
     settings: Settings,
     model: Model,
-    errors: Sequence[tuple[str, str]] = (),
+    made: dict[str, Any],
+    crashes: Sequence[Crash] = (),
+    refused: Sequence[str] = (),
 ) -> Path:
     """Write ``sub-LABEL.html``.
 
@@ -42,12 +44,16 @@ def write_report(
     ----------
     subject : str
         Participant label.
-    images, unfinished : list of Image
-        All images of the participant, and those that failed.
+    outcomes : sequence of Outcome
+        Of all images of the participant.
     settings : Settings
     model : Model
-    errors : sequence of tuple of str
-        A sentence on each step that failed, and its crash file's text.
+    made : dict
+        :func:`bids_inpaint.workflows.outputs.provenance` of this run; images of other runs are warned of.
+    crashes : sequence of Crash
+        The steps that failed.
+    refused : sequence of str
+        Sentences on images of the participant that were not run.
     """
     from nireports.assembler.report import Report
 
@@ -57,8 +63,8 @@ def write_report(
     summary = {
         "Participant": {
             "Participant": subject,
-            "T1w images": ", ".join(image.prefix for image in images),
-            "Failed": ", ".join(image.prefix for image in unfinished) or "none",
+            "T1w images": ", ".join(outcome.image.prefix for outcome in outcomes),
+            "Failed": "; ".join(f"{o.image.prefix} {o.summary()}" for o in outcomes if not o.done) or "none",
         },
         "Options": settings.summary(),
         "Network": {
@@ -91,12 +97,32 @@ def write_report(
             },
             subject=subject,
         )
+        report.header = [_alert(text) for text in (*refused, *_notices(outcomes, settings, made))]
         # nireports puts the text of crash files into the page as it is
         report.footer = [
-            f'<p class="alert-danger">{html.escape(sentence)}</p>\n'
-            f"<details><summary>Details</summary><pre>{html.escape(text)}</pre></details>"
-            for sentence, text in errors
+            f"{_alert(crash.sentence)}\n"
+            f"<details><summary>Details</summary><pre>{html.escape(crash.text)}</pre></details>"
+            for crash in crashes
         ]
         report.template_path = _DATA / "report.html.j2"
         report.generate_report()
     return final
+
+
+def _notices(outcomes: Sequence[Outcome], settings: Settings, made: dict[str, Any]) -> list[str]:
+    """What stands at the top of the page: which images failed, and which results are not of this run."""
+    out = []
+    for outcome in outcomes:
+        name = outcome.image.prefix
+        if not outcome.done:
+            shown = "; so are figures of them below" if outcome.earlier else ""
+            out.append(f"{name} {outcome.summary()}{shown}. Reason: {outcome.error}")
+        if outcome.unasked:
+            out.append(f"{name}: {UNASKED}")
+        if outcome.core:
+            out += [f"{name}: {text}" for text in differences(outcome.image, settings, made)]
+    return out
+
+
+def _alert(text: str) -> str:
+    return f'<p class="alert-danger">{html.escape(text)}</p>'

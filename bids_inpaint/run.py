@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -14,12 +13,10 @@ from collections import Counter
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
-from itertools import chain
 from pathlib import Path
 from typing import IO
 
 from bids_inpaint import bids, models, template
-from bids_inpaint.files import printable, read_sidecar
 from bids_inpaint.images import InputError
 from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
@@ -73,8 +70,10 @@ def _run(settings: Settings, held: ExitStack) -> int:
         prepare_workers()
     files = template.prepare(settings.template, settings.work_dir)
 
-    from bids_inpaint import dataset
+    from bids_inpaint import dataset, outcomes
+    from bids_inpaint.ending import finish
     from bids_inpaint.workflows.base import image_wf_name, init_participants_wf
+    from bids_inpaint.workflows.outputs import Products, provenance
 
     _configure_nipype(settings)
     run_uuid = str(uuid.uuid4())
@@ -98,8 +97,12 @@ def _run(settings: Settings, held: ExitStack) -> int:
     if settings.write_graph:
         _write_graph(first, settings)
     error = None
+    progress = Progress(len(found))
+    before: dict[str, outcomes.Before] = {}
     if not settings.reports_only:
-        with Progress(len(found)) as progress:
+        products = Products.of(settings, model)
+        before = {image.prefix: outcomes.Before.of(image, settings, products) for image in found}
+        with progress:
             # a cluster works on more of them at once
             size = BATCH if settings.use_plugin is None else 4 * BATCH
             for start in range(0, len(found), size):
@@ -107,7 +110,8 @@ def _run(settings: Settings, held: ExitStack) -> int:
                 error = _execute(batch, progress, plugin, plugin_args) or error
                 if error and settings.stop_on_first_crash:
                     break
-    return _finish(found, error, settings, model, run_uuid)
+    made = provenance(settings, model, second)
+    return finish(found, error, settings, model, made, run_uuid, progress, before)
 
 
 def _lock(lock: IO, name: str) -> bool:
@@ -148,10 +152,6 @@ def _claim(found: list[bids.Image], settings: Settings, held: ExitStack) -> IO:
             f"{settings.work_dir}: wait for it, or name another folder with -w."
         )
     return lock
-
-
-def _tell(text: str) -> None:
-    print(printable(f"bids_inpaint: {text}"), file=sys.stderr)
 
 
 def _set_up_logging(verbose: int) -> None:
@@ -270,15 +270,6 @@ def _execute(workflow, progress: Progress, plugin, plugin_args: dict) -> Excepti
     return None
 
 
-def warnings_of(image: bids.Image, settings: Settings) -> list[str]:
-    """What the networks were not made for in an image, from its sidecar."""
-    from bids_inpaint.workflows.outputs import prefix
-
-    sidecar = settings.output_dir / f"{prefix(image)}_desc-inpainted_T1w.json"
-    warnings = read_sidecar(sidecar).get("QualityWarnings")
-    return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
-
-
 def expanded(workflow):
     """The graph of the nodes that will run (networkx), without those that only pass values on."""
     from copy import deepcopy
@@ -286,92 +277,3 @@ def expanded(workflow):
     from nipype.pipeline.engine.utils import generate_expanded_graph
 
     return generate_expanded_graph(deepcopy(workflow._create_flat_graph()))
-
-
-def _crashes(subject: str, settings: Settings, run_uuid: str) -> list[tuple[Path, str, str]]:
-    """The crash files of a participant's run, with one sentence on each and their text."""
-    from bids_inpaint.workflows.base import crash_folder
-
-    paths = sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt"))
-    texts = [path.read_text(encoding="utf-8", errors="replace") for path in paths]
-    return [(path, explain(text, settings), text) for path, text in zip(paths, texts, strict=True)]
-
-
-def _tell_crashes(crashes: list[tuple[Path, str, str]], error: Exception | None) -> None:
-    for path, sentence, _ in crashes:
-        _tell(f"error: {sentence} (details: {path})")
-    if error and not crashes:
-        # no step crashed: the plugin did
-        _tell(f"error: {error if isinstance(error, InputError) else f'{type(error).__name__}: {error}'}")
-
-
-def explain(crash: str, settings: Settings) -> str:
-    """One sentence on a crash for the user, from the text of its file."""
-    from bids_inpaint.plugin import NO_PROCESS
-
-    if known := re.findall(r"InputError: (.+)", crash):
-        return known[-1].strip()
-    step = re.search(r"^Node: (\S+)", crash)
-    where = f"Step {step.group(1).split('.', 1)[-1]}" if step else "A step"
-    if "No space left on device" in crash or "Disk quota exceeded" in crash:
-        return (
-            f"{where} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
-            "free some and run the same command again."
-        )
-    if re.search("worker process was killed|MemoryError|bad_alloc|Failed to allocate memory", crash):
-        return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
-    if re.search("BlockingIOError|can't start new thread|Resource temporarily unavailable", crash):
-        return f"{where} could start no process: {NO_PROCESS}"
-    if "exited with non-zero status" in crash or "Registration failed with error code" in crash:
-        return (
-            f"{where} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "
-            "or else please report it with its crash file."
-        )
-    missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
-    if "the results file corresponding" in crash or missing in crash:
-        return (
-            f"{where} misses what was in {settings.work_dir}: nothing else may clear that folder during a "
-            "run; run the same command again."
-        )
-    last = [line.strip() for line in crash.splitlines() if line.strip()][-1:]
-    return f"{where} failed ({''.join(last)}): please report it with its crash file."
-
-
-def _finish(
-    found: list[bids.Image],
-    error: Exception | None,
-    settings: Settings,
-    model: models.Model,
-    run_uuid: str,
-) -> int:
-    """Tell what went wrong, write the reports and sum up."""
-    from bids_inpaint.report import write_report
-    from bids_inpaint.workflows.outputs import Products, is_finished
-
-    subjects = sorted({image.subject for image in found})
-    crashes = {subject: _crashes(subject, settings, run_uuid) for subject in subjects}
-    _tell_crashes([*chain.from_iterable(crashes.values())], error)
-    crashed = error is not None
-    products = Products.of(settings, model)
-    unfinished = [image for image in found if not is_finished(image, settings, products)]
-    for subject in subjects:
-        own, left = ([i for i in images if i.subject == subject] for images in (found, unfinished))
-        try:
-            errors = [crash[1:] for crash in crashes[subject]]
-            report = write_report(subject, own, left, settings, model, errors)
-        except Exception as reason:
-            # the others have theirs
-            crashed = True
-            log.debug("the report failed", exc_info=True)
-            _tell(
-                f"error: the report of sub-{subject} could not be written ({type(reason).__name__}: "
-                f"{reason}); the images are not concerned: run again with --reports-only."
-            )
-            continue
-        log.info("Report: %s", report)
-    for image in found:
-        for warning in warnings_of(image, settings):
-            _tell(f"warning: {image.prefix}: {warning}")
-    done = len(found) - len(unfinished)
-    _tell(f"{done} of {len(found)} images done; results in {settings.output_dir}")
-    return 1 if unfinished or crashed else 0

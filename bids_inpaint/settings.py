@@ -62,6 +62,7 @@ class Settings:
     boilerplate_only: bool = False
     write_graph: bool = False
     stop_on_first_crash: bool = False
+    strict: bool = False
     random_seed: int = 0
     sloppy: bool = False
     verbose: int = 0

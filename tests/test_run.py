@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import cli, run, validation
+from bids_inpaint import cli, outcomes, run, validation
 from bids_inpaint.bids import Image
+from bids_inpaint.progress import tell
 
 NAMES = [f"sub-{label}/ses-{session}" for label in ("01", "02") for session in ("a", "b", "c")]
 
@@ -95,7 +96,8 @@ def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
     image, settings = Image("", "", {"sub": "01"}), SimpleNamespace(output_dir=tmp_path, work_dir=tmp_path)
 
     def tell_crashes() -> str:
-        run._tell_crashes(run._crashes("01", settings, "x"), None)
+        for crash in outcomes.read_crashes("01", settings, "x"):
+            tell(f"error: {crash.sentence}")
         return capsys.readouterr().err
 
     crash = tmp_path / "sub-01/log/x/crash.txt"
@@ -109,7 +111,7 @@ def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
         ('{"QualityWarnings": ["x"]}', ["x"]),
     ):  # fmt: skip
         sidecar.write_text(content)
-        assert run.warnings_of(image, settings) == warnings
+        assert outcomes.warnings_of(image, settings) == warnings
     crash.write_text("")
     assert tell_crashes().count("error: ") == 1
 

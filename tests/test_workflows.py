@@ -72,10 +72,14 @@ def test_the_seed_reaches_every_step_that_draws(tmp_path, toy_model):
 
 
 def assert_everything_is_saved(workflow):
-    """Every result that has a name in the outputs is connected to the node that saves it."""
+    """Every result that has a name in the outputs is connected to the node that saves its part."""
     flat = workflow._create_flat_graph()
-    saves = [node for node in flat.nodes() if node.name == "save"]
-    assert saves
+    saves = [node for node in flat.nodes() if node.name.startswith("save")]
+    images = {node.fullname.split(".")[1] for node in saves}
+    assert images
+    # one node a part of each image
+    assert len(saves) == len(images) * len(saves[0].inputs.parts)
+    assert {node.inputs.part for node in saves} == set(saves[0].inputs.parts)
     for node in saves:
         arrives = {pair[1] for *_, data in flat.in_edges(node, data=True) for pair in data["connect"]}
         assert arrives == {*node.inputs.names, "found"}

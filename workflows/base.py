@@ -13,8 +13,16 @@ from bids_inpaint.template import TemplateFiles
 from bids_inpaint.workflows.flair import init_flair_wf
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
-from bids_inpaint.workflows.outputs import NATIVE, STANDARD, Products, init_outputs_wf, tissue_key
+from bids_inpaint.workflows.outputs import (
+    NATIVE,
+    STANDARD,
+    Products,
+    provenance,
+    threshold_of,
+    tissue_key,
+)
 from bids_inpaint.workflows.preprocess import init_preprocess_wf
+from bids_inpaint.workflows.saving import init_outputs_wf
 from bids_inpaint.workflows.segment import TISSUE_MAPS, init_segment_wf
 
 
@@ -40,7 +48,7 @@ def init_participants_wf(
     model : Model
     template : TemplateFiles
     run_uuid : str
-        Names the folders of crash files.
+        Names the folders of crash files, and the run in the status of each image.
     reference : Model, optional
         Fills the lesions of given masks, beside what a blind network does.
     second : Model, optional
@@ -63,6 +71,7 @@ def init_participants_wf(
             settings=settings,
             model=model,
             template=template,
+            run_uuid=run_uuid,
             reference=reference,
             second=second,
             second_alone=second_alone,
@@ -92,6 +101,7 @@ def init_image_wf(
     settings: Settings,
     model: Model,
     template: TemplateFiles,
+    run_uuid: str,
     reference: Model | None = None,
     second: Model | None = None,
     second_alone: bool = False,
@@ -99,7 +109,7 @@ def init_image_wf(
     threads: int = 1,
 ) -> pe.Workflow:
     """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
-    threshold = settings.lesion_threshold or float(model.card["lesion_threshold"])
+    threshold = threshold_of(settings, model)
     products = Products.of(settings, model)
     workflow = pe.Workflow(name=image_wf_name(image))
     # a blind network makes its own map; given masks lead to the reference it is compared with
@@ -144,8 +154,10 @@ def init_image_wf(
             "min_volume": settings.lesion_min_volume,
             "given": given is not None,
             "second_alone": second_alone,
+            "provenance": provenance(settings, model, second),
         },
         output_dir=settings.output_dir,
+        run_uuid=run_uuid,
         products=products,
         reference=reference,
         second=second,
@@ -246,6 +258,7 @@ def init_image_wf(
                 ("inpainted", "reference"),
                 ("given_lesions", "reference_mask"),
                 ("native_given_lesions", "native_reference_mask"),
+                ("lesion_warnings", "reference_warnings"),
             ],
         )
         tissues = None

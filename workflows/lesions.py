@@ -31,7 +31,7 @@ def init_lesions_wf(
     threshold : float
         λ, as a fraction of normal-appearing white matter at standard contrast.
     min_volume : float
-        Of a lesion, in mm³.
+        Of a lesion, in mm³, on the working grid and on the voxels of the T1w.
     fill : {'lesions', 'full'}
         Change the T1w at the lesions alone, or take the network's output in the whole brain.
     given : bool
@@ -65,7 +65,8 @@ def init_lesions_wf(
         else f"Lesions were mapped where, inside the white matter of the {where}, the original was "
         f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
         f"white matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; "
-        f"components below {min_volume:g} mm³ were dropped. "
+        f"components below {min_volume:g} mm³ were dropped, and so were those that became as small on the "
+        "voxels of the T1w image. "
     ) + (
         "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
         "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "
@@ -103,7 +104,8 @@ def init_lesions_wf(
         name="map_lesions",
         mem_gb=1,
     )
-    native = pe.Node(BackToNative(fill=fill), name="native", mem_gb=3)
+    # given lesions are kept as they are
+    native = pe.Node(BackToNative(fill=fill, min_volume=0 if given else min_volume), name="native", mem_gb=3)
     workflow.connect([
         (inputnode, map_lesions, [
             (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from nipype.pipeline import engine as pe
-
+from bids_inpaint import __version__
 from bids_inpaint.bids import Image
-from bids_inpaint.interfaces.derivatives import SaveDerivatives
-from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
-from bids_inpaint.interfaces.quality import CheckQuality
 from bids_inpaint.models import Model
 from bids_inpaint.settings import Settings
-from bids_inpaint.template import TemplateFiles
 
 #: Result -> (BIDS suffix with the entities that derivatives add, sidecar)
 NATIVE: dict[str, tuple[str, dict]] = {
@@ -56,8 +52,8 @@ _COLUMNS = {
     "y": {"Description": "World coordinate of the centroid, towards the front", "Units": "mm"},
     "z": {"Description": "World coordinate of the centroid, towards the top", "Units": "mm"},
     "contrast": {
-        "Description": "Mean of inpainted minus original, as a fraction of the median of "
-        "normal-appearing white matter"
+        "Description": "Mean of inpainted minus original at standard contrast, as a fraction of the median "
+        "of normal-appearing white matter: the scale of LesionThreshold"
     },
 }
 #: Figure -> suffix, in the order of the report
@@ -75,6 +71,8 @@ FIGURES = {
 
 #: Images that can be segmented; the last is the non-blind filling of given lesions.
 SEGMENTED = ("inpainted", "original", "reference")
+#: What is made and saved for itself, so that what fails later takes nothing away; the first is the core.
+PARTS = (*SEGMENTED, "flair")
 
 
 @dataclass(frozen=True)
@@ -105,6 +103,12 @@ class Products:
         segmented = tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a)
         return cls(segmented, reference, settings.flair is not None)
 
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Which of `PARTS` there are."""
+        there = (True, "original" in self.segmented, self.reference, self.flair)
+        return tuple(part for part, made in zip(PARTS, there, strict=True) if made)
+
     def native(self) -> dict[str, tuple[str, dict]]:
         """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
         more = {f"native_{k}": v for k, v in (self._tissues() | self._reference()).items()}
@@ -127,9 +131,10 @@ class Products:
         return _REFERENCE if self.reference else {}
 
 
-#: What earlier steps warn of.
+#: What earlier steps warn of, on the T1w and on masks that were given for it.
 WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings")
-_USUAL = Products()
+#: Of a run with default options, and of one that makes everything.
+USUAL, EVERYTHING = Products(), Products(SEGMENTED, reference=True, flair=True)
 
 
 def tissue_key(image: str, tissue: str) -> str:
@@ -137,24 +142,46 @@ def tissue_key(image: str, tissue: str) -> str:
     return tissue if image == "inpainted" else f"{image}_{tissue}"
 
 
+def part_of(key: str) -> str:
+    """Which of `PARTS` a result or a figure belongs to.
+
+    Examples
+    --------
+    >>> part_of("native_inpainted"), part_of("native_reference_gm"), part_of("native_joint_mask")
+    ('inpainted', 'reference', 'flair')
+    """
+    stem = key.removeprefix("native_").split("_")[0]
+    return {"joint": "flair"}.get(stem, stem if stem in PARTS else PARTS[0])
+
+
+def status_file(output_dir: Path, image: Image) -> Path:
+    """Where the output folder says what became of an image."""
+    return output_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
+
+
 def prefix(image: Image) -> str:
     """Path of an image's derivatives below the output folder, up to the entities they add."""
     return f"{image.folder}/{image.prefix}"
 
 
-def expected(image: Image, template: str, products: Products = _USUAL) -> list[str]:
-    """Every file a finished image leaves below the output folder, but for the report."""
-    names = _names(image, template, products)
-    sidecars = [n.split(".")[0] + ".json" for n in names.values() if n.endswith(".nii.gz")]
-    return sorted([*names.values(), *sidecars, *_figure_names(image, products).values()])
+def expected(
+    image: Image, template: str, products: Products = USUAL, parts: tuple[str, ...] = PARTS
+) -> list[str]:
+    """Every file a finished image, or some parts of it, leave below the output folder, but for the report."""
+    every = names_of(image, template, products) | figures_of(image, products)
+    names = [name for key, name in every.items() if part_of(key) in parts]
+    sidecars = [n.split(".")[0] + ".json" for n in names if n.endswith(".nii.gz")]
+    return sorted([*names, *sidecars])
 
 
-def is_finished(image: Image, settings: Settings, products: Products) -> bool:
-    """Whether every file that an image is to leave is in the output folder."""
-    return all((settings.output_dir / name).exists() for name in expected(image, settings.template, products))
+def is_finished(image: Image, settings: Settings, products: Products, parts: tuple[str, ...] = PARTS) -> bool:
+    """Whether every file that an image, or some parts of it, are to leave is in the output folder."""
+    names = expected(image, settings.template, products, parts)
+    return all((settings.output_dir / name).exists() for name in names)
 
 
-def _names(image: Image, template: str, products: Products) -> dict[str, str]:
+def names_of(image: Image, template: str, products: Products) -> dict[str, str]:
+    """Path of each result below the output folder, by its key."""
     stem = prefix(image)
     space = f"space-{template}_res-1"
     return {
@@ -166,13 +193,42 @@ def _names(image: Image, template: str, products: Products) -> dict[str, str]:
     }
 
 
-def _figure_names(image: Image, products: Products) -> dict[str, str]:
+def figures_of(image: Image, products: Products) -> dict[str, str]:
+    """Path of each figure below the output folder, by its key."""
     folder = f"sub-{image.subject}/figures"
     return {
         key: f"{folder}/{image.prefix}_{suffix}"
         for key, suffix in FIGURES.items()
         if (key != "tissues" or products.segmented) and (key != "flair" or products.flair)
     }
+
+
+def provenance(settings: Settings, model: Model, second: Model | None) -> dict[str, Any]:
+    """What made the inpainted image, for its sidecar: version, networks, and the options that change it."""
+    out: dict[str, Any] = {"SoftwareVersion": __version__, "Model": model.name, "ModelSHA256": model.sha256}
+    if second:
+        out |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}
+    options = {
+        "Model": model.name,
+        "SecondPass": second.name if second else "none",
+        "Fill": settings.fill,
+        "LesionThreshold": threshold_of(settings, model),
+        "LesionMinVolume": settings.lesion_min_volume,
+        "Segmentation": settings.segmentation,
+        "CompareSegmentation": settings.compare_segmentation,
+        "SkullStrip": settings.skull_strip,
+        "Template": settings.template,
+        "Sampler": settings.sampler,
+        "SamplingSteps": settings.sampling_steps,
+        "RandomSeed": settings.random_seed,
+        "Sloppy": settings.sloppy,
+    }
+    return out | {"Options": {name: value for name, value in options.items() if value is not None}}
+
+
+def threshold_of(settings: Settings, model: Model) -> float:
+    """λ of a run: the one asked for, or the network's own."""
+    return settings.lesion_threshold or float(model.card["lesion_threshold"])
 
 
 def standard_space(template: str) -> dict:
@@ -184,7 +240,7 @@ def standard_space(template: str) -> dict:
     }
 
 
-def _metadata(
+def metadata_of(
     image: Image,
     template: str,
     model: Model,
@@ -194,7 +250,11 @@ def _metadata(
     options: dict,
     products: Products,
 ) -> dict[str, dict]:
-    names = _names(image, template, products)
+    """What the sidecar of each result says that is known before the run, by its key.
+
+    The arguments are those of :func:`bids_inpaint.workflows.saving.init_outputs_wf`.
+    """
+    names = names_of(image, template, products)
     raw = [image.uri, *image.sources]
     out: dict[str, dict] = {}
     for key, (_, own) in products.native().items():
@@ -218,6 +278,8 @@ def _metadata(
     if flair:
         for key in _FLAIR:
             out[key] |= {"Model": flair.name, "ModelSHA256": flair.sha256}
+    for key in ("native_inpainted", "inpainted"):
+        out[key] |= options["provenance"]
     out["native_inpainted"]["Fill"] = options["fill"]
     found = network | {
         "LesionThreshold": options["threshold"],
@@ -231,161 +293,3 @@ def _metadata(
         out[key] |= found
     out["native_labels"] |= _COLUMNS
     return out
-
-
-def init_outputs_wf(
-    *,
-    image: Image,
-    template: TemplateFiles,
-    model: Model,
-    options: dict,
-    output_dir: Path,
-    products: Products = _USUAL,
-    reference: Model | None = None,
-    second: Model | None = None,
-    flair: Model | None = None,
-    name: str = "outputs_wf",
-) -> pe.Workflow:
-    """Build the figures of one image, and the writing of its derivatives after everything else.
-
-    Parameters
-    ----------
-    image : Image
-        Gives the names.
-    template : TemplateFiles
-    model : Model
-    options : dict
-        ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given`` and whether
-        the second pass fills alone (``second_alone``), for the sidecars.
-    output_dir : Path
-    products : Products, optional
-    reference : Model, optional
-        The network that filled given lesions.
-    second : Model, optional
-        The network of the second pass.
-    flair : Model, optional
-        The network that made a FLAIR.
-
-    Inputs
-    ------
-    conformed
-        Background of the brain mask's figure.
-    mask_method
-        How the brain mask came about.
-    input_warnings, mask_warnings, lesion_warnings
-        What is unusual about the T1w and about given masks.
-    darkening
-        Shown in the figure of the difference.
-    flair, joint_mask
-        Shown in the figure of the FLAIR, if there is one.
-    xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
-        The results.
-    inpainted_volumes, inpainted_method, and the same of the other segmented images
-        Tissue volumes, and what segmented, for the sidecars.
-    """
-    from nipype.interfaces.utility import Function, IdentityInterface
-
-    workflow = pe.Workflow(name=name)
-    workflow.__desc__ = ""
-    names = _names(image, template.name, products)
-    figure_names = _figure_names(image, products)
-    told = [f"{segmented}_{what}" for segmented in products.segmented for what in ("volumes", "method")]
-    shown = ["flair", "joint_mask"] if products.flair else []
-    fields = ["conformed", "darkening", "mask_method", *WARNINGS, *shown, *told, *names]
-    inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
-    registration = pe.Node(
-        Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
-    )
-    quality = pe.Node(
-        CheckQuality(
-            template=template.t1w,
-            template_mask=template.mask,
-            wm_prior=template.priors["WM"],
-            gm_prior=template.priors["GM"],
-            told=list(image.told),
-        ),
-        name="quality", mem_gb=1,
-    )  # fmt: skip
-    brain = pe.Node(Contours(colours=["#ff3030"]), name="brain", mem_gb=1)
-    inpainting = pe.Node(
-        Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
-    )
-    difference = pe.Node(Difference(), name="difference", mem_gb=1)
-    lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
-    found = pe.Node(
-        Function(function=_found, input_names=["mask_method", "quality", *told], output_names=["out"]),
-        name="found", run_without_submitting=True,
-    )  # fmt: skip
-    save = pe.Node(
-        SaveDerivatives(
-            keys=[*names, *figure_names],
-            out_dir=str(output_dir),
-            names={**names, **figure_names},
-            metadata=_metadata(image, template.name, model, reference, second, flair, options, products),
-        ),
-        name="save", mem_gb=0.2, run_without_submitting=True,
-    )  # fmt: skip
-    workflow.connect([
-        (inputnode, registration, [("preproc", "after"), ("working_mask", "mask_file")]),
-        (inputnode, brain, [("conformed", "background"), ("brain_mask", "masks")]),
-        (inputnode, inpainting, [
-            ("preproc", "before"), ("inpainted", "after"), ("working_mask", "mask_file"),
-            ("mask", "contour"),
-        ]),
-        (inputnode, difference, [
-            ("preproc", "background"), ("darkening", "darkening"), ("working_mask", "mask_file"),
-            ("mask", "lesions"),
-        ]),
-        (inputnode, lesions, [("table", "table")]),
-        (inputnode, save, [(key, key) for key in names]),
-        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
-        (inputnode, found, [("mask_method", "mask_method"), *((v, v) for v in told)]),
-        (quality, found, [("found", "quality")]),
-        (found, save, [("out", "found")]),
-        *((node, save, [("out_file", node.name)]) for node in
-          (quality, registration, brain, inpainting, difference, lesions)),
-    ])  # fmt: skip
-    if products.flair:
-        made = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
-        workflow.connect([
-            (inputnode, made, [
-                ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
-                ("joint_mask", "contour"),
-            ]),
-            (made, save, [("out_file", "flair")]),
-        ])  # fmt: skip
-    if products.segmented:
-        tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
-        workflow.connect([
-            (inputnode, tissues, [("inpainted", "background"), (("wm", _pair, "gm"), "masks")]),
-            (tissues, save, [("out_file", "tissues")]),
-        ])  # fmt: skip
-    return workflow
-
-
-def _pair(path, other):
-    """White matter, and grey matter which lies beside it."""
-    import os
-
-    return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
-
-
-def _found(mask_method, quality, **told):
-    """What sidecars say that is known only after the run.
-
-    The T1w on its own voxels is skull-stripped if the raw one was.
-    """
-    stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
-    found: dict = {
-        "native_inpainted": {**stripped, **quality},
-        "inpainted": quality,
-        "native_reference": stripped,
-    }
-    for name in told:
-        image, what = name.split("_")
-        if what != "volumes":
-            continue
-        key = "dseg" if image == "inpainted" else f"{image}_dseg"
-        found[key] = {"Segmentation": told[f"{image}_method"]}
-        found[f"native_{key}"] = {**found[key], "TissueVolumes": told[name], "TissueVolumesUnits": "mm^3"}
-    return found

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 from nipype.interfaces.base import (
     DynamicTraitedSpec,
@@ -18,6 +19,7 @@ from nipype.interfaces.base import (
 )
 from nipype.interfaces.io import add_traits
 
+from bids_inpaint import __version__
 from bids_inpaint.files import replacing
 from bids_inpaint.interfaces.base import FileInterface
 
@@ -27,6 +29,10 @@ class SaveDerivativesInputSpec(DynamicTraitedSpec):
     names = traits.Dict(mandatory=True, desc="input to path below out_dir")
     metadata = traits.Dict(desc="input to content of its sidecar")
     found = traits.Dict(desc="input to what its sidecar says besides, known only after the run")
+    status_file = traits.Str(desc="says what became of the image; not written if this isn't given")
+    parts = traits.List(traits.Str, desc="the parts of the image, each saved by a node of its own")
+    part = traits.Str(desc="which of them these results are")
+    run_uuid = traits.Str(nohash=True, desc="of the run that saves")
 
 
 class SaveDerivativesOutputSpec(TraitedSpec):
@@ -36,7 +42,8 @@ class SaveDerivativesOutputSpec(TraitedSpec):
 class SaveDerivatives(FileInterface):
     """Copy results to their BIDS names, each with its sidecar, each whole or not at all.
 
-    Files that are there already with the same content are left alone.
+    Files that are there already with the same content are left alone. The image is "unfinished" from before
+    the first change until this run has saved the last of its parts, so that a kill in between is seen.
     """
 
     input_spec = SaveDerivativesInputSpec
@@ -54,11 +61,15 @@ class SaveDerivatives(FileInterface):
         metadata, found = (
             value if isdefined(value) else {} for value in (self.inputs.metadata, self.inputs.found)
         )
+        status = Path(self.inputs.status_file) if isdefined(self.inputs.status_file) else None
+        if status:
+            write_status(status, self.inputs.run_uuid, "unfinished")
         written = []
         for key in self._keys:
             source = getattr(self.inputs, key)
             if not isdefined(source):
-                continue
+                # an earlier run's file would be taken for it
+                raise ValueError(f"{key} was not made")
             target = root / self.inputs.names[key]
             target.parent.mkdir(parents=True, exist_ok=True)
             publish(source, target)
@@ -66,7 +77,30 @@ class SaveDerivatives(FileInterface):
             if key in metadata:
                 sidecar = target.with_name(target.name.split(".")[0] + ".json")
                 write_json(sidecar, metadata[key] | found.get(key, {}))
+        if status:
+            self._note(status)
         return {"out_files": written}
+
+    def _note(self, status: Path) -> None:
+        """Note that this part is saved; the image is done when all are.
+
+        Each part has a file of its own: on a cluster they may be saved at the same time.
+        """
+        run_uuid = self.inputs.run_uuid
+        write_text(saved_file(status, run_uuid, self.inputs.part), "")
+        if all(saved_file(status, run_uuid, part).exists() for part in self.inputs.parts):
+            write_status(status, run_uuid, "done")
+
+
+def saved_file(status_file: Path, run_uuid: str, part: str) -> Path:
+    """The file whose existence says that a run has saved a part of an image; it is gone when the run ends."""
+    return status_file.parent / run_uuid / status_file.name.replace("_status.json", f"_{part}.saved")
+
+
+def write_status(status_file: Path, run_uuid: str, status: str, **more: Any) -> None:
+    """Say what became of an image: "done", "failed" or "unfinished", in which run, and what else there is."""
+    content = {"Status": status, "SoftwareVersion": __version__, "RunUUID": run_uuid}
+    write_json(status_file, content | more)
 
 
 def publish(source: str | os.PathLike, target: Path) -> None:
@@ -86,7 +120,7 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file in UTF-8 atomically, unless it has that content already."""
     # names of files are any bytes
     content = text.encode("utf-8", errors="backslashreplace")
-    if path.exists() and path.read_bytes() == content:
+    if path.is_file() and path.read_bytes() == content:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:

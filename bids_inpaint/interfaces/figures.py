@@ -11,6 +11,9 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefine
 from bids_inpaint import figures, images
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 
+#: What to compare a lesion volume with: measured with both passes of the default networks (docs/networks.md).
+HEALTHY = "In healthy people this program maps 0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones."
+
 
 class FigureOutputSpec(TraitedSpec):
     out_file = File(exists=True)
@@ -110,7 +113,10 @@ class LesionTable(FileInterface):
         with open(self.inputs.table, encoding="utf-8") as file:
             rows = list(csv.DictReader(file, delimiter="\t"))
         total = sum(float(r["volume"]) for r in rows) / 1000
-        parts = [f"<p>{len(rows)} lesions, {total:.2f} ml in all.</p>"]
+        parts = [
+            f"<p>{len(rows)} lesions, {total:.2f} ml in all. Volumes are measured on the voxels of the T1w "
+            f"image, in the person's own head and not in the template's. {HEALTHY}</p>"
+        ]
         if rows:
             head = ("Lesion", "Name", "Volume (mm³)", "x (mm)", "y (mm)", "z (mm)", "Darkening")
             parts.append('<table class="table table-sm table-striped"><thead><tr>')

@@ -173,6 +173,7 @@ class MapLesions(FileInterface):
         preproc, grid = images.read(self.inputs.preproc)
         inpainted = images.read(self.inputs.inpainted)[0]
         wm = images.read(self.inputs.wm)[0]
+        scale = Scale(self.inputs.white, self.inputs.exponent)
         if isdefined(self.inputs.given):
             graded = images.read(self.inputs.given)[0]
             mask = graded > 0
@@ -180,7 +181,7 @@ class MapLesions(FileInterface):
             graded, mask = lesions.find(
                 preproc,
                 inpainted,
-                Scale(self.inputs.white, self.inputs.exponent),
+                scale,
                 wm,
                 images.read(self.inputs.wm_prior)[0],
                 self.inputs.threshold,
@@ -190,7 +191,7 @@ class MapLesions(FileInterface):
         volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
-            "darkening": lesions.darkening(preproc, inpainted, wm),
+            "darkening": lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm),
             "weight": lesions.feather(mask, grid),
         }
         return {
@@ -214,6 +215,7 @@ class BackToNativeInputSpec(InputSpec):
     inverse_xfm = File(exists=True, mandatory=True)
     offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
     fill = traits.Enum("lesions", "full", usedefault=True)
+    min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
 
 
 class BackToNativeOutputSpec(TraitedSpec):
@@ -243,7 +245,9 @@ class BackToNative(FileInterface):
             return resample(data, WORKING_GRID, grid, to_template, order, outside, where)
 
         bias = images.read(self.inputs.bias)[0]
-        mask = native(self.inputs.lesion_mask) > 0.5
+        # resampling shrinks lesions
+        least = lesions.least_voxels(self.inputs.min_volume, grid)
+        mask = lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
         inpainted = images.read(self.inputs.inpainted)[0]
         unit = bias * self.inputs.scale
         if self.inputs.fill == "lesions":

@@ -1,0 +1,356 @@
+"""What became of each image of a run: done, or failed and why. Earlier runs' files are no evidence."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from bids_inpaint.bids import Image
+from bids_inpaint.files import read_sidecar
+from bids_inpaint.progress import Progress
+from bids_inpaint.settings import Settings
+from bids_inpaint.workflows.outputs import (
+    EVERYTHING,
+    PARTS,
+    Products,
+    expected,
+    is_finished,
+    prefix,
+    status_file,
+)
+
+#: Of an image for which `Outcome.unasked` holds.
+UNASKED = (
+    "files of an earlier run, which this one was not asked for, are still in the output folder: they may be "
+    "of other options or another version."
+)
+
+
+@dataclass(frozen=True)
+class Crash:
+    """A step that failed: its crash file, one sentence on it, the file's text, and the image's workflow."""
+
+    path: Path
+    sentence: str
+    text: str
+    workflow: str
+
+
+class Refused(Protocol):
+    """An image, by its prefix, or a participant, as ``sub-LABEL``, that can't be processed, and why."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def subject(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of an image.
+
+    Attributes
+    ----------
+    image : Image
+    failed : tuple of str
+        Its parts (:data:`bids_inpaint.workflows.outputs.PARTS`) that are not done; none if all is well.
+    error : str
+        One sentence on why.
+    earlier : bool
+        Whether files of the failed parts are there, left by an earlier run.
+    crashed : bool
+        Whether a step of it has a crash file.
+    unasked : bool
+        Whether files are there that the run was not asked for, left by an earlier run.
+    """
+
+    image: Image
+    failed: tuple[str, ...] = ()
+    error: str = ""
+    earlier: bool = False
+    crashed: bool = False
+    unasked: bool = False
+
+    @property
+    def done(self) -> bool:
+        """Whether everything ended well."""
+        return not self.failed
+
+    @property
+    def core(self) -> bool:
+        """Whether there is an inpainted image, whatever else failed."""
+        return PARTS[0] not in self.failed
+
+    def summary(self) -> str:
+        """What failed and what is left, as part of a sentence."""
+        text = "failed"
+        if self.core:
+            text = f"failed in part ({', '.join(self.failed)}); the rest is done"
+        if self.earlier:
+            text += f"; {'those' if self.core else 'its'} files in the output folder are of an earlier run"
+        return text
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an earlier run left of an image.
+
+    Attributes
+    ----------
+    parts : frozenset of str
+        Those of which files are there.
+    unasked : bool
+        Whether files are there that this run does not make.
+    """
+
+    parts: frozenset[str] = frozenset()
+    unasked: bool = False
+
+    @classmethod
+    def of(cls, image: Image, settings: Settings, products: Products) -> Before:
+        """Look into the output folder, before a run that makes these products."""
+        every = expected(image, settings.template, EVERYTHING)
+        folders = {Path(name).parent for name in every}
+        there = {str(folder / name) for folder in folders for name in _names_in(settings.output_dir / folder)}
+        parts = {
+            part
+            for part in products.parts
+            if there.intersection(expected(image, settings.template, products, (part,)))
+        }
+        own = expected(image, settings.template, products)
+        return cls(frozenset(parts), bool(there.intersection(every).difference(own)))
+
+
+def _names_in(folder: Path) -> list[str]:
+    # one question for a folder, as shared file systems are slow
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def read_crashes(subject: str, settings: Settings, run_uuid: str) -> list[Crash]:
+    """The crash files of a participant's run."""
+    from bids_inpaint.workflows.base import crash_folder
+
+    crashes = []
+    for path in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt")):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        # bids_inpaint_wf.IMAGE.STEP_wf.NODE
+        step = re.search(r"^Node: [^.\s]+\.([^.\s]+)", text)
+        crashes.append(Crash(path, explain(text, settings), text, step.group(1) if step else ""))
+    return crashes
+
+
+def explain(crash: str, settings: Settings) -> str:
+    """One sentence on a crash for the user, from the text of its file."""
+    from bids_inpaint.plugin import NO_PROCESS
+
+    if known := re.findall(r"InputError: (.+)", crash):
+        return known[-1].strip()
+    step = re.search(r"^Node: (\S+)", crash)
+    where = f"Step {step.group(1).split('.', 1)[-1]}" if step else "A step"
+    if "No space left on device" in crash or "Disk quota exceeded" in crash:
+        return (
+            f"{where} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
+            "free some and run the same command again."
+        )
+    if re.search("worker process was killed|MemoryError|bad_alloc|Failed to allocate memory", crash):
+        return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
+    if re.search("BlockingIOError|can't start new thread|Resource temporarily unavailable", crash):
+        return f"{where} could start no process: {NO_PROCESS}"
+    if "exited with non-zero status" in crash or "Registration failed with error code" in crash:
+        return (
+            f"{where} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "
+            "or else please report it with its crash file."
+        )
+    missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
+    if "the results file corresponding" in crash or missing in crash:
+        return (
+            f"{where} misses what was in {settings.work_dir}: nothing else may clear that folder during a "
+            "run; run the same command again."
+        )
+    last = [line.strip() for line in crash.splitlines() if line.strip()][-1:]
+    return f"{where} failed ({''.join(last)}): please report it with its crash file."
+
+
+def judge(
+    image: Image,
+    settings: Settings,
+    products: Products,
+    run_uuid: str,
+    crashes: Sequence[Crash],
+    progress: Progress,
+    halted: str,
+    before: Before,
+) -> Outcome:
+    """What became of an image in this run.
+
+    A part is done if the run has saved it, which it does after all steps of the part ended well, and all
+    its files are there. That holds with every plugin, on whatever machine the steps ran.
+
+    Parameters
+    ----------
+    image : Image
+    settings : Settings
+    products : Products
+    run_uuid : str
+        Of the run.
+    crashes : sequence of Crash
+        Of the run; those of other images are ignored.
+    progress : Progress
+        What the plugin said of the steps.
+    halted : str
+        What ended the whole run before its time, if anything did.
+    before : Before
+        What was there before the run.
+    """
+    from bids_inpaint.interfaces.derivatives import saved_file
+    from bids_inpaint.workflows.base import image_wf_name
+
+    workflow, status = image_wf_name(image), status_file(settings.output_dir, image)
+    unsaved, lost = [], []
+    for part in products.parts:
+        if not saved_file(status, run_uuid, part).exists():
+            unsaved.append(part)
+        elif not is_finished(image, settings, products, (part,)):
+            lost.append(part)
+    own = [crash for crash in crashes if crash.workflow == workflow]
+    crashed = bool(own) or workflow in progress.failed
+    failed = tuple(part for part in products.parts if part in unsaved or part in lost)
+    if crashed and not failed:
+        failed = products.parts
+    if not failed:
+        return Outcome(image, unasked=before.unasked)
+    if own:
+        reason = own[0].sentence
+    elif unsaved and halted:
+        reason = f"not {'finished' if workflow in progress.begun else 'run'}: {halted}"
+    elif lost:
+        reason = (
+            f"files of {image.prefix} are missing in {settings.output_dir}, though they were written: "
+            "nothing else may clear that folder during a run; run the same command again."
+        )
+    else:
+        reason = "not finished: a step that it needs was not run."
+    return Outcome(image, failed, reason, bool(before.parts.intersection(failed)), bool(own), before.unasked)
+
+
+def recall(image: Image, settings: Settings, products: Products) -> Outcome:
+    """What became of an image in the run that wrote its status; by its files alone if there is none."""
+    status = read_sidecar(status_file(settings.output_dir, image))
+    said = status.get("Failed")
+    failed: set[str] = set()
+    if status.get("Status", "done") != "done":
+        failed = {str(part) for part in said} if isinstance(said, list) and said else set(products.parts)
+    for part in products.parts:
+        if not is_finished(image, settings, products, (part,)):
+            failed.add(part)
+    left = tuple(part for part in products.parts if part in failed)
+    if not left:
+        return Outcome(image)
+    reason = str(status.get("Error") or "")
+    if not reason:
+        interrupted = status.get("Status") == "unfinished"
+        reason = "the last run was interrupted: run it again." if interrupted else "it is not finished."
+    return Outcome(image, left, reason, status.get("EarlierResults") is True)
+
+
+def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
+    """Write the status of an image that failed, and remove what the run noted while it saved.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    from bids_inpaint.interfaces.derivatives import saved_file, write_status
+
+    status = status_file(settings.output_dir, outcome.image)
+    try:
+        if not outcome.done:
+            more: dict[str, Any] = {"Error": outcome.error, "Failed": list(outcome.failed)}
+            more |= {"EarlierResults": True} if outcome.earlier else {}
+            write_status(status, run_uuid, "failed", **more)
+    finally:
+        notes = [saved_file(status, run_uuid, part) for part in PARTS]
+        for note in notes:
+            note.unlink(missing_ok=True)
+        with suppress(OSError):
+            # others are of other images, or crash files
+            notes[0].parent.rmdir()
+
+
+def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run_uuid: str) -> list[str]:
+    """Write that what an earlier run left of a refused image is not of this one.
+
+    Returns
+    -------
+    list of str
+        The prefixes of the images of which there are results.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    from bids_inpaint.interfaces.derivatives import write_status
+
+    folder, suffix = settings.output_dir / f"sub-{one.subject}", "_desc-inpainted_T1w.nii.gz"
+    names = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
+    # those in template space have another entity
+    names = {name for name in names if "_space-" not in name}
+    if one.name != f"sub-{one.subject}" or any(image.subject == one.subject for image in found):
+        names &= {one.name}
+    more = {"Error": one.reason, "Failed": list(PARTS), "EarlierResults": True}
+    for name in names:
+        write_status(folder / "log" / f"{name}_status.json", run_uuid, "failed", **more)
+    return sorted(names)
+
+
+def warnings_of(image: Image, settings: Settings) -> list[str]:
+    """What is unusual about an image and the masks given for it, from its sidecars."""
+    warnings: list[str] = []
+    for name in ("inpainted", "reference"):
+        found = _sidecar(image, settings, name).get("QualityWarnings")
+        warnings += [str(warning) for warning in found] if isinstance(found, list) else []
+    return list(dict.fromkeys(warnings))
+
+
+def differences(image: Image, settings: Settings, made: dict) -> list[str]:
+    """A warning if the run that made an inpainted image is another than one would be now, else nothing.
+
+    Parameters
+    ----------
+    image : Image
+    settings : Settings
+    made : dict
+        :func:`bids_inpaint.workflows.outputs.provenance` of a run now.
+    """
+    sidecar = _sidecar(image, settings)
+    version = sidecar.get("SoftwareVersion", "unknown")
+    out = [] if version == made["SoftwareVersion"] else [f"version {version}, not {made['SoftwareVersion']}"]
+    had = sidecar.get("Options")
+    had = had if isinstance(had, dict) else {}
+    for name, value in made["Options"].items() if had else ():
+        if had.get(name) != value:
+            out.append(f"{name} {had.get(name, 'unknown')}, not {value}")
+    out += [f"{name} {had[name]}, not the default" for name in had if name not in made["Options"]]
+    if not out and any(sidecar.get(n) != made.get(n) for n in ("ModelSHA256", "SecondPassModelSHA256")):
+        out = ["another file of the network"]
+    if not out:
+        return []
+    return [f"These results were made with {'; '.join(out)}: run without --reports-only to replace them."]
+
+
+def _sidecar(image: Image, settings: Settings, name: str = "inpainted") -> dict:
+    return read_sidecar(settings.output_dir / f"{prefix(image)}_desc-{name}_T1w.json")
