@@ -264,4 +264,4 @@ def _pair(text: str) -> tuple[str, Path]:
     name, _, path = text.partition("=")
     if not name or not path:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
-    return name, Path(path).absolute()
+    return name, Path(path)

@@ -218,7 +218,9 @@ def _read_given(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.nd
     return read_data(image, path, dtype), Grid.of(image.shape[:3], image.affine)
 
 
-def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> np.ndarray:
+def read_brain(
+    path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike, world: np.ndarray | None = None
+) -> np.ndarray:
     """A given brain mask on another grid, resampled by its header.
 
     Parameters
@@ -228,6 +230,8 @@ def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> n
         Where it is wanted.
     t1w : str
         The image it belongs to, for messages.
+    world : array, shape (4, 4), optional
+        Affine from the space of the grid to that of the mask (RAS+, mm).
 
     Returns
     -------
@@ -239,7 +243,7 @@ def read_brain(path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike) -> n
         If it can't be read, or has nothing on the grid.
     """
     data, own = _read_given(path)
-    mask = resample(data, own, grid, order=0) > 0.5
+    mask = resample(data, own, grid, world, order=0) > 0.5
     if not mask.any():
         raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
     return mask

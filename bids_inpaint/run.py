@@ -11,6 +11,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
@@ -21,6 +22,7 @@ from typing import IO, Any
 from bids_inpaint import bids, models, template
 from bids_inpaint.files import printable, read_sidecar
 from bids_inpaint.images import InputError
+from bids_inpaint.matching import listed
 from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
 from bids_inpaint.validation import validate
@@ -57,10 +59,14 @@ def _run(settings: Settings, held: ExitStack) -> int:
     plugin, plugin_args = _plugin(settings)
     _ = settings.spm  # missing SPM is told before anything is done
     _check_device(settings)
+    collected = bids.collect(settings)
+    found, too_long = _named(collected.images, settings, model)
+    refused = [*collected.refused, *too_long]
+    _tell_collected(collected.warnings, refused, found)
+    if not found:
+        raise InputError(bids.nothing_left(refused))
     if not settings.skip_bids_validation:
-        validate(settings)
-    found = bids.collect(settings)
-    _check_names(found, settings, model)
+        validate(settings, known={path for one in refused for path in one.paths})
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     flair = models.find(settings.flair, "flair") if settings.flair else None
     if not (settings.boilerplate_only or settings.reports_only):
@@ -107,7 +113,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
                 error = _execute(batch, progress, plugin, plugin_args) or error
                 if error and settings.stop_on_first_crash:
                     break
-    return _finish(found, error, settings, model, run_uuid)
+    return _finish(found, error, settings, model, run_uuid, refused)
 
 
 def _lock(lock: IO, name: str) -> bool:
@@ -216,7 +222,10 @@ def _check_device(settings: Settings) -> None:
         raise InputError(str(error)) from None
 
 
-def _check_names(found: list[bids.Image], settings: Settings, model: models.Model) -> None:
+def _named(
+    found: list[bids.Image], settings: Settings, model: models.Model
+) -> tuple[list[bids.Image], list[bids.Refused]]:
+    """The images whose outputs can have their names, and the others."""
     from bids_inpaint.workflows.outputs import Products, expected
 
     try:
@@ -226,13 +235,33 @@ def _check_names(found: list[bids.Image], settings: Settings, model: models.Mode
     # some file systems don't know; while they are written, files have some more characters
     room = (longest if longest > 0 else 255) - 40
     products = Products.of(settings, model)
+    refused = []
     for image in found:
         name = max((Path(name).name for name in expected(image, settings.template, products)), key=len)
         if len(name) > room:
-            raise InputError(
+            reason = (
                 f"{image.path} has so long a name that {name} could not be written into "
                 f"{settings.output_dir}: give it entities that are {len(name) - room} characters shorter."
             )
+            refused.append(bids.Refused(image.prefix, image.subject, reason))
+    lost = {one.name for one in refused}
+    return [image for image in found if image.prefix not in lost], refused
+
+
+def _tell_collected(
+    warnings: Sequence[str], refused: Sequence[bids.Refused], found: Sequence[bids.Image]
+) -> None:
+    """Tell what will not be done, and what is known of the images before anything is."""
+    for one in refused:
+        _tell(f"error: {one.name}: {one.reason}")
+    for warning in warnings:
+        _tell(f"warning: {warning}")
+    notes: dict[str, list[str]] = {}
+    for image in found:
+        for note in image.notes:
+            notes.setdefault(note, []).append(image.prefix)
+    for note, names in notes.items():
+        _tell(f"note: {listed(names)}: {note}")
 
 
 def _plugin(settings: Settings) -> tuple[Any, dict]:
@@ -369,6 +398,7 @@ def _finish(
     settings: Settings,
     model: models.Model,
     run_uuid: str,
+    refused: Sequence[bids.Refused] = (),
 ) -> int:
     """Tell what went wrong, write the reports and sum up."""
     from bids_inpaint.report import write_report
@@ -383,7 +413,8 @@ def _finish(
     for subject in subjects:
         own, left = ([i for i in images if i.subject == subject] for images in (found, unfinished))
         try:
-            errors = [crash[1:] for crash in crashes[subject]]
+            errors = [(one.reason, "") for one in refused if one.subject == subject]
+            errors += [crash[1:] for crash in crashes[subject]]
             report = write_report(subject, own, left, settings, model, errors)
         except Exception as reason:
             # the others have theirs
@@ -396,8 +427,9 @@ def _finish(
             continue
         log.info("Report: %s", report)
     for image in found:
-        for warning in warnings_of(image, settings):
+        # what was known before is there also if no result is
+        for warning in dict.fromkeys((*image.warnings, *warnings_of(image, settings))):
             _tell(f"warning: {image.prefix}: {warning}")
     done = len(found) - len(unfinished)
-    _tell(f"{done} of {len(found)} images done; results in {settings.output_dir}")
-    return 1 if unfinished or crashed else 0
+    _tell(f"{done} of {len(found) + len(refused)} images done; results in {settings.output_dir}")
+    return 1 if unfinished or crashed or refused else 0

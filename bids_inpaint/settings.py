@@ -21,6 +21,13 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+#: Options that are paths.
+_PATHS = (
+    "bids_dir", "output_dir", "work_dir", "bids_filter_file", "bids_database_dir", "use_plugin",
+    "lesion_masks", "spm12",
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Settings:
     """Options of a run of the participant level.
@@ -71,8 +78,17 @@ class Settings:
     verbose: int = 0
 
     def __post_init__(self):
-        for name in ("bids_dir", "output_dir", "work_dir"):
-            object.__setattr__(self, name, Path(getattr(self, name)).expanduser().absolute())
+        # steps run in folders of their own
+        for name in _PATHS:
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _absolute(path))
+        derivatives = {name: _absolute(path) for name, path in self.derivatives.items()}
+        object.__setattr__(self, "derivatives", derivatives)
+        for name in ("model", "second_pass", "flair"):
+            # shipped ones are known by name
+            network = getattr(self, name)
+            if network not in (None, "none", *models.shipped()) and _absolute(network).is_file():
+                object.__setattr__(self, name, str(_absolute(network)))
         if not self.bids_dir.is_dir():
             raise InputError(f"{self.bids_dir} is not a folder: give the root of a BIDS dataset.")
         inside = self.bids_dir.resolve()
@@ -141,6 +157,10 @@ class Settings:
                 else str(value)
             )
         return shown
+
+
+def _absolute(path: str | os.PathLike) -> Path:
+    return Path(os.path.expanduser(path)).absolute()
 
 
 def check_writable(name: str, path: Path) -> None:

@@ -40,6 +40,7 @@ class BrainMaskInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     source = traits.Str(desc="name of the T1w for messages")
     precomputed = File(exists=True, desc="mask of an earlier run or another tool")
+    precomputed_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the space of that mask")
     skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
@@ -64,7 +65,10 @@ class BrainMask(FileInterface):
     def _mask(self, data, grid):
         name = self.inputs.source if isdefined(self.inputs.source) else self.inputs.in_file
         if isdefined(self.inputs.precomputed):
-            return images.read_brain(self.inputs.precomputed, grid, name), "precomputed"
+            # of points it is the inverse
+            xfm = self.inputs.precomputed_xfm
+            world = np.linalg.inv(read_xfm(xfm)) if isdefined(xfm) else None
+            return images.read_brain(self.inputs.precomputed, grid, name, world=world), "precomputed"
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
         if self.inputs.skull_strip == "auto":
