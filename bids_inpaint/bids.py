@@ -184,22 +184,23 @@ def _select(
     refused = [r for r in there.refused if not sessions or _session_of(r) in (None, *sessions)]
     warnings: list[str] = []
 
-    def left_out(subjects: set[str], how: str, reason: str) -> None:
+    def leave_out(subjects: set[str], reason: str) -> None:
         """Asked for by name they are refused; else one warning serves all."""
         unknown = sorted(subjects - {r.subject for r in there.refused})
         if labels:
             refused.extend(Refused(f"sub-{s}", s, _no_t1w(settings, [s], present)) for s in unknown)
         elif unknown:
-            warnings.append(f"{reason} {listed(f'sub-{s}' for s in unknown)}{how}.")
+            warnings.append(f"{reason}: {listed(f'sub-{s}' for s in unknown)}.")
 
     with_images = {t1w.subject for t1w in there.images}
-    left_out({*there.subjects} - with_images, ", which are left out", "There is no T1w of")
+    leave_out({*there.subjects} - with_images, "These participants have no T1w and are left out")
     for session in sessions:
         if not any((settings.bids_dir / f"sub-{label}" / f"ses-{session}").is_dir() for label in present):
             raise InputError(_no_t1w(settings, labels, present))
         having = {t1w.subject for t1w in chosen if t1w.session == session} | {r.subject for r in refused}
         if lacking := sorted(with_images - having):
-            warnings.append(f"There is no T1w of session {session} of {listed(f'sub-{s}' for s in lacking)}.")
+            lacking_it = listed(f"sub-{label}" for label in lacking)
+            warnings.append(f"These participants have no T1w of session {session}: {lacking_it}.")
     named = matching_filters(there, settings, warnings)
     if named is not None:
         filters = f"the filters of {settings.bids_filter_file}"
@@ -210,7 +211,7 @@ def _select(
             if t1w.relative not in named and not t1w.well_named
         ]
         lost = {t1w.subject for t1w in chosen} - {t1w.subject for t1w in passing}
-        left_out(lost, "", f"With {filters} there is no T1w of")
+        leave_out(lost, f"With {filters} these participants have no T1w, and are left out")
         chosen = passing
     return chosen, refused, warnings
 
@@ -262,8 +263,9 @@ def _remedy(files: Sequence[T1w], chosen: Sequence[T1w]) -> str:
         if len({*values}) < len(values):
             continue
         remedy = f'{{"t1w": {{"{key}": null}}}} leaves out all images that have {key}'
+        first = min(value for value in values if value)
         if None not in values:
-            remedy += f', and {{"t1w": {{"{key}": [null, {min(values)}]}}}} keeps {key}-{min(values)} of them'
+            remedy += f', and {{"t1w": {{"{key}": [null, {first}]}}}} keeps {key}-{first} of them'
         return f"{names}: choose with --bids-filter-file, where {remedy}."
     return f"{names}: move all but one elsewhere."
 

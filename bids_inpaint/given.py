@@ -138,20 +138,20 @@ def _add_brain_mask(match: Match, image: Image, folder: Folder, dataset: Dataset
             usable.append(mask)
         elif t1w.identity in owners:
             shared.append(mask)
-    for mask in [] if usable else shared:
+    for one in [] if usable else shared:
         match.warnings.append(
-            f"{mask.path} may be of any of {len(dataset.owners(mask, subject))} T1w images of the "
+            f"{one.path} may be of any of {len(dataset.owners(one, subject))} T1w images of the "
             "participant, and is not used: give it the entities of its T1w, or add "
             "from-orig_to-T1w_mode-image_xfm.txt of each."
         )
-    mask = _choose(usable, match, "brain mask")
-    if mask and image.brain_mask:
-        match.warnings.append(f"{mask.path} is not used, as {image.brain_mask} is.")
-    elif mask:
-        xfm = mean if mask.space() != "orig" else None
-        match.changes["brain_mask"] = str(mask.path)
+    chosen = _choose(usable, match, "brain mask")
+    if chosen and image.brain_mask:
+        match.warnings.append(f"{chosen.path} is not used, as {image.brain_mask} is.")
+    elif chosen:
+        xfm = mean if chosen.space() != "orig" else None
+        match.changes["brain_mask"] = str(chosen.path)
         match.changes["brain_mask_xfm"] = str(xfm.path) if xfm else None
-        match.use(name, [mask, *([xfm] if xfm else [])])
+        match.use(name, [chosen, *([xfm] if xfm else [])])
 
 
 def _add_affines(

@@ -114,9 +114,9 @@ def run_group(settings: Settings) -> int:
     least = Products(())
     finished: list[bids.Image] = []
     missing: list[str] = []
-    for one in collected.refused:
-        missing.append(one.name)
-        log.error("%s is left out: %s", one.name, one.reason)
+    for left in collected.refused:
+        missing.append(left.name)
+        log.error("%s is left out: %s", left.name, left.reason)
     for warning in collected.warnings:
         log.warning("%s", warning)
     for image in collected.images:

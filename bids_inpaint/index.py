@@ -47,7 +47,7 @@ def matching_filters(there: Found, settings: Any, warnings: list[str]) -> set[st
         new = not (database / DATABASE).exists()
         try:
             layout = _layout(root, labels, database)
-            fits = _fits(layout, there, root)
+            fits = _fits(layout, there, root, labels)
         except InputError:
             if new:
                 raise
@@ -63,8 +63,7 @@ def matching_filters(there: Found, settings: Any, warnings: list[str]) -> set[st
     layout = layout or _layout(root, labels, None)
     filters = _filters(settings.bids_filter_file, {*layout.get_entities(), "regex_search"})
     query = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]} | filters
-    if labels:
-        query["subject"] = list(labels)
+    query |= _of_subjects(labels)
     try:
         return {file.relpath for file in layout.get(scope="raw", **query)}
     except Exception as error:  # whatever PyBIDS and its database make of values that are none
@@ -73,10 +72,14 @@ def matching_filters(there: Found, settings: Any, warnings: list[str]) -> set[st
         ) from None
 
 
-def _fits(layout: BIDSLayout, there: Found, root: Path) -> bool:
+def _of_subjects(labels: tuple[str, ...]) -> dict[str, list[str]]:
+    return {"subject": list(labels)} if labels else {}
+
+
+def _fits(layout: BIDSLayout, there: Found, root: Path, labels: tuple[str, ...]) -> bool:
     """Whether an index has the T1w images that lie in the dataset, and no others of these participants."""
     try:
-        known = layout.get(suffix="T1w", extension=[".nii", ".nii.gz"], subject=there.subjects)
+        known = layout.get(suffix="T1w", extension=[".nii", ".nii.gz"], **_of_subjects(labels))
         files = [T1w(Path(file.path), file.relpath, "", None) for file in known]
     except Exception as error:  # a user's database may hold anything
         raise InputError(first_line(error)) from None
