@@ -196,7 +196,9 @@ def _select(
     leave_out({*there.subjects} - with_images, "These participants have no T1w and are left out")
     for session in sessions:
         if not any((settings.bids_dir / f"sub-{label}" / f"ses-{session}").is_dir() for label in present):
-            raise InputError(_no_t1w(settings, labels, present))
+            raise InputError(
+                f"{settings.bids_dir} has no T1w of any participant with session {session}: check the label."
+            )
         having = {t1w.subject for t1w in chosen if t1w.session == session} | {r.subject for r in refused}
         if lacking := sorted(with_images - having):
             lacking_it = listed(f"sub-{label}" for label in lacking)
