@@ -153,7 +153,7 @@ def collect(settings: Any, processing: bool = True) -> Collection:
 
 def nothing_left(refused: Sequence[Refused]) -> str:
     """Why nothing can be run, in the words of those that are refused."""
-    more = f" ({len(refused) - 3} others can't be processed either.)" if len(refused) > 3 else ""
+    more = f" {len(refused) - 3} more can't be processed either." if len(refused) > 3 else ""
     return " ".join(one.reason for one in refused[:3]) + more
 
 

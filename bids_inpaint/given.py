@@ -225,10 +225,10 @@ def add_lesion_masks(
             match.changes["lesion_space"] = "T1w" if native else "template"
             match.use("lesions", chosen)
         elif needed:
+            remedy = "give it one on its T1w" if unused else "add an empty mask if it has no lesion"
             match.problem = (
                 f"{path} has no lesion mask (label-L_mask.nii.gz or label-lesion_mask.nii.gz) of "
-                f"{image.prefix}{_not_used(unused)}: add an empty mask if it has no lesion, or leave the "
-                "participant out."
+                f"{image.prefix}{_not_used(unused)}: {remedy}, or leave the participant out."
             )
         if unused:
             match.notes.append(f"Masks that are not used{_not_used(unused).replace(' but', ':', 1)}.")

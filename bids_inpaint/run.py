@@ -62,9 +62,9 @@ def _run(settings: Settings, held: ExitStack) -> int:
     collected = bids.collect(settings)
     found, too_long = _named(collected.images, settings, model)
     refused = [*collected.refused, *too_long]
-    _tell_collected(collected.warnings, refused, found)
     if not found:
         raise InputError(bids.nothing_left(refused))
+    _tell_collected(collected.warnings, refused, found)
     if not settings.skip_bids_validation:
         validate(settings, known={path for one in refused for path in one.paths})
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None

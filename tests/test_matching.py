@@ -143,6 +143,18 @@ def test_the_mask_of_the_mean_lies_on_the_image(tmp_path, angle):
     assert ((made > 0) == (brain > 0)).all()
 
 
+def test_the_graph_moves_the_mask(tmp_path):
+    from bids_inpaint import template
+    from bids_inpaint.workflows.preprocess import init_preprocess_wf
+
+    (tmp_path / "mask.nii.gz").write_text("x")
+    (tmp_path / "xfm.txt").write_text("x")
+    files = template.prepare(template.DEFAULT, tmp_path)
+    given = {"brain_mask": str(tmp_path / "mask.nii.gz"), "brain_mask_xfm": str(tmp_path / "xfm.txt")}
+    mask = init_preprocess_wf(template=files, **given).get_node("mask").inputs
+    assert (mask.precomputed, mask.precomputed_xfm) == tuple(given.values())
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -269,6 +281,7 @@ def test_masks_in_other_spaces_are_not_taken_for_ones_of_the_t1w(tmp_path, space
     assert [image.prefix for image in found.images] == ["sub-02"]
     (refused,) = found.refused
     assert f"{masks[0]} (it lies in the space {space}" in refused.reason
+    assert "empty mask" not in refused.reason
     # the group level does without, and says so
     image = by_prefix(lesions(root, processing=False))["sub-01"]
     assert image.lesion_mask is None
