@@ -160,7 +160,9 @@ class Settings:
 
 
 def _absolute(path: str | os.PathLike) -> Path:
-    return Path(os.path.expanduser(path)).absolute()
+    absolute = Path(os.path.expanduser(path)).absolute()
+    # behind a link, what is above isn't what the name says
+    return absolute.resolve() if ".." in absolute.parts else absolute
 
 
 def check_writable(name: str, path: Path) -> None:

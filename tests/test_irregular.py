@@ -8,12 +8,14 @@ import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
-from helpers import write_dataset
+from helpers import write_dataset, write_finished
 
 from bids_inpaint import bids, cli, models, run, scan
 from bids_inpaint.images import InputError
 from bids_inpaint.settings import Settings
+from bids_inpaint.space import WORKING_GRID
 
 GOOD = "sub-01/anat/sub-01_T1w.nii.gz"
 ANNEX = "../../.git/annex/objects/aa/bb/MD5E-s35--01.nii.gz/MD5E-s35--01.nii.gz"
@@ -294,7 +296,31 @@ def test_notes_and_warnings_are_printed_once(root, monkeypatch, capsys):
     assert told.count("warning: These participants have no T1w and are left out: sub-03.") == 1
 
 
+def test_the_group_level_names_them_and_goes_on(root, tmp_path, caplog):
+    add(root, "sub-02/anat/sub-02_T1W.nii.gz", "sub-03/anat/sub-03_T1w.nii.gz")
+    (root / GOOD).unlink()
+    # not needed any more
+    (root / GOOD).symlink_to(ANNEX)
+    lesions = np.zeros(WORKING_GRID.shape, bool)
+    lesions[80:84, 80:84, 80:84] = True
+    write_finished(tmp_path / "out", bids.Image("", "", {"sub": "01"}), lesions)
+    assert cli.main([str(root), str(tmp_path / "out"), "group", "-w", str(tmp_path / "w")]) == 0
+    rows = (tmp_path / "out/group_desc-volumes.tsv").read_text().splitlines()
+    assert [row.split("\t")[0] for row in rows] == ["participant_id", "sub-01"]
+    assert re.search("sub-02 is left out: .*sub-02_T1W.nii.gz is not named as BIDS asks", caplog.text)
+    assert "sub-03 is not finished" in caplog.text
+
+
 # paths
+
+
+def test_paths_upwards_mean_what_the_system_means(tmp_path, monkeypatch):
+    write_dataset(tmp_path / "here/bids", GOOD)
+    (tmp_path / "here/deep").mkdir()
+    (tmp_path / "link").symlink_to("here/deep")
+    monkeypatch.chdir(tmp_path)
+    settings = Settings(bids_dir=Path("link/../bids"), output_dir=Path("out"), work_dir=Path("here/../w"))
+    assert (settings.bids_dir, settings.work_dir) == (tmp_path / "here/bids", tmp_path / "w")
 
 
 @pytest.mark.parametrize("home", [False, True])
