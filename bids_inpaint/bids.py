@@ -283,9 +283,9 @@ def _check_dataset(root: Path) -> None:
     try:
         content = read_json(description)
     except FileNotFoundError:
-        raise InputError(
-            f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
-        ) from None
+        missing = f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
+        broken = description.is_symlink() and problem_of(description)
+        raise InputError(broken or missing) from None
     except (ValueError, OSError) as error:
         raise InputError(f"{description} can't be read ({error}): {remedy}") from None
     if not isinstance(content, dict) or not {"Name", "BIDSVersion"} <= content.keys():

@@ -121,26 +121,25 @@ def _choose(files: list[File], match: Match, what: str) -> File | None:
 
 
 def _add_brain_mask(match: Match, image: Image, folder: Folder, dataset: Dataset, name: str) -> None:
-    t1w, subject = match.t1w, image.subject
-    masks = [f for f in folder.of(subject) if _is_brain_mask(f) and f.could_be_of(t1w)]
+    t1w = match.t1w
     # of several T1w images some programs make one, whose coordinates are its own
     to_mean = [
-        f
-        for f in folder.of(subject)
-        if _is_transform(f, ("orig", "T1w"))
-        and [o.identity for o in dataset.owners(f, subject)] == [t1w.identity]
+        file
+        for file in folder.near(t1w)
+        if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
     ]
     mean = _choose(to_mean, match, "transform from its own space to that of the mask")
     usable, shared = [], []
-    for mask in masks:
-        owners = [owner.identity for owner in dataset.owners(mask, subject)]
-        if owners == [t1w.identity] or (mean and mask.space() != "orig"):
+    for mask in folder.near(t1w):
+        if not (_is_brain_mask(mask) and mask.could_be_of(t1w)):
+            continue
+        if dataset.is_of_alone(mask, t1w) or (mean and mask.space() != "orig"):
             usable.append(mask)
-        elif t1w.identity in owners:
+        elif dataset.may_be_of(mask, t1w):
             shared.append(mask)
     for one in [] if usable else shared:
         match.warnings.append(
-            f"{one.path} may be of any of {len(dataset.owners(one, subject))} T1w images of the "
+            f"{one.path} may be of any of {len(dataset.owners(one, t1w.subject))} T1w images of the "
             "participant, and is not used: give it the entities of its T1w, or add "
             "from-orig_to-T1w_mode-image_xfm.txt of each."
         )
@@ -157,17 +156,18 @@ def _add_brain_mask(match: Match, image: Image, folder: Folder, dataset: Dataset
 def _add_affines(
     match: Match, image: Image, folder: Folder, dataset: Dataset, name: str, template: str
 ) -> None:
-    t1w, subject = match.t1w, image.subject
-    affines = [f for f in folder.of(subject) if _is_affine(f, template) and f.could_be_of(t1w)]
+    t1w = match.t1w
     usable = []
-    for affine in affines:
-        owners = [owner.identity for owner in dataset.owners(affine, subject)]
-        if owners == [t1w.identity] and not match.changes.get("brain_mask_xfm"):
+    for affine in folder.near(t1w):
+        if not _is_affine(affine, template):
+            continue
+        if dataset.is_of_alone(affine, t1w) and not match.changes.get("brain_mask_xfm"):
             usable.append(affine)
-        elif t1w.identity in owners:
+        elif dataset.may_be_of(affine, t1w):
+            many = len(dataset.persons[t1w.subject])
             match.warnings.append(
-                f"{affine.path} may be of the mean or any of {len(dataset.persons[subject])} T1w images of "
-                "the participant, and is not used: give it the entities of its T1w."
+                f"{affine.path} may be of the mean or any of {many} T1w images of the participant, and is "
+                "not used: give it the entities of its T1w."
             )
     ends = (("T1w", template), (template, "T1w"))
     pair = [_choose([f for f in usable if _is_transform(f, end)], match, "affine") for end in ends]
@@ -210,7 +210,7 @@ def add_lesion_masks(
     matches = []
     for image, t1w in found:
         match = Match(t1w)
-        usable, unused = _sorted_out(folder, image.subject, t1w, dataset, template, sidecars)
+        usable, unused = _sorted_out(folder, t1w, dataset, template, sidecars)
         native = [file for file in usable if file.space() in NATIVE]
         chosen = distinct(native or usable)
         if native:
@@ -248,14 +248,14 @@ def _is_meant(file: File) -> bool:
 
 
 def _sorted_out(
-    folder: Folder, subject: str, t1w: T1w, dataset: Dataset, template: str, sidecars: Sidecars
+    folder: Folder, t1w: T1w, dataset: Dataset, template: str, sidecars: Sidecars
 ) -> tuple[list[File], list[str]]:
     """The lesion masks of a T1w, and the others that its name allows, each with the reason."""
     usable, unused = [], []
-    for file in folder.of(subject):
-        owners = dataset.owners(file, subject)
-        if not _is_meant(file) or t1w.identity not in [owner.identity for owner in owners]:
+    for file in folder.near(t1w):
+        if not _is_meant(file) or not dataset.may_be_of(file, t1w):
             continue
+        owners = dataset.owners(file, t1w.subject)
         label = file.entities.get("label")
         if len(owners) > 1:
             reason = f"it may be of any of {len(owners)} T1w images: give it the entities of one"

@@ -68,7 +68,7 @@ class Folder:
     def __init__(self, root: Path, suffixes: Sequence[str]):
         self.root = root
         self._names: dict[str, list[tuple[str, str]]] = {}
-        self._parsed: dict[str, list[File]] = {}
+        self._parsed: dict[str, dict[str | None, list[File]]] = {}
         for folder, name in _names_below(root):
             if name.split(".", 1)[0].rpartition("_")[2] in suffixes:
                 self._names.setdefault(name[4:].partition("_")[0], []).append((folder, name))
@@ -79,10 +79,20 @@ class Folder:
         return sorted(self._names)
 
     def of(self, subject: str) -> list[File]:
-        """The files of a participant, in the order of their paths."""
+        """The files of a participant."""
+        return [file for files in self._by_session(subject).values() for file in files]
+
+    def near(self, t1w: T1w) -> list[File]:
+        """Those of them that are of the session of a T1w or of none: a person may have thousands."""
+        files = self._by_session(t1w.subject)
+        return [file for key in dict.fromkeys([t1w.identity.get("ses"), None]) for file in files.get(key, [])]
+
+    def _by_session(self, subject: str) -> dict[str | None, list[File]]:
         if subject not in self._parsed:
-            paths = sorted(Path(folder) / name for folder, name in self._names.get(subject, []))
-            self._parsed[subject] = [File(p, p.relative_to(self.root).as_posix()) for p in paths]
+            parsed = self._parsed[subject] = {}
+            for path in sorted(Path(folder) / name for folder, name in self._names.get(subject, [])):
+                file = File(path, path.relative_to(self.root).as_posix())
+                parsed.setdefault(file.identity.get("ses"), []).append(file)
         return self._parsed[subject]
 
 
@@ -92,7 +102,9 @@ def _names_below(root: Path) -> Iterator[tuple[str, str]]:
         here = os.path.realpath(folder)
         folders[:] = [] if here in seen else sorted(f for f in folders if not f.startswith("."))
         if here not in seen:
-            yield from ((folder, n) for n in names if n[:4] == "sub-" and n.endswith((".nii", ".gz", ".txt")))
+            yield from (
+                (folder, n) for n in names if n[:4] == "sub-" and n.endswith((".nii", ".nii.gz", ".txt"))
+            )
         seen.add(here)
 
 
@@ -138,11 +150,34 @@ class Dataset:
 
     persons: dict[str, list[T1w]]
     complete: bool
+    _owners: dict[Path, list[T1w]] = field(default_factory=dict)
 
     def owners(self, file: File, subject: str) -> list[T1w]:
         """The T1w images that a file may be of; one alone if it has all entities of that one."""
-        possible = [t1w for t1w in self.persons.get(subject, []) if file.could_be_of(t1w)]
-        return [t1w for t1w in possible if t1w.identity == file.identity] or possible
+        if file.path not in self._owners:
+            session = file.identity.get("ses")
+            every = self.persons.get(subject, [])
+            near = self._of_session.get((subject, session), []) if session else every
+            possible = [t1w for t1w in near if file.could_be_of(t1w)]
+            exact = [t1w for t1w in possible if t1w.identity == file.identity]
+            self._owners[file.path] = exact or possible
+        return self._owners[file.path]
+
+    def may_be_of(self, file: File, t1w: T1w) -> bool:
+        """Whether a file is of a T1w, or of it or others."""
+        return any(owner.identity == t1w.identity for owner in self.owners(file, t1w.subject))
+
+    def is_of_alone(self, file: File, t1w: T1w) -> bool:
+        """Whether a file is of a T1w and can't be of another."""
+        return len(self.owners(file, t1w.subject)) == 1 and self.may_be_of(file, t1w)
+
+    @cached_property
+    def _of_session(self) -> dict[tuple[str, str | None], list[T1w]]:
+        out: dict[tuple[str, str | None], list[T1w]] = {}
+        for subject, images in self.persons.items():
+            for t1w in images:
+                out.setdefault((subject, t1w.identity.get("ses")), []).append(t1w)
+        return out
 
     def unowned(self, folder: Folder, what: str, counts: Callable[[File], bool]) -> list[str]:
         """Sentences on the files of a folder that are of no T1w."""
@@ -151,7 +186,7 @@ class Dataset:
             if subject not in self.persons:
                 continue
             for file in folder.of(subject):
-                if counts(file) and not any(map(file.could_be_of, self.persons[subject])):
+                if counts(file) and not self.owners(file, subject):
                     own = ", ".join(Path(t1w.relative).name for t1w in self.persons[subject][:_SHOWN])
                     said.append(
                         f"{file.path} is of no T1w of sub-{subject} by its name, and is not used: "

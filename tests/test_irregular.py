@@ -135,6 +135,13 @@ def test_misnamed_files(root, name):
     assert any(name in warning for warning in found.warnings)
 
 
+def test_a_description_that_is_a_link_to_nothing(root):
+    (root / "dataset_description.json").unlink()
+    (root / "dataset_description.json").symlink_to(ANNEX[3:])
+    with pytest.raises(InputError, match=r"dataset_description\.json is a link of git-annex"):
+        collect(root)
+
+
 def test_files_of_other_systems_are_passed_over(root):
     add(root, "sub-01/anat/._sub-01_T1w.nii.gz", "sub-01/anat/.sub-01_T1w.nii.gz.swp")
     found = collect(root)

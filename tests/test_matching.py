@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -332,19 +333,26 @@ def test_empty_mask_files_are_refused(tmp_path):
         lesions(root)
 
 
-def test_folders_of_many_files_are_quick(tmp_path):
-    """Nothing is opened or looked at but names."""
-    import time
-
-    root = dataset(tmp_path, "sub-0001_T1w.nii.gz")
-    anat = root / "tool/all/anat"
-    anat.mkdir(parents=True)
-    for i in range(20_000):
-        (anat / f"sub-{i:05}_desc-brain_mask.nii.gz").touch()
-    plant(root / "tool", "sub-0001_desc-brain_mask.nii.gz")
+@pytest.mark.parametrize("session", [True, False])
+def test_many_files_and_many_sessions_are_quick(tmp_path, session):
+    """Nothing is opened or looked at but names, and of these only those of the session."""
+    names = [f"sub-0001_ses-{i}" if session else f"sub-{i:04}" for i in range(1500)]
+    root = dataset(tmp_path, *(f"{n}_T1w.nii.gz" for n in names))
+    masks = [f"all/{n}_{end}" for n in names for end in ("desc-brain_mask.nii.gz", TO, BACK, TO_MEAN)]
+    # one that might be of any session
+    plant(root / "tool", *masks, *(["sub-0001_desc-brain_mask.nii.gz"] if session else []))
     start = time.process_time()
-    brains(root)
-    assert time.process_time() - start < 5
+    found = brains(root)
+    assert time.process_time() - start < 10
+    assert all(image.brain_mask and image.brain_mask_xfm for image in found.values())
+
+
+def test_both_forms_of_an_image_are_one_owner(tmp_path):
+    root = dataset(tmp_path, "sub-01_T1w.nii", "sub-01_T1w.nii.gz")
+    (root / "f.json").write_text('{"t1w": {"extension": ".nii.gz"}}')
+    assert brains(root, "sub-01_desc-brain_mask.nii.gz", bids_filter_file=root / "f.json")[
+        "sub-01"
+    ].brain_mask
 
 
 def test_sidecars_are_inherited(tmp_path):
