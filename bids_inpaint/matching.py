@@ -98,8 +98,12 @@ class Folder:
 
 def _names_below(root: Path) -> Iterator[tuple[str, str]]:
     seen = set()
+    real = {os.fspath(root): os.path.realpath(root)}
     for folder, folders, names in os.walk(root, followlinks=True):
-        here = os.path.realpath(folder)
+        above, name = os.path.split(folder)
+        # that of every folder would be slow to look up
+        known = real.get(folder) or (os.path.join(real[above], name) if not os.path.islink(folder) else None)
+        here = real[folder] = known or os.path.realpath(folder)
         folders[:] = [] if here in seen else sorted(f for f in folders if not f.startswith("."))
         if here not in seen:
             yield from (
@@ -220,4 +224,5 @@ def listed(names: Iterable[str]) -> str:
 
 def distinct(files: Iterable[File]) -> list[File]:
     """Files without those that are links to others."""
-    return list({os.path.realpath(file.path): file for file in files}.values())
+    files = list(files)
+    return files if len(files) < 2 else list({os.path.realpath(file.path): file for file in files}.values())
