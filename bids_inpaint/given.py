@@ -44,8 +44,14 @@ def add_derivatives(
     matches = []
     for image, t1w in found:
         match = Match(t1w)
-        _add_brain_mask(match, image, folder, dataset, name)
-        _add_affines(match, image, folder, dataset, name, template)
+        # of several T1w images some programs make one, whose coordinates are its own
+        to_mean = [
+            file
+            for file in folder.near(t1w)
+            if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
+        ]
+        _add_brain_mask(match, image, folder, dataset, name, to_mean)
+        _add_affines(match, image, folder, dataset, name, template, of_mean=bool(to_mean))
         matches.append(match)
     if found and not any(m.changes or m.warnings or m.problem for m in matches):
         raise InputError(
@@ -120,20 +126,19 @@ def _choose(files: list[File], match: Match, what: str) -> File | None:
     return None
 
 
-def _add_brain_mask(match: Match, image: Image, folder: Folder, dataset: Dataset, name: str) -> None:
+def _add_brain_mask(
+    match: Match, image: Image, folder: Folder, dataset: Dataset, name: str, to_mean: list[File]
+) -> None:
     t1w = match.t1w
-    # of several T1w images some programs make one, whose coordinates are its own
-    to_mean = [
-        file
-        for file in folder.near(t1w)
-        if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
-    ]
     mean = _choose(to_mean, match, "transform from its own space to that of the mask")
     usable, shared = [], []
     for mask in folder.near(t1w):
         if not (_is_brain_mask(mask) and mask.could_be_of(t1w)):
             continue
-        if dataset.is_of_alone(mask, t1w) or (mean and mask.space() != "orig"):
+        if mask.space() != "orig" and to_mean:
+            # without one transform nobody knows where it lies
+            usable += [mask] if mean else []
+        elif dataset.is_of_alone(mask, t1w):
             usable.append(mask)
         elif dataset.may_be_of(mask, t1w):
             shared.append(mask)
@@ -154,14 +159,20 @@ def _add_brain_mask(match: Match, image: Image, folder: Folder, dataset: Dataset
 
 
 def _add_affines(
-    match: Match, image: Image, folder: Folder, dataset: Dataset, name: str, template: str
+    match: Match,
+    image: Image,
+    folder: Folder,
+    dataset: Dataset,
+    name: str,
+    template: str,
+    of_mean: bool,
 ) -> None:
     t1w = match.t1w
     usable = []
     for affine in folder.near(t1w):
         if not _is_affine(affine, template):
             continue
-        if dataset.is_of_alone(affine, t1w) and not match.changes.get("brain_mask_xfm"):
+        if dataset.is_of_alone(affine, t1w) and not of_mean:
             usable.append(affine)
         elif dataset.may_be_of(affine, t1w):
             many = len(dataset.persons[t1w.subject])

@@ -123,6 +123,21 @@ def test_an_affine_of_the_mean_is_not_used(tmp_path):
         assert sum("is not used" in warning for warning in image.warnings) == 2
 
 
+def test_what_lies_in_the_space_of_a_mean_is_not_taken_for_the_image(tmp_path):
+    """By its name alone it would be the first one's."""
+    root = dataset(tmp_path, "sub-01_T1w.nii.gz", "sub-01_acq-x_T1w.nii.gz")
+    xfms = [f"sub-01_{acq}{TO_MEAN}" for acq in ("", "acq-x_")]
+    found = brains(root, "sub-01_desc-brain_mask.nii.gz", f"sub-01_{TO}", f"sub-01_{BACK}", *xfms)
+    assert [name(found[p].brain_mask_xfm) for p in ("sub-01", "sub-01_acq-x")] == xfms
+    assert found["sub-01"].xfm is None
+    assert len(found["sub-01"].warnings) == 2
+    # two transforms are none
+    plant(root / "tool", f"other/{xfms[0]}")
+    image = brains(root)["sub-01"]
+    assert image.brain_mask is None
+    assert any("transform" in warning and "neither is used" in warning for warning in image.warnings)
+
+
 @pytest.mark.parametrize("angle", [0, 15])
 def test_the_mask_of_the_mean_lies_on_the_image(tmp_path, angle):
     """A transform as fMRIPrep writes it: it takes images from the T1w to the mean."""
