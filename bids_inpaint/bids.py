@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import logging
+import os
 import re
 from collections.abc import Sequence
 from contextlib import suppress
@@ -94,7 +95,6 @@ class Collection:
     Attributes
     ----------
     images : list of Image
-        In the order of their prefixes.
     refused : list of Refused
         What was asked for and can't be processed.
     warnings : list of str
@@ -195,7 +195,7 @@ def _select(
     with_images = {t1w.subject for t1w in there.images}
     leave_out({*there.subjects} - with_images, "These participants have no T1w and are left out")
     for session in sessions:
-        if not any((settings.bids_dir / f"sub-{label}" / f"ses-{session}").is_dir() for label in present):
+        if not any(os.path.isdir(settings.bids_dir / f"sub-{s}" / f"ses-{session}") for s in present):
             raise InputError(
                 f"{settings.bids_dir} has no T1w of any participant with session {session}: check the label."
             )

@@ -67,9 +67,10 @@ class Folder:
 
     def __init__(self, root: Path, suffixes: Sequence[str]):
         self.root = root
+        self.unreadable: list[OSError] = []
         self._names: dict[str, list[tuple[str, str]]] = {}
         self._parsed: dict[str, dict[str | None, list[File]]] = {}
-        for folder, name in _names_below(root):
+        for folder, name in _names_below(root, self.unreadable.append):
             if name.split(".", 1)[0].rpartition("_")[2] in suffixes:
                 self._names.setdefault(name[4:].partition("_")[0], []).append((folder, name))
 
@@ -96,10 +97,10 @@ class Folder:
         return self._parsed[subject]
 
 
-def _names_below(root: Path) -> Iterator[tuple[str, str]]:
+def _names_below(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, str]]:
     seen = set()
     real = {os.fspath(root): os.path.realpath(root)}
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         above, name = os.path.split(folder)
         # that of every folder would be slow to look up
         known = real.get(folder) or (os.path.join(real[above], name) if not os.path.islink(folder) else None)
@@ -184,7 +185,7 @@ class Dataset:
         return out
 
     def unowned(self, folder: Folder, what: str, counts: Callable[[File], bool]) -> list[str]:
-        """Sentences on the files of a folder that are of no T1w."""
+        """Sentences on the files of a folder that are of no T1w, or that can't be read."""
         said = []
         for subject in folder.subjects:
             if subject not in self.persons:
@@ -200,6 +201,10 @@ class Dataset:
             said[_SENTENCES:] = [
                 f"{len(said) - _SENTENCES} more files of {folder.root} are of no T1w either."
             ]
+        said += [
+            f"{error.filename} can't be read ({error.strerror}), and is not used: check its permissions."
+            for error in folder.unreadable[:_SENTENCES]
+        ]
         strangers = [s for s in folder.subjects if s not in self.persons] if self.complete else []
         if strangers := [s for s in strangers if any(map(counts, folder.of(s)))]:
             said.append(

@@ -117,7 +117,7 @@ def participants_in(root: Path) -> list[str]:
         return sorted(
             entry.name[4:]
             for entry in entries
-            if entry.name.startswith("sub-") and (entry.is_dir() or _is_broken(entry.path))
+            if entry.name.startswith("sub-") and (os.path.isdir(entry.path) or _is_broken(entry.path))
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -250,6 +251,23 @@ def test_files_of_no_t1w_are_named(tmp_path):
     assert "sub-01_ses-3_desc-brain_mask.nii.gz is of no T1w of sub-01" in stray
     assert "sub-77" in strangers
     assert collect(root, derivatives={"tool": other}, participant_label=("01",)).warnings == [stray]
+
+
+def test_folders_that_nobody_may_read_are_named(tmp_path, monkeypatch):
+    root = dataset(tmp_path, "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    tool = plant(root / "tool", "sub-01_desc-brain_mask.nii.gz", "sub-02_desc-brain_mask.nii.gz")
+    real = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("tool/sub-02/anat"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    found = collect(root, derivatives={"tool": tool})
+    assert [bool(image.brain_mask) for image in found.images] == [True, False]
+    (warning,) = found.warnings
+    assert f"{tool}/sub-02/anat can't be read (Permission denied)" in warning
 
 
 # lesion masks
