@@ -6,36 +6,21 @@ import csv
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bids_inpaint.files import first_line, is_utf8, printable, read_json, read_sidecar
+from bids_inpaint.files import read_json
+from bids_inpaint.given import add_derivatives, add_lesion_masks
 from bids_inpaint.images import InputError
-
-if TYPE_CHECKING:
-    from bids.layout import BIDSLayout
+from bids_inpaint.index import matching_filters
+from bids_inpaint.matching import Dataset, listed
+from bids_inpaint.names import ENTITIES, Sidecars
+from bids_inpaint.scan import Found, Refused, T1w, by_person, magnitudes, participants_in, problem_of, scan
 
 log = logging.getLogger("bids_inpaint")
-
-#: Entities that tell the T1w images of one participant apart, in BIDS order, by PyBIDS name.
-ENTITIES = {
-    "subject": "sub",
-    "session": "ses",
-    "acquisition": "acq",
-    "ceagent": "ce",
-    "reconstruction": "rec",
-    "run": "run",
-}
-#: What a filter file must be.
-FILTER = 'it must hold a JSON object, as {"t1w": {"acquisition": "mprage"}}'
-#: File of a PyBIDS database in its folder.
-DATABASE = "layout_index.sqlite"
-_SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
 
 
 @dataclass(frozen=True)
@@ -59,8 +44,13 @@ class Image:
         Where `lesion_mask` lies.
     sources : list of str
         BIDS URIs of what belongs to it.
-    told : tuple of str
-        Sentences on what the networks were not made for, as the dataset says it.
+    warnings : tuple of str
+        Sentences on what the networks were not made for, as the dataset says it, and on given files of it
+        that are not used.
+    notes : tuple of str
+        What may be worth to know besides.
+    brain_mask_xfm : str, optional
+        ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
     """
 
     path: str
@@ -71,7 +61,9 @@ class Image:
     lesion_mask: str | None = None
     lesion_space: str = "T1w"
     sources: list[str] = field(default_factory=list)
-    told: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    brain_mask_xfm: str | None = None
 
     @property
     def subject(self) -> str:
@@ -96,179 +88,208 @@ class Image:
         return "/".join([*parts, "anat"])
 
 
-def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
+@dataclass(frozen=True)
+class Collection:
+    """What a run is about.
+
+    Attributes
+    ----------
+    images : list of Image
+    refused : list of Refused
+        What was asked for and can't be processed.
+    warnings : list of str
+        On the dataset as a whole.
+    """
+
+    images: list[Image]
+    refused: list[Refused]
+    warnings: list[str]
+
+
+def collect(settings: Any, processing: bool = True) -> Collection:
     """Find the T1w images a run is about.
 
     Parameters
     ----------
     settings : Settings
-    masks_needed : bool
-        Whether each image must have a lesion mask where a folder of masks is given.
+    processing : bool
+        Whether the images will be read, and each must have a lesion mask where a folder of masks is given.
 
     Raises
     ------
     InputError
-        If the dataset or a filter is unusable, or an asked-for participant or session has no T1w.
+        If the dataset or a filter is unusable, an asked-for participant or session is nowhere, or nothing is
+        left to process.
     """
-    root = settings.bids_dir
+    root, labels = settings.bids_dir, settings.participant_label
     _check_dataset(root)
-    labels = settings.participant_label
-    present = sorted(p.name[4:] for p in root.glob("sub-*") if p.is_dir())
+    present = participants_in(root)
     if not present:
         raise InputError(f"{root} has no sub-* folder: give the root of a BIDS dataset with images.")
     if absent := [label for label in labels if label not in present]:
-        some = ", ".join(present[:8]) + (", …" if len(present) > 8 else "")
-        raise InputError(f"Participant {', '.join(absent)} is not in {root}: it has {some}.")
-    layout = _layout(root, labels, settings.bids_database_dir)
-    query = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]}
-    filters = _filters(settings.bids_filter_file, {*layout.get_entities(), "regex_search"})
-    query |= filters
-    if labels:
-        query["subject"] = list(labels)
-    if settings.session_label:
-        query["session"] = list(settings.session_label)
-    try:
-        every = layout.get(scope="raw", **query)
-    except Exception as error:  # whatever PyBIDS and its database make of values that are none
-        if not filters:
-            raise
-        raise InputError(
-            f"Filter file {settings.bids_filter_file} can't be used ({first_line(error)}): {FILTER}."
-        ) from None
-    # a user's database may hold anything
-    below = re.compile(r"sub-[^/]+/(ses-[^/]+/)?anat/[^/]+")
-    files = [f for f in every if f.entities.get("part", "mag") == "mag" and below.fullmatch(f.relpath)]
-    if misnamed := sorted(f.relpath for f in files if not _well_named(f.relpath)):
-        raise InputError(
-            f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
-            "sub-LABEL[_ses-LABEL][_KEY-LABEL]_T1w.nii.gz, labels of letters and digits): rename it."
+        raise InputError(f"Participant {', '.join(absent)} is not in {root}: it has {listed(present)}.")
+    there = scan(root, list(labels) or present)
+    there.images = list(magnitudes(there.images))
+    chosen, refused, warnings = _select(there, settings, present)
+    files, unusable = _usable(chosen, processing)
+    refused += unusable
+    children, sidecars = _children(root), Sidecars(root)
+    found = [(_image(file, children, sidecars, there), file) for file in files]
+    found.sort(key=lambda pair: pair[0].prefix)
+    dataset = Dataset(by_person(there.images), complete=not labels)
+    # the last of those that have the same is used
+    for name, path in reversed(settings.derivatives.items()):
+        found, more, said = add_derivatives(found, dataset, name, Path(path), settings.template)
+        refused, warnings = [*refused, *more], [*warnings, *said]
+    if settings.lesion_masks:
+        found, more, said = add_lesion_masks(
+            found, dataset, Path(settings.lesion_masks), settings.template, needed=processing
         )
-    children = _children(root)
-    found = sorted((_image(f, root, children) for f in files), key=lambda image: image.prefix)
-    for one, two in pairwise(found):
-        if one.prefix == two.prefix:
-            raise InputError(
-                f"{one.path} and {two.path} would have the same outputs, whose names keep "
-                f"{', '.join(ENTITIES.values())} alone: choose one with --bids-filter-file, as "
-                '{"t1w": {"echo": 1}}.'
-            )
-    missing = set(labels) - {image.subject for image in found}
-    if missing or not found:
-        who = f"participant {', '.join(sorted(missing))}" if missing else "any participant"
-        narrowed = [
-            text
-            for text, given in (
-                (f"session {', '.join(settings.session_label)}", settings.session_label),
-                (f"the filters of {settings.bids_filter_file}", settings.bids_filter_file),
-            )
-            if given
-        ]
-        where = f" with {' and '.join(narrowed)}" if narrowed else ""
-        raise InputError(
-            f"{root} has no T1w of {who}{where}: a file as sub-{next(iter(missing), present[0])}"
-            f"/anat/sub-{next(iter(missing), present[0])}_T1w.nii.gz is needed."
-        )
-    return _add_derivatives(found, settings, masks_needed)
+        refused, warnings = [*refused, *more], [*warnings, *said]
+    if not found:
+        raise InputError(nothing_left(refused) or _no_t1w(settings, labels, present))
+    return Collection([image for image, _ in found], refused, warnings)
 
 
-def _well_named(path: str) -> bool:
-    """Whether a path below the root is that of a T1w, by the entities of its folders."""
-    label = "[0-9a-zA-Z+]+"
-    parts = re.fullmatch(
-        rf"(sub-{label}(?:/ses-{label})?)/anat/(sub-{label}(?:_ses-{label})?)(?:_[a-z]+-{label})*_T1w.nii(.gz)?",
-        path,
+def nothing_left(refused: Sequence[Refused]) -> str:
+    """Why nothing can be run, in the words of those that are refused."""
+    more = f" {len(refused) - 3} more can't be processed either." if len(refused) > 3 else ""
+    return " ".join(one.reason for one in refused[:3]) + more
+
+
+def _no_t1w(settings: Any, labels: Sequence[str], present: Sequence[str]) -> str:
+    who = f"participant {', '.join(labels)}" if labels else "any participant"
+    narrowed = [
+        text
+        for text, given in (
+            (f"session {', '.join(settings.session_label)}", settings.session_label),
+            (f"the filters of {settings.bids_filter_file}", settings.bids_filter_file),
+        )
+        if given
+    ]
+    where = f" with {' and '.join(narrowed)}" if narrowed else ""
+    example = f"sub-{[*labels, *present][0]}"
+    return (
+        f"{settings.bids_dir} has no T1w of {who}{where}: "
+        f"a file as {example}/anat/{example}_T1w.nii.gz is needed."
     )
-    return parts is not None and parts[1].replace("/", "_") == parts[2]
+
+
+def _select(
+    there: Found, settings: Any, present: Sequence[str]
+) -> tuple[list[T1w], list[Refused], list[str]]:
+    """The files asked for, what of that is not there, and warnings of what was not asked for by name."""
+    sessions, labels = settings.session_label, settings.participant_label
+    chosen = [t1w for t1w in there.images if not sessions or t1w.session in sessions]
+    refused = [r for r in there.refused if not sessions or _session_of(r) in (None, *sessions)]
+    warnings: list[str] = []
+
+    def leave_out(subjects: set[str], reason: str) -> None:
+        """Asked for by name they are refused; else one warning serves all."""
+        unknown = sorted(subjects - {r.subject for r in there.refused})
+        if labels:
+            refused.extend(Refused(f"sub-{s}", s, _no_t1w(settings, [s], present)) for s in unknown)
+        elif unknown:
+            warnings.append(f"{reason}: {listed(f'sub-{s}' for s in unknown)}.")
+
+    with_images = {t1w.subject for t1w in there.images}
+    leave_out({*there.subjects} - with_images, "These participants have no T1w and are left out")
+    for session in sessions:
+        if not any(os.path.isdir(settings.bids_dir / f"sub-{s}" / f"ses-{session}") for s in present):
+            raise InputError(
+                f"{settings.bids_dir} has no T1w of any participant with session {session}: check the label."
+            )
+        having = {t1w.subject for t1w in chosen if t1w.session == session} | {r.subject for r in refused}
+        if lacking := sorted(with_images - having):
+            lacking_it = listed(f"sub-{label}" for label in lacking)
+            warnings.append(f"These participants have no T1w of session {session}: {lacking_it}.")
+    named = matching_filters(there, settings, warnings)
+    if named is not None:
+        filters = f"the filters of {settings.bids_filter_file}"
+        passing = [t1w for t1w in chosen if t1w.relative in named]
+        warnings += [
+            f"{_misnamed(t1w)} It is not used, as {filters} don't name it."
+            for t1w in chosen
+            if t1w.relative not in named and not t1w.well_named
+        ]
+        lost = {t1w.subject for t1w in chosen} - {t1w.subject for t1w in passing}
+        leave_out(lost, f"With {filters} these participants have no T1w, and are left out")
+        chosen = passing
+    return chosen, refused, warnings
+
+
+def _session_of(refused: Refused) -> str | None:
+    parts = [part[4:] for path in refused.paths for part in path.split("/") if part.startswith("ses-")]
+    return parts[0] if parts else None
+
+
+def _misnamed(t1w: T1w) -> str:
+    return (
+        f"{t1w.path!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
+        "sub-LABEL[_ses-LABEL][_KEY-LABEL]_T1w.nii.gz, labels of letters and digits): rename it."
+    )
+
+
+def _usable(chosen: Sequence[T1w], processing: bool) -> tuple[list[T1w], list[Refused]]:
+    """Files that are images of their own, and the others with the reasons."""
+    refused = [t1w.refused(_misnamed(t1w)) for t1w in chosen if not t1w.well_named]
+    same: dict[str, list[T1w]] = {}
+    for t1w in chosen:
+        if t1w.well_named:
+            same.setdefault("_".join(f"{k}-{v}" for k, v in _own_entities(t1w).items()), []).append(t1w)
+    usable = []
+    for prefix, files in same.items():
+        if len(files) > 1:
+            reason = (
+                f"{files[0].path} and {files[1].path} would have the same outputs{_remedy(files, chosen)}"
+            )
+            refused.append(Refused(prefix, files[0].subject, reason, tuple(f.relative for f in files)))
+        elif processing and (problem := problem_of(files[0].path)):
+            refused.append(files[0].refused(problem))
+        else:
+            usable.append(files[0])
+    return usable, refused
+
+
+def _remedy(files: Sequence[T1w], chosen: Sequence[T1w]) -> str:
+    """How one of several files with the same outputs can be chosen, without a loss of other images."""
+    stems = [t1w.stem for t1w in files]
+    if len(files) == 2 and stems[0] == stems[1]:
+        packed = {(t1w.relative.rpartition("/")[0], t1w.stem) for t1w in chosen if t1w.path.suffix == ".gz"}
+        if packed == {(t1w.relative.rpartition("/")[0], t1w.stem) for t1w in chosen}:
+            return ': choose one with --bids-filter-file, as {"t1w": {"extension": ".nii.gz"}}.'
+        return ": remove one of them."
+    names = f", whose names keep {', '.join(ENTITIES.values())} alone"
+    for key in ("echo", "inv", "flip", "part"):
+        values = [t1w.entities.get(key) for t1w in files]
+        if len({*values}) < len(values):
+            continue
+        remedy = f'{{"t1w": {{"{key}": null}}}} leaves out all images that have {key}'
+        first = min(value for value in values if value)
+        if None not in values:
+            remedy += f', and {{"t1w": {{"{key}": [null, {first}]}}}} keeps {key}-{first} of them'
+        return f"{names}: choose with --bids-filter-file, where {remedy}."
+    return f"{names}: move all but one elsewhere."
 
 
 def _check_dataset(root: Path) -> None:
     description = root / "dataset_description.json"
     remedy = 'it needs at least {"Name": "…", "BIDSVersion": "1.10.0"}.'
-    if not any(root.iterdir()):
-        raise InputError(f"{root} is empty: give the root of a BIDS dataset.")
+    try:
+        if not any(root.iterdir()):
+            raise InputError(f"{root} is empty: give the root of a BIDS dataset.")
+    except OSError as error:
+        raise InputError(f"{root} can't be read ({error.strerror}): check its permissions.") from None
     try:
         content = read_json(description)
     except FileNotFoundError:
-        raise InputError(
-            f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
-        ) from None
+        missing = f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
+        broken = description.is_symlink() and problem_of(description)
+        raise InputError(broken or missing) from None
     except (ValueError, OSError) as error:
         raise InputError(f"{description} can't be read ({error}): {remedy}") from None
     if not isinstance(content, dict) or not {"Name", "BIDSVersion"} <= content.keys():
         raise InputError(f"{description} lacks Name or BIDSVersion: {remedy}")
-
-
-class _NotUtf8:
-    """Matches, as a pattern, names that PyBIDS' database can't hold, and warns of them."""
-
-    def __init__(self, root: Path):
-        self.root = root
-
-    def search(self, path: str) -> bool:
-        if is_utf8(path):
-            return False
-        name = printable(f"{self.root}{path}")
-        log.warning("%s has a name that isn't UTF-8, and is left out: rename it.", name)
-        return True
-
-
-def _layout(root: Path, labels: tuple[str, ...], database: Path | None, **kwargs) -> BIDSLayout:
-    from bids.layout import BIDSLayout, BIDSLayoutIndexer
-
-    # a database serves other participants too; without one, index those asked for alone
-    wanted = "|".join(map(re.escape, labels)) if labels and not database else "[^/]+"
-    # PyBIDS follows links, also those in circles: no deeper than a T1w may lie
-    ignore = [
-        re.compile(rf"(?s)^(?!/sub-({wanted})(/ses-[^/]+)?(/anat(/[^/]+)?)?$)"),
-        _NotUtf8(root),
-    ]
-
-    def index(database_path: Path | str | None) -> BIDSLayout:
-        return BIDSLayout(
-            root,
-            database_path=database_path,
-            indexer=BIDSLayoutIndexer(index_metadata=False, ignore=ignore, validate=False),
-            **kwargs,
-        )
-
-    try:
-        if database and not (database / DATABASE).exists():
-            # others may be doing the same: each sees a whole database or none
-            database.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".index-", dir=database) as part:
-                index(part).session.close()
-                os.replace(Path(part) / DATABASE, database / DATABASE)
-        return index(database)
-    except Exception as error:
-        raise InputError(f"{root} can't be indexed as BIDS ({first_line(error)}).") from None
-
-
-def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
-    if path is None:
-        return {}
-    try:
-        content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"Filter file {path} can't be read ({error}): {FILTER}.") from None
-    filters: Any = content.get("t1w") if isinstance(content, dict) else {}
-    if not isinstance(filters, dict) or not filters:
-        raise InputError(f"Filter file {path} has no filter for t1w: {FILTER}.")
-    from bids.layout import Query
-
-    special = {
-        None: Query.NONE, "Query.NONE": Query.NONE, "Query.ANY": Query.ANY, "*": Query.ANY,
-        "Query.OPTIONAL": Query.OPTIONAL,
-    }  # fmt: skip
-
-    def meant(value):
-        if isinstance(value, list):
-            return [meant(one) for one in value]
-        return special.get(value, value) if value is None or isinstance(value, str) else value
-
-    out = {_SHORT.get(str(key), str(key)): meant(value) for key, value in filters.items()}
-    if unknown := sorted(out.keys() - known):
-        raise InputError(f"Filter file {path} has no entity of BIDS in {unknown[0]!r:.80}: {FILTER}.")
-    return out
 
 
 def participants(root: Path) -> list[dict[str, str]]:
@@ -299,116 +320,31 @@ def _children(root: Path) -> set[str]:
     return out
 
 
-def _contrast_agent(path: Path, label: str | None) -> bool:
-    """Whether a T1w was acquired with a contrast agent by its name or its sidecar."""
-    sidecar = read_sidecar(path.with_name(f"{path.name.split('.')[0]}.json"))
+def _contrast_agent(sidecar: dict[str, Any], label: str | None) -> bool:
+    """Whether a T1w was acquired with a contrast agent by its name or its sidecars."""
     said = (label, sidecar.get("ContrastBolusIngredient"))
     return any(str(text or "none").lower() not in ("none", "n/a", "no", "pre") for text in said)
 
 
-def _image(file, root: Path, children: set[str]) -> Image:
-    entities = {short: str(file.entities[name]) for name, short in ENTITIES.items() if name in file.entities}
-    # PyBIDS turns run-01 into 1, and the name must keep its zeros
-    for short, value in re.findall(r"(?:^|_)(run)-([0-9a-zA-Z]+)", Path(file.path).name):
-        entities[short] = value
-    relative = Path(file.path).relative_to(root).as_posix()
-    told = []
-    if _contrast_agent(Path(file.path), entities.get("ce")):
-        told.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
+def _own_entities(t1w: T1w) -> dict[str, str]:
+    """Those of its entities that its outputs keep, with the zeros of its name."""
+    said = dict(re.findall(r"(?:^|_)([a-z]+)-([0-9a-zA-Z+]+)", t1w.path.name))
+    return {short: said[short] for short in ENTITIES.values() if short in said}
+
+
+def _image(t1w: T1w, children: set[str], sidecars: Sidecars, there: Found) -> Image:
+    entities = _own_entities(t1w)
+    warnings, notes = [], []
+    if _contrast_agent(sidecars.of(t1w.path), entities.get("ce")):
+        warnings.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
     if entities["sub"] in children:
-        told.append("By participants.tsv it is of a child: the networks were trained with adults.")
-    return Image(path=str(file.path), uri=f"bids:raw:{relative}", entities=entities, told=tuple(told))
-
-
-def _add_derivatives(found: list[Image], settings: Any, masks_needed: bool) -> list[Image]:
-    from dataclasses import replace
-
-    for name, path in settings.derivatives.items():
-        files = _Derivative(path)
-        used = 0
-        for i, image in enumerate(found):
-            mask = files.of(image, suffix="mask", desc="brain", label=None, native=True)
-            forward = files.of(image, suffix="xfm", **{"from": "T1w", "to": settings.template})
-            back = files.of(image, suffix="xfm", **{"from": settings.template, "to": "T1w"})
-            changes: dict[str, Any] = {}
-            if mask:
-                changes["brain_mask"] = mask
-            if forward and back:
-                changes["xfm"] = (forward, back)
-            if changes:
-                used += 1
-                uris = [
-                    f"bids:{name}:{Path(p).relative_to(path).as_posix()}"
-                    for p in (mask, forward if "xfm" in changes else None)
-                    if p
-                ]
-                found[i] = replace(image, sources=[*image.sources, *uris], **changes)
-        if not used:
-            raise InputError(
-                f"Derivatives {name}={path} have no desc-brain_mask.nii.gz and no affine to "
-                f"{settings.template} of any image to process: leave them out or check the path."
-            )
-    if settings.lesion_masks:
-        files = _Derivative(settings.lesion_masks)
-        for i, image in enumerate(found):
-            mask = files.of(image, suffix="mask", label=True)
-            if mask is None and not masks_needed:
-                continue
-            if mask is None:
-                raise InputError(
-                    f"{settings.lesion_masks} has no lesion mask (label-*_mask.nii.gz) of {image.prefix}: "
-                    "add an empty mask if it has no lesion, or leave the participant out."
-                )
-            space = "template" if "_space-MNI" in Path(mask).name else "T1w"
-            found[i] = replace(image, lesion_mask=mask, lesion_space=space)
-    return found
-
-
-class _Derivative:
-    """The masks and affines below a folder, found by the entities of a T1w."""
-
-    def __init__(self, root: Path):
-        self._files: dict[tuple, list[tuple[str, dict[str, str]]]] = {}
-        for path in sorted(_files(root)):
-            if not (path.name.startswith("sub-") and path.name.endswith((".nii", ".nii.gz", ".txt"))):
-                continue
-            *pairs, suffix = path.name.split(".")[0].split("_")
-            entities = dict(p.split("-", 1) for p in pairs if "-" in p) | {"suffix": suffix}
-            # thousands of images have their files each, and few are looked at for one of them
-            self._files.setdefault(_place(entities), []).append((str(path), entities))
-
-    def of(self, image: Image, *, native: bool = False, **wanted) -> str | None:
-        """Path of the file whose entities agree with those of the image and hold the wanted ones."""
-        best, most = None, -1
-        near = dict.fromkeys([_place(image.entities), (image.subject, None)])
-        for path, entities in (file for place in near for file in self._files.get(place, [])):
-            # the entities it shares with the image must not disagree
-            if any(entities.get(k, v) != v for k, v in image.entities.items()):
-                continue
-            if any(k in entities and k not in image.entities for k in ENTITIES.values()):
-                continue
-            if native and entities.get("space", "T1w") not in ("T1w", "orig", "individual"):
-                continue
-            agrees = all(
-                (entities.get(k) is not None) if v is True else entities.get(k) == v
-                for k, v in wanted.items()
-            )
-            shared = sum(k in entities for k in image.entities)
-            if agrees and shared > most:
-                best, most = path, shared
-        return best
-
-
-def _files(root: Path) -> Iterator[Path]:
-    """Files below a folder, also behind links, each folder once; hidden ones aside."""
-    seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        here = os.path.realpath(folder)
-        folders[:] = [] if here in seen else sorted(f for f in folders if not f.startswith("."))
-        if here not in seen:
-            yield from (path for name in names if (path := Path(folder) / name).is_file())
-        seen.add(here)
-
-
-def _place(entities: dict[str, str]) -> tuple[str | None, str | None]:
-    return entities.get("sub"), entities.get("ses")
+        warnings.append("By participants.tsv it is of a child: the networks were trained with adults.")
+    if (t1w.subject, t1w.session) in there.flair:
+        notes.append("A FLAIR lies beside it and is not used.")
+    return Image(
+        path=str(t1w.path),
+        uri=f"bids:raw:{t1w.relative}",
+        entities=entities,
+        warnings=tuple(warnings),
+        notes=tuple(notes),
+    )

@@ -123,7 +123,8 @@ def parser() -> argparse.ArgumentParser:
         "--lesion-masks",
         type=Path,
         metavar="DIR",
-        help="BIDS derivative with lesion masks (label-*_mask) in T1w or template space. A non-blind "
+        help="BIDS derivative with lesion masks (label-L_mask or label-lesion_mask, or another label of the "
+        "Type Lesion in its sidecar) on the T1w or in the space of --template. A non-blind "
         "network fills these lesions; beside a blind one they lead to a second, non-blind filling, the "
         "reference that the group level compares with",
     )
@@ -264,4 +265,4 @@ def _pair(text: str) -> tuple[str, Path]:
     name, _, path = text.partition("=")
     if not name or not path:
         raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
-    return name, Path(path).absolute()
+    return name, Path(path)

@@ -88,10 +88,13 @@ def finish(
     _tell_failures(results)
     unreported = _write_reports(results, crashes, settings, model, made, refused)
     warned = 0
-    # what an earlier run left is not warned of
-    for result in (result for result in results if result.core):
-        sentences = outcomes.warnings_of(result.image, settings)
-        sentences += outcomes.differences(result.image, settings, made) if settings.reports_only else []
+    for result in results:
+        sentences = list(result.image.warnings)
+        # what an earlier run left is not warned of
+        if result.core:
+            sentences += outcomes.warnings_of(result.image, settings)
+            sentences += outcomes.differences(result.image, settings, made) if settings.reports_only else []
+        sentences = list(dict.fromkeys(sentences))
         warned += bool(sentences)
         for sentence in sentences:
             tell(f"warning: {result.image.prefix}: {sentence}")

@@ -108,13 +108,18 @@ def run_group(settings: Settings) -> int:
     from bids_inpaint.workflows.outputs import Products, is_finished
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
-    found = bids.collect(settings, masks_needed=False)
+    collected = bids.collect(settings, processing=False)
     participants = _participants(settings.bids_dir)
     out_dir = settings.output_dir
     least = Products(())
     finished: list[bids.Image] = []
     missing: list[str] = []
-    for image in found:
+    for left in collected.refused:
+        missing.append(left.name)
+        log.error("%s is left out: %s", left.name, left.reason)
+    for warning in collected.warnings:
+        log.warning("%s", warning)
+    for image in collected.images:
         if is_finished(image, settings, least):
             finished.append(image)
         else:

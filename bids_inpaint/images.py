@@ -7,7 +7,7 @@ import math
 import os
 import struct
 import zlib
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from scipy import ndimage
 
 from bids_inpaint import headers
 from bids_inpaint.files import first_line, printable, replacing
+from bids_inpaint.scan import problem_of
 from bids_inpaint.space import Grid
 
 if TYPE_CHECKING:
@@ -68,10 +69,13 @@ def load(path: str | os.PathLike, warnings: list[str] | None = None) -> nib.Nift
         if headers.is_affine(affine):
             image = type(image)(image.dataobj, affine, header)
     except FileNotFoundError:
-        raise InputError(f"{path} does not exist: check the path or the link.") from None
+        reason = problem_of(Path(path)) if os.path.islink(path) else None
+        raise InputError(reason or f"{path} does not exist: check the path or the link.") from None
     except Exception as error:  # nibabel raises whatever its readers hit on a broken file
-        remedy = _elsewhere(path) or "copy or convert it again"
-        raise InputError(f"{path} cannot be read as NIfTI ({first_line(error, 120)}): {remedy}.") from None
+        raise InputError(
+            problem_of(Path(path))
+            or f"{path} cannot be read as NIfTI ({first_line(error, 120)}): copy or convert it again."
+        ) from None
     if warnings is not None:
         warnings += [f"{Path(path).name}: {clause}." for clause in found]
     return image
@@ -96,21 +100,6 @@ def _open(path: str | os.PathLike) -> tuple[Any, Any]:
         stated = kind.header_class.from_fileobj(file, check=False)
     usable, _ = headers.settle(stated)
     return kind(nib.arrayproxy.ArrayProxy(str(path), usable), None, usable), stated
-
-
-#: How the files begin that stand for content which was not fetched.
-_POINTERS = {
-    b"/annex/objects/": "its content was not fetched: run 'datalad get' or 'git annex get' on it",
-    b"version https://git-lfs": "its content was not fetched: run 'git lfs pull'",
-}
-
-
-def _elsewhere(path: str | os.PathLike) -> str | None:
-    """What to do where a file only names its content."""
-    with suppress(OSError), open(path, "rb") as file:
-        start = file.read(64)
-        return next((remedy for sign, remedy in _POINTERS.items() if start.startswith(sign)), None)
-    return None
 
 
 def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tuple[np.ndarray, Grid]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from functools import partial
 from hashlib import sha256
@@ -18,7 +19,8 @@ from typing import IO
 
 from bids_inpaint import bids, models, template
 from bids_inpaint.images import InputError
-from bids_inpaint.progress import Progress
+from bids_inpaint.matching import listed
+from bids_inpaint.progress import Progress, tell
 from bids_inpaint.settings import Settings
 from bids_inpaint.validation import validate
 
@@ -56,10 +58,14 @@ def _run(settings: Settings, held: ExitStack) -> int:
     plugin, plugin_args = choose(settings, _nipype_level(settings.verbose))
     _ = settings.spm  # missing SPM is told before anything is done
     _check_device(settings)
+    collected = bids.collect(settings)
+    found, too_long = _named(collected.images, settings, model)
+    refused = [*collected.refused, *too_long]
+    if not found:
+        raise InputError(bids.nothing_left(refused))
+    _tell_collected(collected.warnings, refused, found)
     if not settings.skip_bids_validation:
-        validate(settings)
-    found = bids.collect(settings)
-    _check_names(found, settings, model)
+        validate(settings, known={path for one in refused for path in one.paths})
     reference = models.find(models.REFERENCE) if settings.lesion_masks and model.blind else None
     flair = models.find(settings.flair, "flair") if settings.flair else None
     if not (settings.boilerplate_only or settings.reports_only):
@@ -111,7 +117,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
                 if error and settings.stop_on_first_crash:
                     break
     made = provenance(settings, model, second)
-    return finish(found, error, settings, model, made, run_uuid, progress, before)
+    return finish(found, error, settings, model, made, run_uuid, progress, before, refused)
 
 
 def _lock(lock: IO, name: str) -> bool:
@@ -216,7 +222,10 @@ def _check_device(settings: Settings) -> None:
         raise InputError(str(error)) from None
 
 
-def _check_names(found: list[bids.Image], settings: Settings, model: models.Model) -> None:
+def _named(
+    found: list[bids.Image], settings: Settings, model: models.Model
+) -> tuple[list[bids.Image], list[bids.Refused]]:
+    """The images whose outputs can have their names, and the others."""
     from bids_inpaint.workflows.outputs import Products, expected
 
     try:
@@ -226,13 +235,33 @@ def _check_names(found: list[bids.Image], settings: Settings, model: models.Mode
     # some file systems don't know; while they are written, files have some more characters
     room = (longest if longest > 0 else 255) - 40
     products = Products.of(settings, model)
+    refused = []
     for image in found:
         name = max((Path(name).name for name in expected(image, settings.template, products)), key=len)
         if len(name) > room:
-            raise InputError(
+            reason = (
                 f"{image.path} has so long a name that {name} could not be written into "
                 f"{settings.output_dir}: give it entities that are {len(name) - room} characters shorter."
             )
+            refused.append(bids.Refused(image.prefix, image.subject, reason))
+    lost = {one.name for one in refused}
+    return [image for image in found if image.prefix not in lost], refused
+
+
+def _tell_collected(
+    warnings: Sequence[str], refused: Sequence[bids.Refused], found: Sequence[bids.Image]
+) -> None:
+    """Tell what will not be done, and what is known of the images before anything is."""
+    for one in refused:
+        tell(f"error: {one.name}: {one.reason}")
+    for warning in warnings:
+        tell(f"warning: {warning}")
+    notes: dict[str, list[str]] = {}
+    for image in found:
+        for note in image.notes:
+            notes.setdefault(note, []).append(image.prefix)
+    for note, names in notes.items():
+        tell(f"note: {listed(names)}: {note}")
 
 
 def _clean(work_dir: Path, lock: IO) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -15,6 +16,12 @@ from bids_inpaint.files import is_utf8, printable
 from bids_inpaint.images import InputError
 from bids_inpaint.spm import Spm
 from bids_inpaint.spm import find as find_spm
+
+#: Options that are paths.
+_PATHS = (
+    "bids_dir", "output_dir", "work_dir", "bids_filter_file", "bids_database_dir", "use_plugin",
+    "lesion_masks", "spm12",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,8 +76,17 @@ class Settings:
 
     def __post_init__(self):
         self._check_names()
-        for name in ("bids_dir", "output_dir", "work_dir"):
-            object.__setattr__(self, name, Path(getattr(self, name)).expanduser().absolute())
+        # steps run in folders of their own
+        for name in _PATHS:
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _absolute(path))
+        derivatives = {name: _absolute(path) for name, path in self.derivatives.items()}
+        object.__setattr__(self, "derivatives", derivatives)
+        for name in ("model", "second_pass", "flair"):
+            # shipped ones are known by name
+            network = getattr(self, name)
+            if network not in (None, "none", *models.shipped()) and _absolute(network).is_file():
+                object.__setattr__(self, name, str(_absolute(network)))
         if not self.bids_dir.is_dir():
             raise InputError(f"{self.bids_dir} is not a folder: give the root of a BIDS dataset.")
         inside = self.bids_dir.resolve()
@@ -152,6 +168,12 @@ class Settings:
                 else str(value)
             )
         return shown
+
+
+def _absolute(path: str | os.PathLike) -> Path:
+    absolute = Path(os.path.expanduser(path)).absolute()
+    # behind a link, what is above isn't what the name says
+    return absolute.resolve() if ".." in absolute.parts else absolute
 
 
 def check_writable(name: str, path: Path) -> None:

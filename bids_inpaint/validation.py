@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from bids_inpaint.files import printable
@@ -21,8 +22,14 @@ log = logging.getLogger("bids_inpaint")
 DEEPEST = 100
 
 
-def validate(settings: Settings) -> None:
+def validate(settings: Settings, known: Collection[str] = ()) -> None:
     """Run the BIDS validator on the participants asked for, if it is installed.
+
+    Parameters
+    ----------
+    settings : Settings
+    known : collection of str
+        Files and folders of the dataset, by their paths in it, whose errors count no more: they are left out.
 
     Raises
     ------
@@ -35,7 +42,7 @@ def validate(settings: Settings) -> None:
         log.warning("bids-validator-deno is not installed: the dataset is not validated.")
         return
     with tempfile.TemporaryDirectory() as view:
-        _link_participants(settings, Path(view))
+        _link_participants(settings, Path(view), known)
         if link := circle(Path(view)):
             place = printable(str(settings.bids_dir / link.relative_to(view)))
             log.warning(
@@ -52,7 +59,7 @@ def validate(settings: Settings) -> None:
     except (ValueError, KeyError, TypeError):
         log.warning("bids-validator-deno gave no answer: the dataset is not validated.")
         return
-    errors = [i for i in issues if i.get("severity") == "error"]
+    errors = [i for i in issues if i.get("severity") == "error" and not _is_within(i, known)]
     if errors:
         shown = "; ".join(
             dict.fromkeys(f"{i.get('code')} {i.get('location', '')}".strip() for i in errors[:5])
@@ -63,7 +70,12 @@ def validate(settings: Settings) -> None:
         )
 
 
-def _link_participants(settings: Settings, view: Path) -> None:
+def _is_within(issue: dict, known: Collection[str]) -> bool:
+    place = str(issue.get("location", "")).lstrip("/")
+    return any(place == path or place.startswith(f"{path}/") for path in known)
+
+
+def _link_participants(settings: Settings, view: Path, known: Collection[str]) -> None:
     """Make a view of the dataset without other participants and what isn't BIDS.
 
     The validator takes minutes for thousands.
@@ -71,7 +83,7 @@ def _link_participants(settings: Settings, view: Path) -> None:
     wanted = {f"sub-{label}" for label in settings.participant_label}
     for path in settings.bids_dir.iterdir():
         other = wanted and path.name.startswith("sub-") and path.name not in wanted
-        if not other and path.name not in ("derivatives", "sourcedata", "code"):
+        if not other and path.name not in ("derivatives", "sourcedata", "code", *known):
             (view / path.name).symlink_to(path)
 
 

@@ -28,7 +28,8 @@ def dataset(tmp_path) -> Path:
 
 def collect(dataset, **options):
     out = dataset.parent / "out"
-    return bids.collect(Settings(bids_dir=dataset, output_dir=out, work_dir=dataset.parent / "w", **options))
+    settings = Settings(bids_dir=dataset, output_dir=out, work_dir=dataset.parent / "w", **options)
+    return bids.collect(settings).images
 
 
 def test_every_t1w_of_every_session_and_run(dataset):
@@ -159,7 +160,7 @@ def test_children_and_contrast_agents_are_told_of(tmp_path):
         "participant_id\n\n\tx\ty",
     ):
         (root / "participants.tsv").write_text(table)
-        child, plain, enhanced = (image.told for image in collect(root))
+        child, plain, enhanced = (image.warnings for image in collect(root))
         assert len(child) == table.startswith("participant_id\tage")
         assert not plain
         assert len(enhanced) == 1
@@ -167,12 +168,12 @@ def test_children_and_contrast_agents_are_told_of(tmp_path):
     (root / names[2]).with_suffix(".json").write_text('{"ContrastBolusIngredient": "GADOLINIUM"}')
     for wrong in ("[]", "[" * 100_000):
         (root / names[0]).with_suffix(".json").write_text(wrong)
-        assert [len(image.told) for image in collect(root)] == [0, 1, 1]
+        assert [len(image.warnings) for image in collect(root)] == [0, 1, 1]
     # a pipe is not waited for
     for path in ((root / names[0]).with_suffix(".json"), root / "participants.tsv"):
         path.unlink()
         os.mkfifo(path)
-    assert [len(image.told) for image in collect(root)] == [0, 1, 1]
+    assert [len(image.warnings) for image in collect(root)] == [0, 1, 1]
 
 
 def test_images_that_would_have_the_same_outputs(tmp_path):
@@ -210,14 +211,15 @@ def test_lesion_masks(dataset):
     masks = write_dataset(
         dataset.parent / "lesions",
         "sub-01/ses-a/anat/sub-01_ses-a_label-lesion_mask.nii.gz",
-        "sub-02/anat/sub-02_space-MNI152NLin6Asym_label-L_mask.nii.gz",
+        "sub-02/anat/sub-02_space-MNI152NLin2009aSym_label-L_mask.nii.gz",
     )
     found = collect(dataset, lesion_masks=masks, participant_label=("02",))
     assert found[0].lesion_space == "template"
     found = collect(dataset, lesion_masks=masks, session_label=("a",))
     assert found[0].lesion_space == "T1w"
+    assert [i.prefix for i in collect(dataset, lesion_masks=masks)] == ["sub-01_ses-a", "sub-02"]
     with pytest.raises(InputError, match=r"no lesion mask .* of sub-01_ses-b_acq-mprage_run-01"):
-        collect(dataset, lesion_masks=masks)
+        collect(dataset, lesion_masks=masks, session_label=("b",))
 
 
 def test_one_of_many_participants_is_quick_to_find(tmp_path):

@@ -343,7 +343,7 @@ def test_datasets_are_used_or_refused(tree, participants, sessions):
             bids_database_dir=None, derivatives={}, lesion_masks=None, template="T",
         )  # fmt: skip
         try:
-            found = bids.collect(options)
+            found = bids.collect(options).images
         except images.InputError as error:
             assert_sentence(error, root)
         else:

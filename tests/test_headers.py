@@ -193,7 +193,7 @@ def test_big_endian_files_and_offsets_that_are_no_number(tmp_path):
 )
 def test_pointers_to_content_are_named(tmp_path, text, remedy):
     (tmp_path / "a_T1w.nii.gz").write_bytes(text)
-    with pytest.raises(images.InputError, match=f"not fetched.*{remedy}"):
+    with pytest.raises(images.InputError, match=f"content that is not here.*{remedy}"):
         images.load_t1w(tmp_path / "a_T1w.nii.gz")
 
 

@@ -96,7 +96,7 @@ def test_lesions_are_painted_into_raw_images(shapes, tmp_path):
     command = ["paint", str(dataset), str(output), "--lesions", str(own), "--patients", "c"]
     assert main([*command, "-w", str(work)]) == 0
     settings = Settings(output, tmp_path / "x", tmp_path / "y", lesion_masks=output / "derivatives/painted")
-    (found,) = bids.collect(settings)
+    (found,) = bids.collect(settings).images
     assert found.lesion_mask is not None
     mask = images.read(found.lesion_mask)[0] > 0
     painted = np.asanyarray(images.load(found.path).dataobj)

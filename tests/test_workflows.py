@@ -30,7 +30,7 @@ def build(tmp_path, toy_model, masks=False, brains=False, **options):
         bids_dir=root, output_dir=tmp_path / "out", work_dir=tmp_path / "w", model=str(toy_model), **options
     )
     files = template.prepare(template.DEFAULT, tmp_path.parent)
-    images = bids.collect(settings)
+    images = bids.collect(settings).images
     model = models.find(str(toy_model))
     workflow = init_participants_wf(
         images=images, settings=settings, model=model, template=files, run_uuid="x",

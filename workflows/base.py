@@ -118,6 +118,7 @@ def init_image_wf(
         template=template,
         skull_strip=settings.skull_strip,
         brain_mask=image.brain_mask,
+        brain_mask_xfm=image.brain_mask_xfm,
         xfm=image.xfm,
         source=image.path,
         random_seed=settings.random_seed,

@@ -15,6 +15,7 @@ def init_preprocess_wf(
     template: TemplateFiles,
     skull_strip: str = "auto",
     brain_mask: str | None = None,
+    brain_mask_xfm: str | None = None,
     xfm: tuple[str, str] | None = None,
     source: str = "the T1w",
     random_seed: int = 0,
@@ -32,6 +33,8 @@ def init_preprocess_wf(
         Whether to extract the brain.
     brain_mask : str, optional
         Precomputed mask; nothing is extracted then.
+    brain_mask_xfm : str, optional
+        ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
     xfm : tuple of two str, optional
         Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
 
@@ -77,6 +80,8 @@ def init_preprocess_wf(
     )  # fmt: skip
     if brain_mask:
         mask.inputs.precomputed = brain_mask
+        if brain_mask_xfm:
+            mask.inputs.precomputed_xfm = brain_mask_xfm
     denoise = pe.Node(
         Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2
     )  # fmt: skip

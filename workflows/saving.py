@@ -102,7 +102,7 @@ def init_outputs_wf(
             template_mask=template.mask,
             wm_prior=template.priors["WM"],
             gm_prior=template.priors["GM"],
-            told=list(image.told),
+            told=list(image.warnings),
         ),
         name="quality", mem_gb=1,
     )  # fmt: skip

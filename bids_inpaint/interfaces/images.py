@@ -55,6 +55,7 @@ class BrainMaskInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
     source = traits.Str(desc="name of the T1w for messages")
     precomputed = File(exists=True, desc="mask of an earlier run or another tool")
+    precomputed_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the space of that mask")
     skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
@@ -87,7 +88,10 @@ class BrainMask(FileInterface):
     def _given(self, data, grid, warnings):
         """A mask of another tool, compared with what this program takes for the brain."""
         path = self.inputs.precomputed
-        mask = masks.read_brain(path, grid, self._name(), warnings=warnings)
+        # of points it is the inverse
+        xfm = self.inputs.precomputed_xfm
+        world = np.linalg.inv(read_xfm(xfm)) if isdefined(xfm) else None
+        mask = masks.read_brain(path, grid, self._name(), world, warnings)
         litres = mask.sum() * grid.voxel_volume / 1e6
         low, high = (volume / 1e6 for volume in brain.BRAIN_VOLUME)
         if not low < litres < high:

@@ -118,6 +118,11 @@ def available() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.onnx") if p.stem not in OTHERS.values())
 
 
+def shipped() -> set[str]:
+    """Names of all networks that ship, whatever they do."""
+    return {*available(), *OTHERS.values()}
+
+
 def find(name: str, task: str = "inpaint") -> Model:
     """Look up a shipped network by name, or one of the user's by the path of its ONNX file.
 

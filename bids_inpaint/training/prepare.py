@@ -112,7 +112,8 @@ def preprocess(
     set_nipype_level(logging.CRITICAL)
     work = settings.work_dir
     files = template.prepare(template.DEFAULT, work)
-    found = bids.collect(settings)
+    collected = bids.collect(settings)
+    found = collected.images
     whole = pe.Workflow(name=f"{settings.output_dir.name}_wf", base_dir=str(work))
     whole.config["execution"] = {
         "remove_unnecessary_outputs": "false",
@@ -135,12 +136,19 @@ def preprocess(
             f"{len(failed)} of {len(found)} images could not be preprocessed ({', '.join(failed)}): "
             f"look at {work / 'crashes'}."
         ) from error
+    if collected.refused:
+        raise images.InputError(bids.nothing_left(collected.refused))
     return len(found)
 
 
 def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFiles) -> pe.Workflow:
     workflow = pe.Workflow(name=f"{image.prefix.replace('-', '_')}_wf")
-    preprocess = init_preprocess_wf(template=files, brain_mask=image.brain_mask, source=image.path)
+    preprocess = init_preprocess_wf(
+        template=files,
+        brain_mask=image.brain_mask,
+        brain_mask_xfm=image.brain_mask_xfm,
+        source=image.path,
+    )
     preprocess.inputs.inputnode.t1w = image.path
     # its result may be gone while the work folder isn't
     store.overwrite = True

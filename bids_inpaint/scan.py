@@ -1,0 +1,215 @@
+"""The T1w images that lie in a dataset, however they are named, and why one can't be processed."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from bids_inpaint.names import entities_of, identity
+
+_T1W = re.compile(r"(?is)sub-.*_T1w\.nii(\.gz)?")
+_LABEL = "[0-9a-zA-Z+]+"
+_WELL_NAMED = re.compile(
+    rf"(sub-{_LABEL}(?:/ses-{_LABEL})?)/anat/(sub-{_LABEL}(?:_ses-{_LABEL})?)(?:_[a-z]+-{_LABEL})*_T1w\.nii(\.gz)?"
+)
+#: Pointers of git-annex and git-lfs are at most this long (bytes).
+_POINTER = 32768
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image, or a whole participant, that can't be processed.
+
+    Attributes
+    ----------
+    name : str
+        Prefix of the image, or ``sub-LABEL``.
+    subject : str
+        Participant label.
+    reason : str
+        One sentence: file, reason, remedy.
+    paths : tuple of str
+        Of the files or the folder, relative to the dataset.
+    """
+
+    name: str
+    subject: str
+    reason: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class T1w:
+    """A file that is meant to be a T1w.
+
+    Attributes
+    ----------
+    path : Path
+    relative : str
+        To the root of the dataset, with slashes.
+    subject : str
+        Participant label of its folder.
+    session : str, optional
+        Session label of its folder.
+    """
+
+    path: Path
+    relative: str
+    subject: str
+    session: str | None
+
+    @cached_property
+    def entities(self) -> dict[str, str]:
+        """Entities of its name, as :func:`bids_inpaint.names.entities_of` compares them."""
+        return entities_of(self.path.name)
+
+    @cached_property
+    def identity(self) -> dict[str, str]:
+        """What tells it from the person's other images."""
+        return identity(self.entities)
+
+    @property
+    def stem(self) -> str:
+        """Name up to its suffix."""
+        return re.sub(r"(?i)_T1w\.nii(\.gz)?$", "", self.path.name)
+
+    @property
+    def well_named(self) -> bool:
+        """Whether its name is that of a T1w, with the entities of its folders."""
+        parts = _WELL_NAMED.fullmatch(self.relative)
+        return parts is not None and parts[1].replace("/", "_") == parts[2]
+
+    def refused(self, reason: str) -> Refused:
+        """It, as an image that can't be processed."""
+        return Refused(self.stem, self.subject, reason, (self.relative,))
+
+
+@dataclass
+class Found:
+    """What lies in a dataset.
+
+    Attributes
+    ----------
+    subjects : list of str
+        Labels of the participants looked at.
+    images : list of T1w
+        In the order of their paths.
+    flair : set of tuple
+        Participant and session (None without) that have a FLAIR.
+    refused : list of Refused
+        Participants whose folders can't be read.
+    """
+
+    subjects: list[str] = field(default_factory=list)
+    images: list[T1w] = field(default_factory=list)
+    flair: set[tuple[str, str | None]] = field(default_factory=set)
+    refused: list[Refused] = field(default_factory=list)
+
+
+def participants_in(root: Path) -> list[str]:
+    """Labels of the participants of a dataset, those included whose folder is a link to nothing."""
+    with os.scandir(root) as entries:
+        return sorted(
+            entry.name[4:]
+            for entry in entries
+            if entry.name.startswith("sub-") and (os.path.isdir(entry.path) or _is_broken(entry.path))
+        )
+
+
+def scan(root: Path, labels: list[str]) -> Found:
+    """Find the T1w images of participants, in their ``anat`` folders and in those of their sessions."""
+    found = Found(labels)
+
+    def names_in(folder: Path, label: str) -> list[str]:
+        reason = _of_link(folder)
+        try:
+            if not reason:
+                return os.listdir(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            reason = f"{folder} can't be read ({error.strerror}): check its permissions."
+        relative = folder.relative_to(root)
+        name = "_".join(part for part in relative.parts if part != "anat")
+        found.refused.append(Refused(name, label, reason, (relative.as_posix(),)))
+        return []
+
+    for label in labels:
+        person = root / f"sub-{label}"
+        sessions = sorted(name[4:] for name in names_in(person, label) if name.startswith("ses-"))
+        for session in (None, *sessions):
+            above = person if session is None else person / f"ses-{session}"
+            for name in names_in(above if _is_broken(above) and session else above / "anat", label):
+                path = above / "anat" / name
+                if _T1W.fullmatch(name):
+                    found.images.append(T1w(path, path.relative_to(root).as_posix(), label, session))
+                elif name.startswith("sub-") and name.endswith(("_FLAIR.nii", "_FLAIR.nii.gz")):
+                    found.flair.add((label, session))
+    found.images.sort(key=lambda image: image.relative)
+    return found
+
+
+def problem_of(path: Path) -> str | None:
+    """Why a file has no content to read, in one sentence, or None.
+
+    Its voxels are not looked at.
+    """
+    if reason := _of_link(path):
+        return reason
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        return f"{path} can't be read ({error.strerror}): check the path and its permissions."
+    if not stat.S_ISREG(status.st_mode):
+        return f"{path} is no file: put an image in its place."
+    if not status.st_size:
+        return f"{path} is empty (0 bytes): copy it again."
+    try:
+        with path.open("rb") as file:
+            start = file.read(64) if status.st_size <= _POINTER else b""
+    except OSError as error:
+        return f"{path} can't be read ({error.strerror}): check its permissions."
+    if start.startswith(b"/annex/objects/") or re.match(rb"(\.\./)*\.git/annex/objects/", start):
+        return f"{path} is a pointer of git-annex to content that is not here: {_fetch(path)}."
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a pointer of Git LFS to content that is not here: fetch it with 'git lfs pull'."
+    return None
+
+
+def _is_broken(path: str | os.PathLike) -> bool:
+    return os.path.islink(path) and not os.path.exists(path)
+
+
+def _of_link(path: Path) -> str | None:
+    """Why a link leads to no content, or None."""
+    if not _is_broken(path):
+        return None
+    target = os.readlink(path)
+    if "annex/objects/" in target.replace(os.sep, "/"):
+        return f"{path} is a link of git-annex to content that is not here: {_fetch(path)}."
+    return (
+        f"{path} is a link to {target}, which does not exist here: put the target there, or bind it into "
+        "the container under the same path."
+    )
+
+
+def _fetch(path: Path) -> str:
+    return f"fetch it with 'datalad get {path}' or 'git annex get {path}'"
+
+
+def by_person(images: list[T1w]) -> dict[str, list[T1w]]:
+    """Images by participant; files of one image, as its .nii and its .nii.gz, count once."""
+    out: dict[str, dict[tuple, T1w]] = {}
+    for image in images:
+        out.setdefault(image.subject, {}).setdefault(tuple(sorted(image.identity.items())), image)
+    return {subject: list(own.values()) for subject, own in out.items()}
+
+
+def magnitudes(images: list[T1w]) -> Iterator[T1w]:
+    """Those that are no phase or other part of a complex image."""
+    return (image for image in images if image.entities.get("part", "mag") == "mag")
