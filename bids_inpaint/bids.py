@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import re
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from bids_inpaint.files import first_line, read_json, read_sidecar
 from bids_inpaint.images import InputError
+from bids_inpaint.participants import children
 
 if TYPE_CHECKING:
     from bids.layout import BIDSLayout
@@ -143,8 +142,8 @@ def collect(settings: Any, masks_needed: bool = True) -> list[Image]:
             f"{root / misnamed[0]!s:.200} is not named as BIDS asks (sub-LABEL/[ses-LABEL/]anat/"
             "sub-LABEL[_ses-LABEL][_KEY-LABEL]_T1w.nii.gz, labels of letters and digits): rename it."
         )
-    children = _children(root)
-    found = sorted((_image(f, root, children) for f in files), key=lambda image: image.prefix)
+    is_child = children(root)
+    found = sorted((_image(f, root, is_child) for f in files), key=lambda image: image.prefix)
     for one, two in pairwise(found):
         if one.prefix == two.prefix:
             raise InputError(
@@ -254,34 +253,6 @@ def _filters(path: Path | None, known: set[str]) -> dict[str, Any]:
     return out
 
 
-def participants(root: Path) -> list[dict[str, str]]:
-    """Rows of ``participants.tsv``; none where it is missing, or no such table."""
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, csv.Error) as error:
-        log.warning("%s can't be read, and is not used: %s.", path, error)
-        return []
-    if any("participant_id" not in row for row in rows):
-        log.warning("%s has no column participant_id, and is not used.", path)
-        return []
-    return [row for row in rows if row["participant_id"]]
-
-
-def _children(root: Path) -> set[str]:
-    """Labels of the participants that are younger than 18 years."""
-    out = set()
-    for row in participants(root):
-        with suppress(TypeError, ValueError):
-            # some tables have negative numbers for what is unknown
-            if 0 <= float(row.get("age") or "nan") < 18:
-                out.add(row["participant_id"].removeprefix("sub-"))
-    return out
-
-
 def _contrast_agent(path: Path, label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecar."""
     sidecar = read_sidecar(path.with_name(f"{path.name.split('.')[0]}.json"))
@@ -289,7 +260,7 @@ def _contrast_agent(path: Path, label: str | None) -> bool:
     return any(str(text or "none").lower() not in ("none", "n/a", "no", "pre") for text in said)
 
 
-def _image(file, root: Path, children: set[str]) -> Image:
+def _image(file, root: Path, is_child: Callable[[str, str | None], bool]) -> Image:
     entities = {short: str(file.entities[name]) for name, short in ENTITIES.items() if name in file.entities}
     # PyBIDS turns run-01 into 1, and the name must keep its zeros
     for short, value in re.findall(r"(?:^|_)(run)-([0-9a-zA-Z]+)", Path(file.path).name):
@@ -298,7 +269,7 @@ def _image(file, root: Path, children: set[str]) -> Image:
     told = []
     if _contrast_agent(Path(file.path), entities.get("ce")):
         told.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
-    if entities["sub"] in children:
+    if is_child(entities["sub"], entities.get("ses")):
         told.append("By participants.tsv it is of a child: the networks were trained with adults.")
     return Image(path=str(file.path), uri=f"bids:raw:{relative}", entities=entities, told=tuple(told))
 

@@ -1,0 +1,152 @@
+"""What participants.tsv and its relatives say, and to which image it belongs."""
+
+import json
+
+import pytest
+from helpers import write_dataset
+
+from bids_inpaint.bids import collect
+from bids_inpaint.participants import People, ages, people
+from bids_inpaint.settings import Settings
+
+
+def write(root, table: str | bytes, **files: str):
+    """A dataset folder with a participants.tsv and more files; `__` in their names is a folder."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "participants.tsv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    for name, text in files.items():
+        path = root / name.replace("__", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return root
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "participant_id\tage\nsub-01\t30\nsub-02\tn/a\n",
+        "participant_id\tage\n01\t30\n02\tn/a\n",
+        '"participant_id"\t"age"\n"sub-01"\t"30"\n"02"\t\n',
+        "participant_id \t age\n sub-01 \t 30 \n",
+        "\ufeffparticipant_id\tage\r\nsub-01\t30\r\n\r\n",
+        "participant_id\tage\rsub-01\t30\r",
+        "participant_id\tage\nsub-01\t30\nsub-01\t30\n",
+        "age\tparticipant_id\t\n30\tsub-01\t\n",
+        "participant_id\tage\nsub-01\t30\n".encode("utf-16"),
+    ],
+)
+def test_tables_as_programs_write_them(tmp_path, caplog, table):
+    found = People(write(tmp_path, table))
+    assert found.of("01", None) == {"age": "30"}
+    assert found.of("01", "1") == {"age": "30"}
+    assert found.of("02", None) == {"age": "n/a"}
+    assert found.age("02", None) is None
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize(
+    ("table", "row", "warning"),
+    [
+        ("Participant_ID\tage\nsub-01\t30\n", {"age": "30"}, "is taken for participant_id"),
+        ("participant_id,age\nsub-01,30\n", {}, "has commas in place of tabs, and is not used"),
+        ("subject\tage\nsub-01\t30\n", {}, "has no column participant_id, and is not used"),
+        ("participant_id\tage\tage\nsub-01\t30\t31\n", {"age": "30", "age_2": "31"}, "is called age_2"),
+        ("participant_id\tparticipant_id\nsub-01\tsub-02\n", {}, "two columns participant_id"),
+        ("participant_id\tage\nsub-01\t30\nsub-01\t35\n", {"age": "n/a"}, "of which none is used"),
+        ("participant_id\tsex\tage\nsub-01\t30\n", {"sex": "n/a", "age": "n/a"}, "cells in line 2 "),
+        ("participant_id\tage\nsub-01\t30\tF\n", {"age": "n/a"}, "cells in line 2 "),
+        ("\0", {}, "no column participant_id"),
+    ],
+)
+def test_doubtful_tables_are_warned_of_once(tmp_path, caplog, table, row, warning):
+    found = people(write(tmp_path, table))
+    assert found.of("01", None) == row
+    assert people(tmp_path).of("01", None) == row
+    assert [warning in record.message for record in caplog.records] == [True]
+
+
+def test_each_session_has_its_own_row(tmp_path, caplog):
+    table = (
+        "participant_id\tsession_id\tage\n01\t 1\t30\nsub-01\tses-2\t35\nsub-02\tn/a\t40\n"
+        "sub-03\tses-1\t50\nsub-03\tses-1\t51\nsub-04\tses-1\t60\n"
+    )
+    found = People(write(tmp_path, table))
+    assert [found.of("01", session)["age"] for session in ("1", "2", "3", None)] == ["30", "35", "n/a", "n/a"]
+    # a row of no session is about all of them
+    assert [found.of("02", session)["age"] for session in ("1", None)] == ["40", "40"]
+    assert found.of("04", None) == {"age": "n/a"}
+    assert not caplog.records
+    assert found.of("03", "1") == {"age": "n/a"}
+    assert "2 different rows of ses-1 of sub-03, of which none is used" in caplog.text
+
+
+def test_tables_of_sessions_are_joined(tmp_path, caplog):
+    root = write(
+        tmp_path, "participant_id\tsex\tage\nsub-01\tF\t20\nsub-02\tM\t30\n",
+        **{
+            "sub-01__sub-01_sessions.tsv": "session_id\tage\tedss\nses-1\t20\t1.5\n2\tn/a\t2\n",
+            "sub-03__sub-03_sessions.tsv": "session_id\tedss\nses-1\t3\nses-1\t4\n",
+        },
+    )  # fmt: skip
+    found = People(root)
+    assert found.of("01", "1") == {"sex": "F", "age": "20", "edss": "1.5"}
+    # the age of another session is not that of this one
+    assert found.of("01", "2") == {"sex": "F", "age": "n/a", "edss": "2"}
+    assert found.of("01", "3") == {"sex": "F", "age": "n/a", "edss": "n/a"}
+    assert found.of("02", "1") == {"sex": "M", "age": "30"}
+    assert not caplog.records
+    assert found.of("03", "1") == {"sex": "n/a", "age": "n/a", "edss": "n/a"}
+    assert "sub-03_sessions.tsv has 2 different rows of ses-1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("cell", "entry", "years"),
+    [
+        ("30", {}, 30), ("8.5", {"Units": "years"}, 8.5), ("8,5", {}, 8.5), ("102", {"Units": "month"}, 8.5),
+        ("102", {"Units": "Months"}, 8.5), ("6574.5", {"Units": "days"}, 18),
+        ("3000", {"Units": "week"}, 57.5),
+        ("102", {"Description": "Age in months at the scan"}, 8.5), ("89+", {}, 89), (">89", {}, 89),
+        ("20-25", {}, 22.5), ("-9", {}, None), ("n/a", {}, None), ("", {}, None), ("nan", {}, None),
+        ("inf", {}, None), ("adult", {}, None), ("6,205", {}, None),
+    ],
+)  # fmt: skip
+def test_ages_are_in_years(tmp_path, caplog, cell, entry, years):
+    root = write(tmp_path, f"participant_id\tage\tx\n01\t{cell}\t1\n", **{
+        "participants.json": json.dumps({"age": entry}),
+    })  # fmt: skip
+    assert ages(root)("01", None) == pytest.approx(years, abs=0.01)
+    assert ages(root)("02", None) is None
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("cell", "entry", "warning"),
+    [("150", {}, "ages of over 130 years"), ("20", {"Units": "furlong"}, "unit 'furlong' of ages")],
+)
+def test_ages_that_can_not_be_are_not_used(tmp_path, caplog, cell, entry, warning):
+    root = write(tmp_path, f"participant_id\tage\n01\t{cell}\n", **{
+        "participants.json": json.dumps({"age": entry}),
+    })  # fmt: skip
+    assert ages(root)("01", None) is None
+    assert warning in caplog.text
+    assert not people(root).child("01", None)
+
+
+def test_children_are_told_by_session_and_unit(tmp_path):
+    names = [f"sub-0{i}/ses-{s}/anat/sub-0{i}_ses-{s}_T1w.nii" for i in (1, 2, 3) for s in (1, 2)]
+    root = write_dataset(tmp_path / "bids", *names)
+    write(
+        root, "participant_id\tsession_id\tage\nsub-01\tses-1\t204\nsub-01\tses-2\t217\nsub-02\tn/a\t240\n",
+        **{
+            "participants.json": '{"age": {"Units": "month"}}',
+            "sub-03__sub-03_sessions.tsv": "session_id\tage\nses-1\t<18\nses-2\t17-19\n",
+        },
+    )  # fmt: skip
+    # 17 years, then 18; 20 years; below 18, then unknown
+    expected = [True, False, False, False, True, False]
+    found = collect(Settings(bids_dir=root, output_dir=tmp_path / "o", work_dir=tmp_path / "w"))
+    assert [any("child" in text for text in image.told) for image in found] == expected
+    sidecar = root / "sub-03/sub-03_sessions.json"
+    sidecar.write_text('{"age": {"Units": "days"}}')
+    (root / "sub-03/sub-03_sessions.tsv").write_text("session_id\tage\nses-1\t6000\nses-2\t7000\n")
+    assert [People(root).child("03", session) for session in ("1", "2")] == [True, False]
