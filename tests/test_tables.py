@@ -1,13 +1,21 @@
 """What participants.tsv and its relatives say, and to which image it belongs."""
 
+import csv
+import html
 import json
 
+import numpy as np
 import pytest
-from helpers import write_dataset
+from helpers import write_dataset, write_finished
 
-from bids_inpaint.bids import collect
+from bids_inpaint import cli
+from bids_inpaint.bids import Image, collect
+from bids_inpaint.group import mixed
+from bids_inpaint.group_measure import MADE_WITH, Measured, last_run
 from bids_inpaint.participants import People, ages, people
 from bids_inpaint.settings import Settings
+from bids_inpaint.space import WORKING_GRID, Grid
+from bids_inpaint.template import DEFAULT
 
 
 def write(root, table: str | bytes, **files: str):
@@ -150,3 +158,128 @@ def test_children_are_told_by_session_and_unit(tmp_path):
     sidecar.write_text('{"age": {"Units": "days"}}')
     (root / "sub-03/sub-03_sessions.tsv").write_text("session_id\tage\nses-1\t6000\nses-2\t7000\n")
     assert [People(root).child("03", session) for session in ("1", "2")] == [True, False]
+
+
+IMAGES = [
+    Image("", "", {"sub": "01", "ses": "1"}),
+    Image("", "", {"sub": "01", "ses": "2"}),
+    *(Image("", "", {"sub": label}) for label in ("02", "03", "04", "05")),
+]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Finished results of which each has something that the others haven't."""
+    root = tmp_path_factory.mktemp("group")
+    bids, out = root / "bids", root / "out"
+    write_dataset(bids, *(f"{image.folder}/{image.prefix}_T1w.nii" for image in IMAGES))
+    write(
+        bids,
+        "participant_id\tsession_id\tage\tdice\tlesion_volume\n01\tses-1\t30\t1\t2\nsub-01\t2\t35\t1\t3\n"
+        "02\t\t40\t1\t4\n99\t\t50\t1\t5\n",
+        **{"participants.json": '{"age": {"Description": "x", "Minimum": NaN, "Levels": [Infinity, 1]}}'},
+    )
+    lesions = np.zeros(WORKING_GRID.shape, bool)
+    lesions[80:84, 80:84, 80:84] = True
+    coarse = Grid.of((46, 55, 46), [[-4, 0, 0, 90], [0, 4, 0, -126], [0, 0, 4, -72], [0, 0, 0, 1]])
+    tissues = dict.fromkeys(("original", "inpainted", "reference"), lesions.astype(np.uint8))
+    for image in IMAGES:
+        # sub-02 has no given mask
+        given = {} if image.subject == "02" else {"reference": np.ones(coarse.shape, bool)}
+        more = {"tissues": tissues, "volumes": {"GM": 1000.0}} if image.subject in ("01", "03") else {}
+        write_finished(out, image, lesions, native=coarse, **given, **more)
+        sidecar = out / image.folder / f"{image.prefix}_desc-inpainted_T1w.json"
+        made = {"SoftwareVersion": "0.2.0", "Options": {"fill": "lesions", "seed": 0}}
+        if image.prefix == "sub-01_ses-2":
+            made = {"SoftwareVersion": "0.3.0", "Options": {"fill": "full", "seed": 0}}
+        if image.subject != "02":
+            sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | made))
+    for label, status in {
+        "01_ses-1": {"Status": "done"},
+        "03": {"Status": "failed", "Failed": ["reference"], "Error": "x."},
+        "04": {"Status": "failed", "Failed": ["inpainted", "reference"], "Error": "sub-04 is no head."},
+        "05": {"Status": "unfinished"},
+    }.items():
+        path = out / f"sub-{label[:2]}/log/sub-{label}_status.json"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(json.dumps(status))
+    return root
+
+
+@pytest.fixture(scope="module")
+def page(root) -> str:
+    assert cli.main([*map(str, (root / "bids", root / "out")), "group", "-w", str(root / "w")]) == 0
+    return html.unescape((root / "out/group.html").read_text(encoding="utf-8"))
+
+
+def rows(root, name) -> list[dict[str, str]]:
+    with (root / "out" / f"group_desc-{name}.tsv").open() as file:
+        return list(csv.DictReader(file, delimiter="\t"))
+
+
+def test_group_has_the_covariates_of_each_session(root, page):
+    table = rows(root, "volumes")
+    names = [f"{row['participant_id']} {row['session_id']}" for row in table]
+    assert names == ["sub-01 ses-1", "sub-01 ses-2", "sub-02 n/a", "sub-03 n/a"]
+    assert [row["age"] for row in table] == ["30", "35", "40", "n/a"]
+    # a name of ours is the measured one
+    assert [row["lesion_volume"] for row in table] == ["0.064"] * 4
+    assert [row["participants_lesion_volume"] for row in table] == ["2", "3", "4", "n/a"]
+    assert "1 rows of participants.tsv match no image: sub-99." in page
+    assert "no row that is about 3 of 6 images, which have n/a in its columns: sub-03, sub-04, sub-05" in page
+
+
+def test_group_writes_json_that_others_can_read(root, page):
+    def refuse(constant):
+        raise AssertionError(constant)
+
+    text = (root / "out/group_desc-volumes.json").read_text()
+    columns = json.loads(text, parse_constant=refuse)
+    assert columns["age"] == {"Description": "x", "Minimum": None, "Levels": [None, 1]}
+    assert "native space" in columns["lesion_volume"]["Description"]
+    assert "standard space" in (root / "out/group_desc-tissue_dice.json").read_text()
+
+
+def test_group_leaves_out_what_is_not_of_the_last_run(root, page):
+    # the whole image, or a part of it
+    assert "sub-04 is left out, as its last run failed (sub-04 is no head)" in page
+    assert "sub-05 is left out, as its last run did not end" in page
+    assert [row["participant_id"] for row in rows(root, "lesion_dice")] == ["sub-01", "sub-01"]
+    assert [row["participant_id"] for row in rows(root, "tissue_dice")] == ["sub-01", "sub-01"]
+    assert "sub-03: its tissue maps are not compared, as those of its reference failed" in page
+    described = json.loads((root / "out" / f"group_space-{DEFAULT}_res-1_label-L_probseg.json").read_text())
+    assert described["Participants"] == 3
+
+
+def test_group_names_who_has_no_given_mask(root, page):
+    assert "2 of 4 images have no given lesion mask, so they are not in the tables of lesion" in page
+    assert "Dice: sub-02, sub-03." in page
+
+
+def test_group_names_results_of_other_versions_and_options(root, page):
+    assert "Version is 0.2.0 in 2 images, 0.3.0 in sub-01_ses-2, unknown in sub-02;" in page
+    assert "Option fill is lesions in 2 images, full in sub-01_ses-2, unknown in sub-02;" in page
+    assert '<th>Version</th><td class="bad">0.2.0 (2 images); 0.3.0 (1 images); unknown (1 images)' in page
+    # what is the same for all is no warning
+    assert "Network is" not in page
+    assert "Option seed is 0 in 3 images, unknown in sub-02. Run the participant level again" in page
+
+
+def test_alike_results_are_not_warned_of():
+    alike = [Measured(image, made_with=dict.fromkeys(MADE_WITH, "1")) for image in IMAGES]
+    assert mixed(alike) == []
+    old = [Measured(image, made_with={k: v[-1] for k, v in MADE_WITH.items()}) for image in IMAGES]
+    assert mixed(old) == []
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"Status": "?"}'])
+def test_a_damaged_status_is_no_good_one(tmp_path, content):
+    path = tmp_path / "sub-02/log/sub-02_status.json"
+    path.parent.mkdir(parents=True)
+    assert last_run(IMAGES[2], tmp_path) == ("", frozenset())
+    path.write_text(content)
+    assert "can't be read" in last_run(IMAGES[2], tmp_path)[0]
+    path.write_text('{"Status": "failed", "Failed": ["flair", "original"]}')
+    assert last_run(IMAGES[2], tmp_path) == ("", {"flair", "original"})
+    path.write_text('{"Status": "failed", "Failed": []}')
+    assert "its last run failed" in last_run(IMAGES[2], tmp_path)[0]
