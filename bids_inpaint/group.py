@@ -77,11 +77,12 @@ def run_group(settings: Settings) -> int:
     InputError
         If no participant is finished.
     """
-    from bids_inpaint import template
+    from bids_inpaint import dataset, template
     from bids_inpaint.group_report import write_page
     from bids_inpaint.workflows.outputs import Products, is_finished
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    dataset.check(settings)
     found = bids.collect(settings, masks_needed=False)
     narrowed = settings.participant_label or settings.session_label or settings.bids_filter_file
     covariates = join(people(settings.bids_dir), found, not narrowed)

@@ -49,7 +49,10 @@ def run_participants(settings: Settings) -> int:
 
 
 def _run(settings: Settings, held: ExitStack) -> int:
+    from bids_inpaint import dataset
+
     _set_up_logging(settings.verbose)
+    dataset.check(settings)
     model, second, second_alone = _engines(settings)
     draws = "ddpm" in (model.engine, second.engine if second else "")
     if (settings.sampler or settings.sampling_steps) and not draws:
@@ -73,7 +76,6 @@ def _run(settings: Settings, held: ExitStack) -> int:
         prepare_workers()
     files = template.prepare(settings.template, settings.work_dir)
 
-    from bids_inpaint import dataset
     from bids_inpaint.workflows.base import image_wf_name, init_participants_wf
 
     _configure_nipype(settings)
