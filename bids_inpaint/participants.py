@@ -68,10 +68,12 @@ def read_table(path: Path, key: str) -> Table:
         The column that it must have.
     """
     table = Table()
+    shown = printable(str(path))
     # a pipe would be waited for
     if not os.path.isfile(path):
+        if os.path.lexists(path):
+            table.warnings.append(f"{shown} is a link to nothing or no file, and is not used.")
         return table
-    shown = printable(str(path))
     try:
         text = _decode(path.read_bytes())
     except OSError as error:

@@ -73,6 +73,14 @@ def test_doubtful_tables_are_warned_of_once(tmp_path, caplog, table, row, warnin
     assert [warning in record.message for record in caplog.records] == [True]
 
 
+def test_a_table_that_is_not_there_is_no_table(tmp_path, caplog):
+    assert People(tmp_path).of("01", None) == {}
+    assert not caplog.records
+    (tmp_path / "participants.tsv").symlink_to("annexed")
+    assert People(tmp_path).of("01", None) == {}
+    assert "participants.tsv is a link to nothing" in caplog.text
+
+
 def test_each_session_has_its_own_row(tmp_path, caplog):
     table = (
         "participant_id\tsession_id\tage\n01\t 1\t30\nsub-01\tses-2\t35\nsub-02\tn/a\t40\n"
