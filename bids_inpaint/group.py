@@ -21,6 +21,7 @@ from bids_inpaint.group_tables import (
     MEASURES,
     TISSUE_DICE,
     VOLUMES,
+    counted,
     join,
     some,
     write_table,
@@ -85,7 +86,8 @@ def run_group(settings: Settings) -> int:
     dataset.check(settings)
     found = bids.collect(settings, masks_needed=False)
     narrowed = settings.participant_label or settings.session_label or settings.bids_filter_file
-    covariates = join(people(settings.bids_dir), found, not narrowed)
+    tables = people(settings.bids_dir)
+    covariates = join(tables, found, not narrowed)
     out_dir = settings.output_dir
     least = Products(())
     tasks: list[Task] = []
@@ -121,6 +123,7 @@ def run_group(settings: Settings) -> int:
     warnings = [*covariates.warnings, *_not_compared(measured, settings), *mixed(measured)]
     for text in warnings:
         log.warning("%s", text)
+    warnings = [*tables.warnings, *warnings]
     if not measured:
         raise InputError(f"No results in {out_dir} can be read; see the messages above.")
     statistics = {
@@ -202,7 +205,7 @@ def mixed(measured: Sequence[Measured]) -> list[str]:
         if len(images_of) > 1:
             (most, those), *others = images_of.items()
             rest = (f"{value} in {some(names)}" for value, names in others)
-            differing.append(f"{label} is {most} in {len(those)} images, {', '.join(rest)}")
+            differing.append(f"{label} is {most} in {counted(len(those), 'image')}, {', '.join(rest)}")
     if not differing:
         return []
     return [

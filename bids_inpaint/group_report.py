@@ -14,7 +14,7 @@ from bids_inpaint import __version__, images
 from bids_inpaint.files import replacing
 from bids_inpaint.group import Group, by_participant, made_alike
 from bids_inpaint.group_measure import Measured
-from bids_inpaint.group_tables import LESIONS, MEASURES, VOLUMES, identifying, identity, shown
+from bids_inpaint.group_tables import LESIONS, MEASURES, VOLUMES, counted, identifying, identity, shown
 from bids_inpaint.report import versions
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
@@ -159,13 +159,13 @@ def _lesion_rows(statistics: dict[str, Any]) -> list[list[str]]:
 
 def _made_with(measured: Sequence[Measured]) -> list[tuple[str, list[str]]]:
     """What the results were made with, and of how many images, where they differ."""
-    return [
-        (
-            label,
-            [f"{v} ({len(n)} images)" for v, n in images_of.items()] if len(images_of) > 1 else [*images_of],
-        )
-        for label, images_of in made_alike(measured).items()
-    ]
+
+    def values(images_of: dict[str, list[str]]) -> list[str]:
+        if len(images_of) == 1:
+            return [*images_of]
+        return [f"{value} ({counted(len(names), 'image')})" for value, names in images_of.items()]
+
+    return [(label, values(images_of)) for label, images_of in made_alike(measured).items()]
 
 
 def _outlying(measured: Sequence[Measured]) -> list[dict[str, str]]:

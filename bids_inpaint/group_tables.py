@@ -113,14 +113,34 @@ def _unmatched(people: People, found: Sequence[Image], every: bool) -> Iterable[
     alone = [i.prefix for i in found if people.row(i.subject, i.entities.get("ses")) is None]
     if alone:
         yield (
-            f"participants.tsv has no row that is about {len(alone)} of {len(found)} images, which have "
-            f"{NOTHING} in its columns: {some(alone)}."
+            f"participants.tsv has no row that is about {len(alone)} of {counted(len(found), 'image')}, "
+            f"which have {NOTHING} in its columns: {some(alone)}."
         )
     there = {(image.subject, session) for image in found for session in ("", image.entities.get("ses"))}
     left = sorted(people.keys - there) if every else []
     if left:
         labels = [f"sub-{sub}" + (f" ses-{ses}" if ses else "") for sub, ses in left]
-        yield f"{len(left)} rows of participants.tsv match no image: {some(labels)}."
+        yield f"participants.tsv has {counted(len(left), 'row')} without an image: {some(labels)}."
+    if shared := _shared(people, found):
+        yield (
+            "By participants.tsv, which has one row of them, all sessions of some participants have the same "
+            f"values (as of age) in its columns: {some(shared)}."
+        )
+
+
+def _shared(people: People, found: Sequence[Image]) -> list[str]:
+    """Participants with several sessions that share a row."""
+    sessions: dict[str, set[str]] = {}
+    for image in found:
+        row = people.row(image.subject, image.entities.get("ses"))
+        if row is not None and not row.get("session_id"):
+            sessions.setdefault(f"sub-{image.subject}", set()).add(image.entities.get("ses", ""))
+    return [participant for participant, own in sessions.items() if len(own) > 1]
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things, as ``1 image`` and ``2 images``."""
+    return f"{number} {word}" + ("" if number == 1 else "s")
 
 
 def some(names: Sequence[str]) -> str:

@@ -85,7 +85,7 @@ def read_table(path: Path, key: str) -> Table:
     if key not in names:
         commas = "\t" not in text and any(mark in ",;" for mark in "".join(header))
         why = "has commas in place of tabs" if commas else f"has no column {key}"
-        table.warnings.append(f"{shown} {why}, and is not used: BIDS asks for tabs and that column.")
+        table.warnings.append(f"{shown} {why}, and is not used: write it as BIDS asks.")
         return table
     if twice := next((k for k in _KEYS if names.count(k) > 1), None):
         table.warnings.append(f"{shown} has two columns {twice}, and is not used: remove one.")
@@ -163,11 +163,13 @@ class People:
     ----------
     columns : list of str
         Columns of ``participants.tsv`` but for the keys.
+    warnings : list of str
+        What was logged so far.
     """
 
     def __init__(self, root: Path):
         self._root = root
-        self._told: set[str] = set()
+        self.warnings: list[str] = []
         self._table = self._read(root / "participants.tsv", "participant_id")
         self._rows: dict[str, list[Row]] = {}
         for row in self._table.rows:
@@ -300,8 +302,8 @@ class People:
         return table
 
     def _warn(self, text: str) -> None:
-        if text not in self._told:
-            self._told.add(text)
+        if text not in self.warnings:
+            self.warnings.append(text)
             log.warning("%s", text)
 
 
@@ -330,7 +332,7 @@ def _bounds(text: str) -> tuple[float | None, float | None]:
 
 def people(root: Path) -> People:
     """The tables of a dataset, read once as long as ``participants.tsv`` stays as it is."""
-    stamps = []
+    stamps: list[tuple[int, int, int] | None] = []
     for name in ("participants.tsv", "participants.json"):
         try:
             state = (root / name).stat()

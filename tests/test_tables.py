@@ -12,6 +12,7 @@ from bids_inpaint import cli
 from bids_inpaint.bids import Image, collect
 from bids_inpaint.group import mixed
 from bids_inpaint.group_measure import MADE_WITH, Measured, last_run
+from bids_inpaint.group_tables import join
 from bids_inpaint.participants import People, ages, people
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
@@ -183,7 +184,7 @@ def root(tmp_path_factory):
     write_dataset(bids, *(f"{image.folder}/{image.prefix}_T1w.nii" for image in IMAGES))
     write(
         bids,
-        "participant_id\tsession_id\tage\tdice\tlesion_volume\n01\tses-1\t30\t1\t2\nsub-01\t2\t35\t1\t3\n"
+        "Participant_id\tsession_id\tage\tdice\tlesion_volume\n01\tses-1\t30\t1\t2\nsub-01\t2\t35\t1\t3\n"
         "02\t\t40\t1\t4\n99\t\t50\t1\t5\n",
         **{"participants.json": '{"age": {"Description": "x", "Minimum": NaN, "Levels": [Infinity, 1]}}'},
     )
@@ -230,10 +231,11 @@ def test_group_has_the_covariates_of_each_session(root, page):
     names = [f"{row['participant_id']} {row['session_id']}" for row in table]
     assert names == ["sub-01 ses-1", "sub-01 ses-2", "sub-02 n/a", "sub-03 n/a"]
     assert [row["age"] for row in table] == ["30", "35", "40", "n/a"]
+    assert "participants.tsv has a column Participant_id, which is taken for participant_id" in page
     # a name of ours is the measured one
     assert [row["lesion_volume"] for row in table] == ["0.064"] * 4
     assert [row["participants_lesion_volume"] for row in table] == ["2", "3", "4", "n/a"]
-    assert "1 rows of participants.tsv match no image: sub-99." in page
+    assert "participants.tsv has 1 row without an image: sub-99." in page
     assert "no row that is about 3 of 6 images, which have n/a in its columns: sub-03, sub-04, sub-05" in page
 
 
@@ -267,7 +269,7 @@ def test_group_names_who_has_no_given_mask(root, page):
 def test_group_names_results_of_other_versions_and_options(root, page):
     assert "Version is 0.2.0 in 2 images, 0.3.0 in sub-01_ses-2, unknown in sub-02;" in page
     assert "Option fill is lesions in 2 images, full in sub-01_ses-2, unknown in sub-02;" in page
-    assert '<th>Version</th><td class="bad">0.2.0 (2 images); 0.3.0 (1 images); unknown (1 images)' in page
+    assert '<th>Version</th><td class="bad">0.2.0 (2 images); 0.3.0 (1 image); unknown (1 image)' in page
     # what is the same for all is no warning
     assert "Network is" not in page
     assert "Option seed is 0 in 3 images, unknown in sub-02. Run the participant level again" in page
@@ -291,3 +293,14 @@ def test_a_damaged_status_is_no_good_one(tmp_path, content):
     assert last_run(IMAGES[2], tmp_path) == ("", {"flair", "original"})
     path.write_text('{"Status": "failed", "Failed": []}')
     assert "its last run failed" in last_run(IMAGES[2], tmp_path)[0]
+
+
+def test_rows_that_several_sessions_share_are_named(tmp_path, caplog):
+    """As BIDS has it, but an age is that of one of them."""
+    tables = People(write(tmp_path, "participant_id\tage\nsub-01\t30\nsub-02\t40\n"))
+    joined = join(tables, IMAGES[:3], every=True)
+    assert [row["age"] for row in joined.rows.values()] == ["30", "30", "40"]
+    assert [text.endswith("in its columns: sub-01.") for text in joined.warnings] == [True]
+    # those of others are not missed where only some images are looked at
+    assert join(tables, IMAGES[2:3], every=False).warnings == ()
+    assert "sub-01" in join(tables, IMAGES[2:3], every=True).warnings[0]
