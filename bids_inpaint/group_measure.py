@@ -11,7 +11,7 @@ import numpy as np
 
 from bids_inpaint import images
 from bids_inpaint.bids import Image
-from bids_inpaint.files import read_json, read_sidecar
+from bids_inpaint.files import printable, read_json, read_sidecar
 from bids_inpaint.images import InputError
 from bids_inpaint.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.space import WORKING_GRID, bounding_box
@@ -239,5 +239,5 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
     if parts and parts <= OPTIONAL:
         return "", parts
     error = content.get("Error")
-    why = f" ({str(error).rstrip('.')})" if error else ""
+    why = f" ({printable(str(error)).rstrip('.')})" if error else ""
     return f"its last run failed{why}, so its results are of an earlier one", frozenset()

@@ -68,7 +68,7 @@ def read_table(path: Path, key: str) -> Table:
         The column that it must have.
     """
     table = Table()
-    shown = printable(str(path))
+    shown = str(path)
     # a pipe would be waited for
     if not os.path.isfile(path):
         if os.path.lexists(path):
@@ -79,6 +79,8 @@ def read_table(path: Path, key: str) -> Table:
     except OSError as error:
         table.warnings.append(f"{shown} can't be read, and is not used: {error.strerror}.")
         return table
+    if "\ufffd" in text:
+        table.warnings.append(f"{shown} is not UTF-8: each character that can't be read has become \ufffd.")
     lines = [(i, line) for i, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
     header = _cells(lines[0][1]) if lines else []
     names = [name.lower() if name.lower() in _KEYS else name for name in header]
@@ -144,7 +146,7 @@ def _told_apart(names: list[str], shown: str, warnings: list[str]) -> list[str]:
             i += 1
             unique = f"{name}_{i}"
         if unique != name:
-            warnings.append(f"{shown} has several columns {name}: the later one is called {unique}.")
+            warnings.append(f"{shown} has several columns {name:.80}: the later one is called {unique:.80}.")
         out.append(unique)
     return out
 
@@ -205,7 +207,7 @@ class People:
                 "remove all but one" if self._table.sessions else "tell them apart by a column session_id"
             )
             self._warn(
-                f"{printable(str(self._root / 'participants.tsv'))} has {len(different)} different rows of "
+                f"{self._root / 'participants.tsv'} has {len(different)} different rows of "
                 f"{which}sub-{subject}, of which none is used: {remedy}."
             )
             return None
@@ -221,7 +223,7 @@ class People:
         rows = [row for row in table.rows if row["session_id"] == session]
         if any(row != rows[0] for row in rows):
             self._warn(
-                f"{printable(str(self._path(subject)))} has {len(rows)} different rows of ses-{session}, of "
+                f"{self._path(subject)} has {len(rows)} different rows of ses-{session}, of "
                 "which none is used: remove all but one."
             )
             rows = []
@@ -259,7 +261,7 @@ class People:
         low, high = low / per_year, None if high is None else high / per_year
         if (high or low) > _OLDEST:
             self._warn(
-                f"Tables of {printable(str(self._root))} have ages of over {_OLDEST:.0f} years, which are "
+                f"Tables of {self._root} have ages of over {_OLDEST:.0f} years, which are "
                 'not used: name their unit in participants.json, as {"age": {"Units": "month"}}.'
             )
             return None, None
@@ -278,7 +280,7 @@ class People:
         known = _A_YEAR.get(word[0] if word else "")
         if known is None:
             self._warn(
-                f"The unit {unit[:40]!a} of ages in {printable(str(self._root))} is not known, so ages are "
+                f"The unit {unit[:40]!a} of ages in {self._root} is not known, so ages are "
                 "not used: year, month, week and day are."
             )
         return known
@@ -302,6 +304,7 @@ class People:
         return table
 
     def _warn(self, text: str) -> None:
+        text = printable(text)
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning("%s", text)

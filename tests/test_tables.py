@@ -65,6 +65,8 @@ def test_tables_as_programs_write_them(tmp_path, caplog, table):
         ("participant_id\tsex\tage\nsub-01\t30\n", {"sex": "n/a", "age": "n/a"}, "cells in line 2 "),
         ("participant_id\tage\nsub-01\t30\tF\n", {"age": "n/a"}, "cells in line 2 "),
         ("\0", {}, "no column participant_id"),
+        ("participant_id\tcity\nsub-01\tKöln\n".encode("latin-1"), {"city": "K\ufffdln"}, "is not UTF-8"),
+        ("participant_id\t\x1b[2J\t\x1b[2J\n", {"\x1b[2J": "n/a", "\x1b[2J_2": "n/a"}, r"columns \x1b[2J: "),
     ],
 )
 def test_doubtful_tables_are_warned_of_once(tmp_path, caplog, table, row, warning):
@@ -72,6 +74,7 @@ def test_doubtful_tables_are_warned_of_once(tmp_path, caplog, table, row, warnin
     assert found.of("01", None) == row
     assert people(tmp_path).of("01", None) == row
     assert [warning in record.message for record in caplog.records] == [True]
+    assert found.warnings == [record.message for record in caplog.records]
 
 
 def test_a_table_that_is_not_there_is_no_table(tmp_path, caplog):
@@ -270,6 +273,8 @@ def test_group_names_results_of_other_versions_and_options(root, page):
     assert "Version is 0.2.0 in 2 images, 0.3.0 in sub-01_ses-2, unknown in sub-02;" in page
     assert "Option fill is lesions in 2 images, full in sub-01_ses-2, unknown in sub-02;" in page
     assert '<th>Version</th><td class="bad">0.2.0 (2 images); 0.3.0 (1 image); unknown (1 image)' in page
+    # what is mapped in healthy brains stands beside the volumes
+    assert "0.0 to 5.8 ml in six older people" in page
     # what is the same for all is no warning
     assert "Network is" not in page
     assert "Option seed is 0 in 3 images, unknown in sub-02. Run the participant level again" in page
