@@ -15,7 +15,8 @@ from bids_inpaint import bids
 from bids_inpaint.bids import Image
 from bids_inpaint.files import printable
 from bids_inpaint.group_measure import Measured
-from bids_inpaint.participants import NOTHING, People, Row
+from bids_inpaint.participants import People
+from bids_inpaint.tables import NOTHING, Row
 
 MEASURES = ("gm", "wm", "average")
 #: Column -> description and unit
