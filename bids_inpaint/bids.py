@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import logging
 import os
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -133,8 +131,8 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     chosen, refused, warnings = _select(there, settings, present)
     files, unusable = _usable(chosen, processing)
     refused += unusable
-    children, sidecars = _children(root), Sidecars(root)
-    found = [(_image(file, children, sidecars, there), file) for file in files]
+    is_child, sidecars = children(root), Sidecars(root)
+    found = [(_image(file, is_child, sidecars, there), file) for file in files]
     found.sort(key=lambda pair: pair[0].prefix)
     dataset = Dataset(by_person(there.images), complete=not labels)
     # the last of those that have the same is used
@@ -292,34 +290,6 @@ def _check_dataset(root: Path) -> None:
         raise InputError(f"{description} lacks Name or BIDSVersion: {remedy}")
 
 
-def participants(root: Path) -> list[dict[str, str]]:
-    """Rows of ``participants.tsv``; none where it is missing, or no such table."""
-    path = root / "participants.tsv"
-    if not path.is_file():
-        return []
-    try:
-        with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
-            rows = list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
-    except (OSError, csv.Error) as error:
-        log.warning("%s can't be read, and is not used: %s.", path, error)
-        return []
-    if any("participant_id" not in row for row in rows):
-        log.warning("%s has no column participant_id, and is not used.", path)
-        return []
-    return [row for row in rows if row["participant_id"]]
-
-
-def _children(root: Path) -> set[str]:
-    """Labels of the participants that are younger than 18 years."""
-    out = set()
-    for row in participants(root):
-        with suppress(TypeError, ValueError):
-            # some tables have negative numbers for what is unknown
-            if 0 <= float(row.get("age") or "nan") < 18:
-                out.add(row["participant_id"].removeprefix("sub-"))
-    return out
-
-
 def _contrast_agent(sidecar: dict[str, Any], label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecars."""
     said = (label, sidecar.get("ContrastBolusIngredient"))
@@ -332,12 +302,12 @@ def _own_entities(t1w: T1w) -> dict[str, str]:
     return {short: said[short] for short in ENTITIES.values() if short in said}
 
 
-def _image(t1w: T1w, children: set[str], sidecars: Sidecars, there: Found) -> Image:
+def _image(t1w: T1w, is_child: Callable[[str, str | None], bool], sidecars: Sidecars, there: Found) -> Image:
     entities = _own_entities(t1w)
     warnings, notes = [], []
     if _contrast_agent(sidecars.of(t1w.path), entities.get("ce")):
         warnings.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
-    if entities["sub"] in children:
+    if is_child(entities["sub"], entities.get("ses")):
         warnings.append("By participants.tsv it is of a child: the networks were trained with adults.")
     if (t1w.subject, t1w.session) in there.flair:
         notes.append("A FLAIR lies beside it and is not used.")

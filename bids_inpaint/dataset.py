@@ -2,33 +2,112 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
+from typing import Any
 
 from bids_inpaint import __version__
+from bids_inpaint.files import first_line, printable, read_json
+from bids_inpaint.images import InputError
 from bids_inpaint.interfaces.derivatives import write_json, write_text
 from bids_inpaint.settings import Settings
 
+log = logging.getLogger("bids_inpaint")
+
+NAME = "bids_inpaint"
 URL = "https://github.com/bids-inpaint/bids_inpaint"
-IGNORED = "figures\nlog\nlogs\n*.html\n*_xfm.*\ngroup_*\n"
+IGNORED = ("figures", "log", "logs", "*.html", "*_xfm.*", "group_*")
+DESCRIPTION = "dataset_description.json"
+
+
+def check(settings: Settings) -> dict[str, Any]:
+    """The description that the output folder has of an earlier run; empty if it has none.
+
+    Raises
+    ------
+    InputError
+        If the folder is described as something else than our results, or two folders have one name in links.
+    """
+    _links(settings)
+    path = settings.output_dir / DESCRIPTION
+    shown = printable(str(path))
+    remedy = "name another output folder"
+    try:
+        content = read_json(path)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{shown} can't be read ({first_line(error)}), so it is not known whose results are there: "
+            f"{remedy}, or delete the file if they are of {NAME}."
+        ) from None
+    makers = content.get("GeneratedBy") if isinstance(content, dict) else None
+    names = [str(m.get("Name")) for m in makers if isinstance(m, dict)] if isinstance(makers, list) else []
+    if NAME not in names:
+        whose = f"results of {', '.join(names)}" if names else "no results of a pipeline"
+        raise InputError(
+            f"By {shown} its folder holds {printable(whose)[:200]}, which {NAME} would mix with its own: "
+            f"{remedy}."
+        )
+    return content
 
 
 def describe(settings: Settings) -> None:
-    """Write ``dataset_description.json`` and ``.bidsignore``."""
-    links = {"raw": settings.bids_dir.as_uri()}
-    links |= {name: Path(path).as_uri() for name, path in settings.derivatives.items()}
+    """Write ``dataset_description.json`` and ``.bidsignore``, with what earlier runs and users wrote there.
+
+    Raises
+    ------
+    InputError
+        As :func:`check`.
+    """
+    earlier = check(settings)
+    links = _links(settings)
+    before = earlier.get("DatasetLinks")
+    before = before if isinstance(before, dict) else {}
+    for name, link in links.items():
+        if before.get(name, link) != link:
+            log.warning(
+                "Results of an earlier run in %s have %s=%s in their Sources, which is %s now: if these are "
+                "different data, use another output folder.",
+                printable(str(settings.output_dir)), name, printable(str(before[name])), printable(link),
+            )  # fmt: skip
+    ours = {"Name": NAME, "Version": __version__, "CodeURL": URL}
+    makers = [m for m in earlier.get("GeneratedBy", []) if not _same(m, ours)]
     write_json(
-        settings.output_dir / "dataset_description.json",
+        settings.output_dir / DESCRIPTION,
         {
             "Name": "bids_inpaint: lesion-free T1w images and lesion maps",
+            "HowToAcknowledge": "Cite the works in logs/CITATION.md.",
+            **earlier,
             "BIDSVersion": "1.10.0",
             "DatasetType": "derivative",
-            "GeneratedBy": [{"Name": "bids_inpaint", "Version": __version__, "CodeURL": URL}],
-            "HowToAcknowledge": "Cite the works in logs/CITATION.md.",
+            "GeneratedBy": [ours, *makers],
             "SourceDatasets": [{"URL": links["raw"]}],
-            "DatasetLinks": links,
+            "DatasetLinks": before | links,
         },
     )
-    write_text(settings.output_dir / ".bidsignore", IGNORED)
+    ignore = settings.output_dir / ".bidsignore"
+    lines = ignore.read_text(encoding="utf-8", errors="replace").splitlines() if ignore.is_file() else []
+    write_text(ignore, "".join(f"{line}\n" for line in dict.fromkeys([*lines, *IGNORED])))
+
+
+def _same(maker: Any, ours: dict[str, str]) -> bool:
+    return isinstance(maker, dict) and all(maker.get(key) == ours[key] for key in ("Name", "Version"))
+
+
+def _links(settings: Settings) -> dict[str, str]:
+    """What the names in BIDS URIs of this run stand for."""
+    links = {"raw": settings.bids_dir.as_uri()}
+    if settings.lesion_masks:
+        links["lesions"] = settings.lesion_masks.absolute().as_uri()
+    for name, path in settings.derivatives.items():
+        uri = Path(path).absolute().as_uri()
+        if links.setdefault(name, uri) != uri:
+            raise InputError(
+                f"-d {name}={path}: {name} is the name of another folder in the sidecars of the outputs; "
+                "choose another name."
+            )
+    return links
 
 
 def write_boilerplate(output_dir: Path, text: str) -> Path:

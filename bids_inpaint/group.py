@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -16,54 +14,25 @@ import numpy as np
 
 from bids_inpaint import bids, images
 from bids_inpaint.environment import keep_memory
-from bids_inpaint.files import read_sidecar
-from bids_inpaint.group_measure import Measured, Task, measure
+from bids_inpaint.files import printable
+from bids_inpaint.group_measure import MADE_WITH, Measured, Task, last_run, measure
+from bids_inpaint.group_tables import (
+    LESIONS,
+    MEASURES,
+    TISSUE_DICE,
+    VOLUMES,
+    counted,
+    join,
+    some,
+    write_table,
+)
 from bids_inpaint.images import InputError
+from bids_inpaint.participants import people
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.statistics import agree, compare
 
 log = logging.getLogger("bids_inpaint")
-
-MEASURES = ("gm", "wm", "average")
-#: Column -> description and unit
-Columns = dict[str, tuple[str, str | None]]
-VOLUMES: Columns = {
-    "lesion_volume": ("Volume of the lesion map", "mL"),
-    "lesion_count": ("Lesions: components of the lesion map that share faces or edges", None),
-    "gm_volume": ("Volume of grey matter in the inpainted image: sum of its probability", "mL"),
-    "wm_volume": ("Volume of white matter in the inpainted image: sum of its probability", "mL"),
-    "csf_volume": ("Volume of cerebrospinal fluid in the brain mask: sum of its probability", "mL"),
-}
-LESIONS: Columns = {
-    "dice": ("Dice coefficient of the voxels", None),
-    "sensitivity": ("Share of the voxels of the reference that are in the lesion map", None),
-    "precision": ("Share of the voxels of the lesion map that are in the reference", None),
-    "lesion_f1": (
-        "F1 score of lesions (components that share faces or edges); a lesion is hit if the other map "
-        "shares at least one voxel with it",
-        None,
-    ),
-    "volume": ("Volume of the lesion map", "mL"),
-    "reference_volume": ("Volume of the reference", "mL"),
-    "volume_error": ("Absolute difference of both volumes", "mL"),
-    "hausdorff95": ("95th percentile of the distances of both surfaces, the larger of two directions", "mm"),
-}
-_IDENTITY = {"sub": "participant_id", "ses": "session_id"}
-_ENTITY = {
-    "sub": "Participant",
-    "ses": "Session",
-    "acq": "Acquisition",
-    "ce": "Contrast agent",
-    "rec": "Reconstruction",
-    "run": "Run",
-}
-_NAMES = {"gm": "grey matter", "wm": "white matter", "average": "their mean"}
-TISSUE_DICE: Columns = {
-    f"{measure}_{image}": (f"Dice coefficient of {_NAMES[measure]}, {image} against reference image", None)
-    for image in ("original", "inpainted")
-    for measure in MEASURES
-}
 
 
 @dataclass
@@ -75,6 +44,10 @@ class Group:
     measured : list of Measured
     missing : list of str
         Images without finished results.
+    left_out : dict of str
+        Why the results of an image, by its prefix, are not those of its last run.
+    warnings : list of str
+        Sentences on the group as a whole.
     problems : list of str
         What could not be read.
     statistics : dict
@@ -85,6 +58,8 @@ class Group:
 
     measured: list[Measured]
     missing: list[str]
+    left_out: dict[str, str]
+    warnings: list[str]
     problems: list[str]
     statistics: dict[str, Any]
     lesion_map: Path
@@ -103,34 +78,42 @@ def run_group(settings: Settings) -> int:
     InputError
         If no participant is finished.
     """
-    from bids_inpaint import template
+    from bids_inpaint import dataset, template
     from bids_inpaint.group_report import write_page
     from bids_inpaint.workflows.outputs import Products, is_finished
 
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    dataset.check(settings)
     collected = bids.collect(settings, processing=False)
-    participants = _participants(settings.bids_dir)
+    found = collected.images
+    narrowed = settings.participant_label or settings.session_label or settings.bids_filter_file
+    tables = people(settings.bids_dir)
+    covariates = join(tables, found, not narrowed)
     out_dir = settings.output_dir
     least = Products(())
-    finished: list[bids.Image] = []
+    tasks: list[Task] = []
     missing: list[str] = []
-    for left in collected.refused:
-        missing.append(left.name)
-        log.error("%s is left out: %s", left.name, left.reason)
+    left_out: dict[str, str] = {}
+    for refused in collected.refused:
+        left_out[refused.name] = refused.reason
+        log.error("%s is left out: %s", refused.name, refused.reason)
     for warning in collected.warnings:
         log.warning("%s", warning)
-    for image in collected.images:
-        if is_finished(image, settings, least):
-            finished.append(image)
+    for image in found:
+        reason, failed = last_run(image, out_dir)
+        if reason:
+            left_out[image.prefix] = reason
+            log.warning("%s is left out, as %s: run the participant level for it.", image.prefix, reason)
+        elif is_finished(image, settings, least):
+            given = settings.lesion_masks is not None
+            tasks.append(Task(image, str(out_dir), settings.template, given, failed))
         else:
             missing.append(image.prefix)
             log.warning("%s is not finished and is left out: run the participant level for it.", image.prefix)
-    if not finished:
+    if not tasks:
         raise InputError(
             f"{out_dir} has no finished participant of {settings.bids_dir}: run the participant level first."
         )
-    given = settings.lesion_masks is not None
-    tasks = [Task(image, str(out_dir), settings.template, given) for image in finished]
     if settings.nprocs > 1 and len(tasks) > 1:
         context = get_context("forkserver")
         with ProcessPoolExecutor(settings.nprocs, context, initializer=keep_memory) as pool:
@@ -143,6 +126,10 @@ def run_group(settings: Settings) -> int:
         for note in one.notes:
             log.warning("%s: %s.", one.image.prefix, note)
     measured = [m for m in every if not m.problem]
+    warnings = [*covariates.warnings, *_not_compared(measured, settings), *mixed(measured)]
+    for text in warnings:
+        log.warning("%s", text)
+    warnings = [*tables.warnings, *warnings]
     if not measured:
         raise InputError(f"No results in {out_dir} can be read; see the messages above.")
     statistics = {
@@ -153,14 +140,13 @@ def run_group(settings: Settings) -> int:
     group = Group(
         measured=measured,
         missing=missing,
+        left_out=left_out,
+        warnings=warnings,
         problems=[m.problem for m in every if m.problem],
         statistics=statistics,
         lesion_map=_write_lesion_map(measured, out_dir, settings.template),
     )
-    write_table(
-        out_dir, "volumes", VOLUMES, measured, "volumes",
-        participants=participants, explained=read_sidecar(settings.bids_dir / "participants.json"),
-    )  # fmt: skip
+    write_table(out_dir, "volumes", VOLUMES, measured, "volumes", covariates=covariates)
     for name, columns, table in (
         ("tissue_dice", TISSUE_DICE, "tissue_dice"),
         ("lesion_dice", LESIONS, "lesions"),
@@ -174,6 +160,65 @@ def run_group(settings: Settings) -> int:
     page = write_page(group, settings, files.t1w)
     log.info("Tables, map and page of %d images: %s", len(measured), page)
     return 1 if group.problems else 0
+
+
+def _not_compared(measured: Sequence[Measured], settings: Settings) -> Iterator[str]:
+    """Sentences on images that tables lack, which others are in."""
+    without = [m.image.prefix for m in measured if not m.referenced]
+    if without and (settings.lesion_masks or len(without) < len(measured)):
+        yield (
+            f"{len(without)} of {len(measured)} images have no given lesion mask, so they are not in the "
+            f"tables of lesion and tissue Dice: {printable(', '.join(without))}."
+        )
+    if any(m.tissue_dice for m in measured):
+        untold = [
+            m.image.prefix
+            for m in measured
+            if m.referenced and not m.tissue_dice and not any("tissue maps" in note for note in m.notes)
+        ]
+        if untold:
+            yield (
+                f"{len(untold)} images have no tissue maps of original, inpainted and reference image, so "
+                f"they are not in the table of tissue Dice: {printable(', '.join(untold))}."
+            )
+
+
+def made_alike(measured: Sequence[Measured]) -> dict[str, dict[str, list[str]]]:
+    """What the results were made with: label to value to the images that have it, the most common first.
+
+    Of options, those that differ.
+    """
+    values: dict[str, list[str]] = {label: [m.made_with[label] for m in measured] for label in MADE_WITH}
+    for name in sorted({name for m in measured for name in m.options}):
+        column = [m.options.get(name, "none") if m.options else "unknown" for m in measured]
+        if len(set(column)) > 1:
+            values[f"Option {name}"] = column
+    out: dict[str, dict[str, list[str]]] = {}
+    for label, column in values.items():
+        if set(column) == {MADE_WITH.get(label, ("",))[-1]}:
+            continue
+        images_of: dict[str, list[str]] = {}
+        for one, value in zip(measured, column, strict=True):
+            images_of.setdefault(value, []).append(one.image.prefix)
+        out[label] = dict(sorted(images_of.items(), key=lambda item: -len(item[1])))
+    return out
+
+
+def mixed(measured: Sequence[Measured]) -> list[str]:
+    """A sentence if the results were not all made by the same version with the same options."""
+    differing = []
+    for label, images_of in made_alike(measured).items():
+        if len(images_of) > 1:
+            (most, those), *others = images_of.items()
+            rest = (f"{value} in {some(names)}" for value, names in others)
+            differing.append(f"{label} is {most} in {counted(len(those), 'image')}, {', '.join(rest)}")
+    if not differing:
+        return []
+    return [
+        "The results were not made alike, so tables and map compare what can't be compared: "
+        + printable("; ".join(differing))
+        + ". Run the participant level again with one version and the same options."
+    ]
 
 
 def by_participant(measured: Iterable[Measured], table: str, column: str) -> list[float]:
@@ -278,92 +323,3 @@ def _write_lesion_map(measured: Sequence[Measured], out_dir: Path, template_name
         },
     )
     return path
-
-
-def write_table(
-    out_dir: Path,
-    name: str,
-    columns: Columns,
-    measured: Sequence[Measured],
-    table: str,
-    statistics: dict | None = None,
-    participants: dict[str, dict[str, str]] | None = None,
-    explained: dict[str, Any] | None = None,
-) -> None:
-    """Write ``group_desc-NAME.tsv`` with a row per image, and what its columns mean.
-
-    Parameters
-    ----------
-    out_dir : Path
-    name : str
-        ``volumes``, ``tissue_dice`` or ``lesion_dice``.
-    columns : dict
-        Column to description and unit.
-    measured : sequence of Measured
-    table : {'volumes', 'tissue_dice', 'lesions'}
-        The attribute that has the columns.
-    statistics : dict, optional
-        For the sidecar.
-    participants : dict of dict, optional
-        More columns, by participant.
-    explained : dict, optional
-        What they mean: the content of ``participants.json``.
-    """
-    from bids_inpaint.interfaces.derivatives import write_json, write_text
-
-    explained = explained or {}
-    entities = identifying(measured)
-    more = list(dict.fromkeys(c for row in (participants or {}).values() for c in row))
-    text = io.StringIO()
-    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow([*entities.values(), *columns, *more])
-    for one in measured:
-        known = getattr(one, table)
-        joined = (participants or {}).get(f"sub-{one.image.subject}", {})
-        writer.writerow(
-            [
-                *identity(one, entities),
-                *(shown(known.get(c)) for c in columns),
-                *(joined.get(c, "n/a") for c in more),
-            ]
-        )
-    write_text(out_dir / f"group_desc-{name}.tsv", text.getvalue())
-    described: dict[str, Any] = {c: {"Description": _ENTITY[e]} for e, c in entities.items()}
-    described |= {
-        c: {"Description": d, **({"Units": unit} if unit else {})} for c, (d, unit) in columns.items()
-    }
-    for c in more:
-        known = explained.get(c.removeprefix("participants_"))
-        described[c] = known or {"Description": "From participants.tsv of the dataset"}
-    if statistics:
-        described["Statistics"] = statistics
-    write_json(out_dir / f"group_desc-{name}.json", described)
-
-
-def identifying(measured: Sequence[Measured]) -> dict[str, str]:
-    """Entities that tell the images apart, and their columns."""
-    used = [k for k in bids.ENTITIES.values() if any(k in m.image.entities for m in measured)]
-    return {k: _IDENTITY.get(k, k) for k in used}
-
-
-def identity(one: Measured, entities: Iterable[str]) -> list[str]:
-    """An image's values of entities."""
-    own = one.image.entities
-    return [(f"{k}-{own[k]}" if k in ("sub", "ses") else own[k]) if k in own else "n/a" for k in entities]
-
-
-def shown(value: float | None) -> str:
-    """A number for a table."""
-    return "n/a" if value is None or not np.isfinite(value) else f"{value:.6g}"
-
-
-def _participants(bids_dir: Path) -> dict[str, dict[str, str]]:
-    """Columns of ``participants.tsv`` by participant; names that are ours get a prefix."""
-    rows = bids.participants(bids_dir)
-    ours = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
-    return {
-        row.pop("participant_id"): {
-            (f"participants_{k}" if k in ours else k): v or "n/a" for k, v in row.items() if k
-        }
-        for row in rows
-    }

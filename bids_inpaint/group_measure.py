@@ -11,19 +11,22 @@ import numpy as np
 
 from bids_inpaint import images, masks
 from bids_inpaint.bids import Image
-from bids_inpaint.files import read_json
+from bids_inpaint.files import printable, read_json, read_sidecar
 from bids_inpaint.images import InputError
 from bids_inpaint.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.space import WORKING_GRID, bounding_box
 
-#: What the results were made with: label -> sidecar key, and the result whose sidecar has it
+#: What the results were made with: label -> sidecar key, the result whose sidecar it is, what no key means
 MADE_WITH = {
-    "Network": ("Model", "desc-inpainted_T1w"),
-    "Second pass": ("SecondPassModel", "desc-inpainted_T1w"),
-    "Lesion threshold": ("LesionThreshold", "label-L_desc-inpaint_mask"),
-    "Smallest lesion (mm³)": ("LesionMinVolume", "label-L_desc-inpaint_mask"),
-    "Segmentation": ("Segmentation", "dseg"),
+    "Version": ("SoftwareVersion", "desc-inpainted_T1w", "unknown"),
+    "Network": ("Model", "desc-inpainted_T1w", "unknown"),
+    "Second pass": ("SecondPassModel", "desc-inpainted_T1w", "none"),
+    "Lesion threshold": ("LesionThreshold", "label-L_desc-inpaint_mask", "none"),
+    "Smallest lesion (mm³)": ("LesionMinVolume", "label-L_desc-inpaint_mask", "none"),
+    "Segmentation": ("Segmentation", "dseg", "none"),
 }
+#: Parts of a run that may fail without harm to the inpainted image and its lesion map.
+OPTIONAL = frozenset({"reference", "flair", "original"})
 
 
 @dataclass
@@ -35,12 +38,16 @@ class Measured:
     image : Image
     volumes, tissue_dice, lesions : dict of float
         Columns of the tables; empty where there is nothing to compare with.
+    referenced : bool
+        Whether it has a reference mask.
     lesion_free : bool
         Whether its reference mask is empty.
     voxels : array of int
         Flat indices of the lesion voxels on the working grid, first axis fastest (as in files).
     made_with : dict of str
         By the labels of `MADE_WITH`.
+    options : dict of str
+        Options of the run by name; empty if they are unknown.
     notes : list of str
         Why something was left out.
     problem : str
@@ -51,9 +58,11 @@ class Measured:
     volumes: dict[str, float] = field(default_factory=dict)
     tissue_dice: dict[str, float] = field(default_factory=dict)
     lesions: dict[str, float] = field(default_factory=dict)
+    referenced: bool = False
     lesion_free: bool = False
     voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
     made_with: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
 
@@ -70,12 +79,15 @@ class Task:
     given : bool
         Whether reference masks are given to the group level; those of the participant level are not
         looked at then.
+    failed : frozenset of str
+        Parts of the last run that failed: what is there of them is of an earlier one.
     """
 
     image: Image
     out_dir: str
     template: str
     given: bool
+    failed: frozenset[str] = frozenset()
 
 
 def measure(task: Task) -> Measured:
@@ -98,10 +110,12 @@ def _read(task: Task, out: Measured) -> None:
 
     native = f"{task.out_dir}/{prefix(task.image)}_"
     standard = f"{native}space-{task.template}_res-1_"
-    sidecars = {name: _sidecar(f"{native}{name}") for _, name in MADE_WITH.values()}
+    sidecars = {name: _sidecar(f"{native}{name}") for _, name, _ in MADE_WITH.values()}
     out.made_with = {
-        label: str(sidecars[name][key]) for label, (key, name) in MADE_WITH.items() if key in sidecars[name]
+        label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in MADE_WITH.items()
     }
+    options = sidecars["desc-inpainted_T1w"].get("Options")
+    out.options = {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {}
     with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
         volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
     out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
@@ -110,6 +124,7 @@ def _read(task: Task, out: Measured) -> None:
     given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
     reference = _reference(task, native)
     if reference is not None:
+        out.referenced = True
         out.lesion_free = not reference.any()
         if given:
             out.notes.append("its lesion map is a given mask, and is not scored")
@@ -130,6 +145,11 @@ def _read(task: Task, out: Measured) -> None:
     }
     names = ("desc-original_dseg", "dseg", "desc-reference_dseg")
     paths = [f"{standard}{name}.nii.gz" for name in names]
+    if failed := sorted(task.failed & {"original", "reference"}):
+        out.notes.append(
+            f"its tissue maps are not compared, as those of its {' and '.join(failed)} failed in its last run"
+        )
+        return
     if not all(Path(path).exists() for path in paths):
         return
     if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
@@ -155,6 +175,8 @@ def _reference(task: Task, native: str) -> np.ndarray | None:
         if task.image.lesion_space != "T1w":
             world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
         return masks.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
+    if "reference" in task.failed:
+        return None
     own = f"{native}label-L_desc-reference_mask.nii.gz"
     return images.read(own, dtype=None)[0] > 0 if Path(own).exists() else None
 
@@ -183,3 +205,39 @@ def _standard(path: str) -> np.ndarray:
 def _sidecar(stem: str) -> dict[str, Any]:
     path = Path(f"{stem}.json")
     return read_json(path) if path.exists() and path.stat().st_size else {}
+
+
+def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
+    """What became of an image in the last run of the participant level that began it.
+
+    Parameters
+    ----------
+    image : Image
+    out_dir : Path
+
+    Returns
+    -------
+    reason : str
+        Why its results can't be used; empty if they can.
+    failed : frozenset of str
+        Parts that failed without harm to the others, as ``reference``.
+    """
+    path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
+    # those of 0.1.0 have none
+    if not path.exists():
+        return "", frozenset()
+    content = read_sidecar(path)
+    status = content.get("Status")
+    if status == "done":
+        return "", frozenset()
+    if status == "unfinished":
+        return "its last run did not end, so its results may be those of several runs", frozenset()
+    if status != "failed":
+        return f"{path} can't be read", frozenset()
+    failed = content.get("Failed")
+    parts = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
+    if parts and parts <= OPTIONAL:
+        return "", parts
+    error = content.get("Error")
+    why = f" ({printable(str(error)).rstrip('.')})" if error else ""
+    return f"its last run failed{why}, so its results are of an earlier one", frozenset()

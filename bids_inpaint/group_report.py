@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,18 +12,9 @@ import numpy as np
 
 from bids_inpaint import __version__, images
 from bids_inpaint.files import replacing
-from bids_inpaint.group import (
-    LESIONS,
-    MEASURES,
-    VOLUMES,
-    Group,
-    Measured,
-    by_participant,
-    identifying,
-    identity,
-    shown,
-)
-from bids_inpaint.group_measure import MADE_WITH
+from bids_inpaint.group import Group, by_participant, made_alike
+from bids_inpaint.group_measure import Measured
+from bids_inpaint.group_tables import LESIONS, MEASURES, VOLUMES, counted, identifying, identity, shown
 from bids_inpaint.report import versions
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
@@ -89,6 +79,8 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         participants=len({m.image.subject for m in measured}),
         images=len(measured),
         missing=group.missing,
+        left_out=group.left_out,
+        warnings=group.warnings,
         problems=group.problems,
         notes=[(m.image.prefix, note) for m in measured for note in m.notes],
         made_with=_made_with(measured),
@@ -167,12 +159,13 @@ def _lesion_rows(statistics: dict[str, Any]) -> list[list[str]]:
 
 def _made_with(measured: Sequence[Measured]) -> list[tuple[str, list[str]]]:
     """What the results were made with, and of how many images, where they differ."""
-    out = []
-    for label in MADE_WITH:
-        counts = Counter(m.made_with[label] for m in measured if label in m.made_with)
-        several = len(counts) > 1
-        out.append((label, [f"{v} ({n} images)" if several else v for v, n in counts.most_common()]))
-    return [(label, values) for label, values in out if values]
+
+    def values(images_of: dict[str, list[str]]) -> list[str]:
+        if len(images_of) == 1:
+            return [*images_of]
+        return [f"{value} ({counted(len(names), 'image')})" for value, names in images_of.items()]
+
+    return [(label, values(images_of)) for label, images_of in made_alike(measured).items()]
 
 
 def _outlying(measured: Sequence[Measured]) -> list[dict[str, str]]:

@@ -48,9 +48,12 @@ def run_participants(settings: Settings) -> int:
 
 
 def _run(settings: Settings, held: ExitStack) -> int:
+    from bids_inpaint import dataset
+
     _set_up_logging(settings.verbose)
     from bids_inpaint.plugin import choose, prepare_workers
 
+    dataset.check(settings)
     model, second, second_alone = _engines(settings)
     draws = "ddpm" in (model.engine, second.engine if second else "")
     if (settings.sampler or settings.sampling_steps) and not draws:
@@ -76,7 +79,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
         prepare_workers()
     files = template.prepare(settings.template, settings.work_dir)
 
-    from bids_inpaint import dataset, outcomes
+    from bids_inpaint import outcomes
     from bids_inpaint.ending import finish
     from bids_inpaint.workflows.base import image_wf_name, init_participants_wf
     from bids_inpaint.workflows.outputs import Products, provenance

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -20,10 +21,16 @@ log = logging.getLogger("bids_inpaint")
 
 #: Folders in each other that a dataset may have.
 DEEPEST = 100
+#: Participants whose errors are shown.
+_MOST = 20
 
 
 def validate(settings: Settings, known: Collection[str] = ()) -> None:
     """Run the BIDS validator on the participants asked for, if it is installed.
+
+    There is a warning of participants whose own files have errors, as the images of the others can be used,
+    and maybe theirs too. Links to nothing, as to content that was not fetched, are no more than that: images
+    behind such links are refused, each with its remedy, when images are collected.
 
     Parameters
     ----------
@@ -34,7 +41,7 @@ def validate(settings: Settings, known: Collection[str] = ()) -> None:
     Raises
     ------
     InputError
-        If it finds errors.
+        If it finds errors of the dataset as a whole, or of all participants asked for.
     """
     beside = Path(sys.executable).with_name("bids-validator-deno")
     command = str(beside) if beside.exists() else shutil.which("bids-validator-deno")
@@ -55,19 +62,59 @@ def validate(settings: Settings, known: Collection[str] = ()) -> None:
             capture_output=True, text=True, check=False,
         )  # fmt: skip
     try:
-        issues = json.loads(result.stdout)["issues"]["issues"]
+        answer = json.loads(result.stdout)["issues"]
+        issues, meanings = answer["issues"], answer.get("codeMessages") or {}
     except (ValueError, KeyError, TypeError):
         log.warning("bids-validator-deno gave no answer: the dataset is not validated.")
         return
-    errors = [i for i in issues if i.get("severity") == "error" and not _is_within(i, known)]
-    if errors:
-        shown = "; ".join(
-            dict.fromkeys(f"{i.get('code')} {i.get('location', '')}".strip() for i in errors[:5])
-        )
+    errors = [
+        {"issueMessage": meanings.get(issue.get("code")), **issue}
+        for issue in issues
+        if issue.get("severity") == "error" and not _is_within(issue, known)
+    ]
+    by_participant: dict[str, list[dict]] = {}
+    for error in errors:
+        by_participant.setdefault(_participant(error), []).append(error)
+    whole = by_participant.pop("", [])
+    invalid = {p for p, own in by_participant.items() if any(i.get("code") != "SYMLINK_BROKEN" for i in own)}
+    if whole or (invalid and invalid >= _participants(settings)):
         raise InputError(
-            f"{settings.bids_dir} is not valid BIDS ({len(errors)} errors: {shown}): "
+            f"{settings.bids_dir} is not valid BIDS ({_counted(errors)}: {_shown(whole or errors)}): "
             "correct it, or use --skip-bids-validation."
         )
+    for participant, own in sorted(by_participant.items())[:_MOST]:
+        log.warning("%s is not valid BIDS (%s: %s).", printable(participant), _counted(own), _shown(own))
+    if others := sorted(by_participant)[_MOST:]:
+        log.warning("Neither are %s.", printable(", ".join(others)))
+
+
+def _participants(settings: Settings) -> set[str]:
+    asked = {f"sub-{label}" for label in settings.participant_label}
+    return asked or {path.name for path in settings.bids_dir.glob("sub-*") if path.is_dir()}
+
+
+def _participant(issue: dict) -> str:
+    """The folder of a participant that an issue is about; empty if it is about more than one of them."""
+    found = re.match(r"/(sub-[0-9a-zA-Z+]+)(?:/|$)", str(issue.get("location") or ""))
+    return found[1] if found else ""
+
+
+def _counted(errors: list[dict]) -> str:
+    return "1 error" if len(errors) == 1 else f"{len(errors)} errors"
+
+
+def _shown(errors: list[dict], most: int = 3, longest: int = 100) -> str:
+    """Some issues of the validator in one line: place, code and what it says of it."""
+
+    def sentence(issue: dict) -> str:
+        code = " ".join(str(issue[key]) for key in ("code", "subCode") if issue.get(key))
+        line = f" line {issue['line']}" if issue.get("line") else ""
+        message = " ".join(str(issue.get("issueMessage") or "").split())
+        message = message if len(message) <= longest else message[: longest - 1] + "…"
+        return " ".join(part for part in (f"{issue.get('location', '')}{line}", code, message) if part)
+
+    each = list(dict.fromkeys(printable(sentence(issue)) for issue in errors))
+    return "; ".join(each[:most]) + ("; …" if len(each) > most else "")
 
 
 def _is_within(issue: dict, known: Collection[str]) -> bool:

@@ -12,8 +12,8 @@ from helpers import write_dataset, write_finished, write_nifti
 
 from bids_inpaint import cli, images
 from bids_inpaint.bids import Image
-from bids_inpaint.group import VOLUMES
 from bids_inpaint.group_measure import Task, measure
+from bids_inpaint.group_tables import VOLUMES
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
 

@@ -1,12 +1,16 @@
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+import pytest
 
 from bids_inpaint import images, template
 from bids_inpaint.run import _clean
 from bids_inpaint.space import WORKING_GRID, Grid
+from bids_inpaint.workflows.outputs import standard_space
 
 
 def test_bundled_template(tmp_path):
@@ -91,3 +95,49 @@ def test_graph_is_written(tmp_path, toy_model):
           "--skip-bids-validation", "--write-graph", "--reports-only"])  # fmt: skip
     text = (tmp_path / "o/logs/workflow.dot").read_text()
     assert '"inpaint_wf.inpaint" -> "segment_wf.atropos"' in text
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("MNI152Nlin2009casym", "was not found: .* as MNI152NLin2009aSym, MNI152NLin2009cAsym,"),
+        ("MNI152NLin2009cAsym:res-2", "was not found: .*its identifier alone"),
+        ("../../etc", "was not found"),
+        (
+            "MNI152NLin6Asym",
+            "can't be used: TemplateFlow has no tissue probability map of CSF, .*of WM",
+        ),
+        ("MNI152NLin2009bSym", "no brain mask, no tissue"),
+        ("MNIPediatricAsym", r"has cohorts \(1, 2, 3, 4, 5, 6\)"),
+        ("MNIPediatricAsym:cohort-2", r"has cohorts \(1, 2"),
+        ("MNI152NLin2009cAsym", "are not in .* and can't be fetched .no network.: .*_res-01_T1w.nii.gz and"),
+    ],
+)
+def test_why_a_template_can_not_be_used(tmp_path, monkeypatch, name, reason):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(template, "_fetch", lambda name: "no network")
+    with pytest.raises(images.InputError, match=f"(?s){re.escape(name)} .*{reason}") as raised:
+        template.prepare(name, tmp_path)
+    assert "\n" not in str(raised.value)
+    # what an earlier version left in the work folder is not used either
+    if "cohort" in reason:
+        bundled = template.prepare(template.DEFAULT, tmp_path)
+        Path(bundled.t1w).parent.rename(tmp_path / f"tpl-{name}")
+        with pytest.raises(images.InputError, match="has cohorts"):
+            template.prepare(name, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "resolution"),
+    [
+        ("MNI152NLin2009aSym", "1"), ("MNI152NLin2009aAsym", "1"), ("MNI152NLin2009bSym", "1"),
+        ("MNI152NLin2009bAsym", "1"), ("MNI152NLin2009cSym", "1"), ("MNI152NLin2009cAsym", "01"),
+        ("MNI152NLin6Asym", "01"), ("MNI152NLin6Sym", "01"), ("MNI152Lin", "01"), ("Own", "1"),
+    ],
+)  # fmt: skip
+def test_sidecars_name_a_file_of_templateflow(tmp_path, monkeypatch, name, resolution):
+    monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path))
+    (tmp_path / "tpl-Own").mkdir()
+    (tmp_path / "tpl-Own/tpl-Own_res-1_T1w.nii.gz").touch()
+    file = f"tpl-{name}/tpl-{name}_res-{resolution}_T1w.nii.gz"
+    assert standard_space(name)["SpatialReference"] == f"https://templateflow.s3.amazonaws.com/{file}"

@@ -10,6 +10,7 @@ from bids_inpaint import __version__
 from bids_inpaint.bids import Image
 from bids_inpaint.models import Model
 from bids_inpaint.settings import Settings
+from bids_inpaint.template import reference
 
 #: Result -> (BIDS suffix with the entities that derivatives add, sidecar)
 NATIVE: dict[str, tuple[str, dict]] = {
@@ -234,8 +235,7 @@ def threshold_of(settings: Settings, model: Model) -> float:
 def standard_space(template: str) -> dict:
     """What the sidecar of an image on the working grid says of its space."""
     return {
-        "SpatialReference": f"https://templateflow.s3.amazonaws.com/tpl-{template}"
-        f"/tpl-{template}_res-01_T1w.nii.gz",
+        "SpatialReference": f"https://templateflow.s3.amazonaws.com/{reference(template)}",
         "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
     }
 
