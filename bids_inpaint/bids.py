@@ -16,6 +16,7 @@ from bids_inpaint.images import InputError
 from bids_inpaint.index import matching_filters
 from bids_inpaint.matching import Dataset, listed
 from bids_inpaint.names import ENTITIES, Sidecars
+from bids_inpaint.participants import children
 from bids_inpaint.scan import Found, Refused, T1w, by_person, magnitudes, participants_in, problem_of, scan
 
 log = logging.getLogger("bids_inpaint")

@@ -58,8 +58,8 @@ def _parse(text: str) -> tuple[str, np.ndarray, np.ndarray]:
     missing = {"Transform", "Parameters", "FixedParameters"} - fields.keys()
     if missing:
         raise ValueError(f"it has no {min(missing)}")
-    numbers = (np.array(fields[key].split(), float) for key in ("Parameters", "FixedParameters"))
-    return fields["Transform"], *numbers
+    values, fixed = (np.array(fields[key].split(), float) for key in ("Parameters", "FixedParameters"))
+    return fields["Transform"], values, fixed
 
 
 def _matrix(kind: str, values: np.ndarray, fixed: np.ndarray) -> np.ndarray:
