@@ -30,7 +30,7 @@ LIMITS = {
     "GreyToWhite": Limit(0.3, 1.0, "its contrast is not that of a T1w image"),
     "TemplateCorrelation": Limit(0.33, 1.0, "the brain does not look like the template where it lies"),
     "BrainScale": Limit(0.45, 1.25, "the brain is much smaller or larger than an adult's"),
-    "RegistrationGain": Limit(-1.0, 0.0, "the brain fits the template better when it is moved"),
+    "RegistrationGain": Limit(-1.0, 0.03, "the brain fits the template better when it is moved"),
     "BrainVolume": Limit(800.0, 2100.0, "the brain mask holds less or more than an adult's brain"),
     "TemplateCoverage": Limit(0.95, 1.0, "a part of the brain is outside the image or its mask"),
     "BrightShare": Limit(0.0, 0.03, "much is brighter than white matter, as after a contrast agent"),

@@ -152,11 +152,14 @@ def init_inpaint_wf(
         ]),
     ])  # fmt: skip
     if lesion_mask:
-        given = pe.Node(LesionMask(in_file=lesion_mask, space=lesion_space), name="given", mem_gb=1)
+        given = pe.Node(
+            LesionMask(in_file=lesion_mask, space=lesion_space, wm_prior=template.priors["WM"]),
+            name="given", mem_gb=1,
+        )  # fmt: skip
         workflow.connect([
             (inputnode, given, [
                 ("t1w", "t1w"), ("xfm", "xfm"), ("inverse_xfm", "inverse_xfm"),
-                ("working_mask", "brain_mask"),
+                ("working_mask", "brain_mask"), ("preproc", "preproc"),
             ]),
             (given, inpaint, [("out_file", "lesion_mask")]),
             (given, outputnode, [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+from pathlib import Path
 from typing import Any
 
 import nibabel as nib
@@ -11,7 +12,7 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import headers, images, inference, lesions, masks, models
-from bids_inpaint.intensity import Scale
+from bids_inpaint.intensity import Scale, white_level
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.transforms import read_xfm
@@ -103,6 +104,8 @@ class LesionMaskInputSpec(InputSpec):
     t1w = File(exists=True, mandatory=True)
     xfm = File(exists=True, mandatory=True)
     brain_mask = File(exists=True, desc="on the working grid; the lesions must touch it")
+    preproc = File(exists=True, desc="on the working grid, to see whether the lesions are dark")
+    wm_prior = File(exists=True, desc="for its white-matter level")
     inverse_xfm = File(exists=True, desc="for the mask on the voxels of the T1w, too")
     space = traits.Enum("T1w", "template", usedefault=True)
 
@@ -131,6 +134,14 @@ class LesionMask(FileInterface):
             masks.check_place(self.inputs.in_file, self.inputs.t1w)
         warnings: list[str] = []
         out = masks.read_lesions(self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain, warnings)
+        if isdefined(self.inputs.preproc) and brain is not None:
+            image = images.read(self.inputs.preproc)[0]
+            white = white_level(image, brain, images.read(self.inputs.wm_prior)[0])
+            if masks.darker_side(image, out, white) < masks.BRIGHTER:
+                warnings.append(
+                    f"{Path(self.inputs.in_file).name}: the given lesions are brighter than the same places of "
+                    "the other hemisphere; check that left and right are not swapped."
+                )
         out_file = within(runtime, "lesions.nii.gz")
         outputs: dict[str, Any] = {
             "out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4),
