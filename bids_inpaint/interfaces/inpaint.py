@@ -139,8 +139,8 @@ class LesionMask(FileInterface):
             white = white_level(image, brain, images.read(self.inputs.wm_prior)[0])
             if masks.darker_side(image, out, white) < masks.BRIGHTER:
                 warnings.append(
-                    f"{Path(self.inputs.in_file).name}: the given lesions are brighter than the same places of "
-                    "the other hemisphere; check that left and right are not swapped."
+                    f"{Path(self.inputs.in_file).name}: the given lesions are brighter than the same places "
+                    "of the other hemisphere; check that left and right are not swapped."
                 )
         out_file = within(runtime, "lesions.nii.gz")
         outputs: dict[str, Any] = {
