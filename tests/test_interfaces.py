@@ -375,3 +375,18 @@ def test_filters_of_ants_without_memory_give_nothing():
     assert any(result is None for result in poor)
     assert all(result is None or np.array_equal(result, rich) for result in poor)
     assert not np.array_equal(rich, data)
+
+
+def test_voxels_of_a_sheared_lattice_are_found_where_they_are():
+    """ITK knows no shear: what it calls a place is brought back to the place of the header."""
+    import ants
+
+    from bids_inpaint.interfaces.ants import _from_itk, _to_ants
+
+    sheared = np.array([[-2.0, 0.12, 0, 30], [0, 1.9, -0.1, -40], [0.05, 0, 2.1, -20], [0, 0, 0, 1]])
+    for matrix in (sheared, np.diag([-2.0, 2, 2, 1])):
+        grid = Grid.of((20, 24, 22), matrix)
+        image = _to_ants(ants, np.ones(grid.shape), grid)
+        for voxel in ([0, 0, 0], [19, 0, 21], [5, 23, 7]):
+            seen = np.array([*ants.transform_index_to_physical_point(image, voxel), 1]) * [-1, -1, 1, 1]
+            np.testing.assert_allclose(_from_itk(grid) @ seen, grid.matrix @ [*voxel, 1], atol=1e-4)
