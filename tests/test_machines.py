@@ -19,10 +19,10 @@ import pytest
 from helpers import write_dataset, write_nifti
 
 from bids_inpaint import cli, environment, images, plugin, resources
+from bids_inpaint.crashes import explain
 from bids_inpaint.environment import settle
 from bids_inpaint.files import is_utf8
 from bids_inpaint.images import InputError
-from bids_inpaint.run import explain
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import Grid
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import cli, outcomes, run, validation
+from bids_inpaint import cli, crashes, outcomes, run, validation
 from bids_inpaint.bids import Image
 from bids_inpaint.progress import tell
 
@@ -96,7 +96,7 @@ def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
     image, settings = Image("", "", {"sub": "01"}), SimpleNamespace(output_dir=tmp_path, work_dir=tmp_path)
 
     def tell_crashes() -> str:
-        for crash in outcomes.read_crashes("01", settings, "x"):
+        for crash in crashes.read_crashes("01", settings, "x"):
             tell(f"error: {crash.sentence}")
         return capsys.readouterr().err
 
