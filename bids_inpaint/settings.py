@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 from contextlib import suppress
@@ -119,14 +120,16 @@ class Settings:
                 f"--lesion-threshold {threshold} is out of range: it is a fraction of "
                 "normal-appearing white matter between 0 and 1."
             )
-        if self.lesion_min_volume < 0:
-            raise InputError("--lesion-min-volume is a volume in mm³ and can't be negative.")
+        if not 0 <= self.lesion_min_volume < math.inf:
+            raise InputError(
+                f"--lesion-min-volume {self.lesion_min_volume} is out of range: it is a volume in mm³, 0 or more."
+            )
         if self.sampling_steps is not None:
             check_steps(self.sampling_steps)
         for name in ("nprocs", "omp_nthreads", "mem_gb"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name.replace('_', '-')} must be positive, not {value}.")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value}.")
 
     def _check_names(self) -> None:
         for option in fields(self):
