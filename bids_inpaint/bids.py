@@ -187,7 +187,9 @@ def _select(
         """Asked for by name they are refused; else one warning serves all."""
         unknown = sorted(subjects - {r.subject for r in there.refused})
         if labels:
-            refused.extend(Refused(f"sub-{s}", s, _no_t1w(settings, [s], present)) for s in unknown)
+            refused.extend(
+                Refused(f"sub-{s}", s, _no_t1w(settings, [s], present), whole=True) for s in unknown
+            )
         elif unknown:
             warnings.append(f"{reason}: {listed(f'sub-{s}' for s in unknown)}.")
 
@@ -244,7 +246,8 @@ def _usable(chosen: Sequence[T1w], processing: bool) -> tuple[list[T1w], list[Re
             )
             refused.append(Refused(prefix, files[0].subject, reason, tuple(f.relative for f in files)))
         elif processing and (problem := problem_of(files[0].path)):
-            refused.append(files[0].refused(problem))
+            # under the name that its outputs would have
+            refused.append(Refused(prefix, files[0].subject, problem, (files[0].relative,)))
         else:
             usable.append(files[0])
     return usable, refused

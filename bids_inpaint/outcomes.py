@@ -32,7 +32,7 @@ UNASKED = (
 
 
 class Refused(Protocol):
-    """An image, by its prefix, or a participant, as ``sub-LABEL``, that can't be processed, and why."""
+    """An image, by its prefix, or all of a participant or a session, that can't be processed, and why."""
 
     @property
     def name(self) -> str: ...
@@ -42,6 +42,9 @@ class Refused(Protocol):
 
     @property
     def reason(self) -> str: ...
+
+    @property
+    def whole(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -236,7 +239,10 @@ def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
 
 
 def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run_uuid: str) -> list[str]:
-    """Write that what an earlier run left of a refused image is not of this one.
+    """Write the status of a refused image, and that what an earlier run left of it is not of this one.
+
+    A participant or a session has no status as a whole: only those of its images have one that an earlier run
+    left results of.
 
     Returns
     -------
@@ -251,15 +257,21 @@ def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run
     from bids_inpaint.interfaces.derivatives import write_status
 
     folder, suffix = settings.output_dir / f"sub-{one.subject}", "_desc-inpainted_T1w.nii.gz"
-    names = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
-    # those in template space have another entity
-    names = {name for name in names if "_space-" not in name}
-    if one.name != f"sub-{one.subject}" or any(image.subject == one.subject for image in found):
-        names &= {one.name}
-    more = {"Error": one.reason, "Failed": list(PARTS), "EarlierResults": True}
+    left = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
+    # those in template space have another entity; those that were run have a status of their own
+    run = {image.prefix for image in found}
+    left = {name for name in left if "_space-" not in name} - run
+    names = {one.name} - run
+    if one.whole:
+        names = {name for name in left if f"{name}_".startswith(f"{one.name}_")}
+        if one.name == f"sub-{one.subject}" and any(image.subject == one.subject for image in found):
+            # its sessions are not affected
+            names = {name for name in names if "_ses-" not in name}
+    more = {"Error": one.reason, "Failed": list(PARTS)}
     for name in names:
-        write_status(folder / "log" / f"{name}_status.json", run_uuid, "failed", **more)
-    return sorted(names)
+        earlier = {"EarlierResults": True} if name in left else {}
+        write_status(folder / "log" / f"{name}_status.json", run_uuid, "failed", **more, **earlier)
+    return sorted(left & names)
 
 
 def warnings_of(image: Image, settings: Settings) -> list[str]:

@@ -35,12 +35,15 @@ class Refused:
         One sentence: file, reason, remedy.
     paths : tuple of str
         Of the files or the folder, relative to the dataset.
+    whole : bool
+        Whether it is all of a participant, or of a session, and not one image.
     """
 
     name: str
     subject: str
     reason: str
     paths: tuple[str, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def scan(root: Path, labels: list[str]) -> Found:
             reason = f"{folder} can't be read ({error.strerror}): check its permissions."
         relative = folder.relative_to(root)
         name = "_".join(part for part in relative.parts if part != "anat")
-        found.refused.append(Refused(name, label, reason, (relative.as_posix(),)))
+        found.refused.append(Refused(name, label, reason, (relative.as_posix(),), whole=True))
         return []
 
     for label in labels:
