@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--bids-filter-file",
         type=Path,
         metavar="FILE",
-        help='JSON with PyBIDS filters for T1w, as {"t1w": {"acquisition": "mprage"}}',
+        help='JSON with PyBIDS filters for T1w, such as {"t1w": {"acquisition": "mprage"}}',
     )
     g.add_argument(
         "--bids-database-dir",

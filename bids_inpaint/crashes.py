@@ -57,8 +57,8 @@ def explain(crash: str, settings: Settings) -> str:
     missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
     if "the results file corresponding" in crash or missing in crash:
         return (
-            f"{where} misses what was in {settings.work_dir}: nothing else may clear that folder during a "
-            "run; run the same command again."
+            f"{where} did not find its files in {settings.work_dir}: nothing else may clear that folder "
+            "during a run; run the same command again."
         )
     last = [line.strip() for line in crash.splitlines() if line.strip()][-1:]
     return f"{where} failed ({''.join(last)}): please report it with its crash file."

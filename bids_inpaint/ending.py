@@ -188,7 +188,7 @@ def _write_reports(
             log.debug("the report failed", exc_info=True)
             tell(
                 f"error: the report of sub-{subject} could not be written ({type(reason).__name__}: "
-                f"{reason}); the images are not concerned: run again with --reports-only."
+                f"{reason}); the images are not affected: run again with --reports-only."
             )
             continue
         log.info("Report: %s", report)

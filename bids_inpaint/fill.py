@@ -1,7 +1,8 @@
 """Fill the hole of a volume slice by slice: ``python -m bids_inpaint.fill VOIDED MASK OUTPUT``.
 
-For volumes that come with a hole, as those of the BraTS inpainting challenge (``*-t1n-voided.nii.gz`` and
-``*-mask.nii.gz``): a brain without skull, on about 1 mm voxels, in any space. Known voxels stay as they are.
+For volumes that come with a hole, such as those of the BraTS inpainting challenge (``*-t1n-voided.nii.gz``
+and ``*-mask.nii.gz``): a brain without skull, on about 1 mm voxels, in any space. Known voxels stay as they
+are.
 """
 
 from __future__ import annotations
@@ -92,9 +93,9 @@ def main(argv: list[str] | None = None) -> int:
                 f"{args.output} can't be written ({error.strerror}): check its folder, or name another one."
             ) from None
     except (ValueError, OSError) as error:
-        # what settle says of the machine, and not of a file
+        # what settle says of the machine is the whole sentence, and of no file
         alone = isinstance(error, OSError) and error.filename is None
-        reason = error.strerror if alone else error
+        reason = getattr(error, "strerror", error) if alone else error
         print(printable(f"bids_inpaint.fill: error: {reason}"), file=sys.stderr)
         return 2
     return 0

@@ -169,7 +169,7 @@ def problem_of(path: Path) -> str | None:
     except OSError as error:
         return f"{path} can't be read ({error.strerror}): check the path and its permissions."
     if not stat.S_ISREG(status.st_mode):
-        return f"{path} is no file: put an image in its place."
+        return f"{path} is not a regular file: put an image in its place."
     if not status.st_size:
         return f"{path} is empty (0 bytes): copy it again."
     try:

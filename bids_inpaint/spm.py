@@ -15,7 +15,7 @@ from bids_inpaint.images import InputError
 VARIABLE = "BIDS_INPAINT_SPM12"
 _REMEDY = (
     "get SPM12 from https://www.fil.ion.ucl.ac.uk/spm/software/spm12/ and name its folder with --spm12 "
-    "(MATLAB or GNU Octave runs it), or set SPMMCRCMD to the command of the standalone version, as "
+    "(MATLAB or GNU Octave runs it), or set SPMMCRCMD to the command of the standalone version, such as "
     "'/opt/spm12/run_spm12.sh /opt/mcr/v97 script'; or choose --segmentation atropos"
 )
 
@@ -65,8 +65,8 @@ def find(folder: Path | None) -> Spm:
         raise InputError(f"SPMMCRCMD names {words[0]}, which is not a program: {_REMEDY}.")
     if len(words) != 3 or not Path(words[1]).is_dir() or words[2] != "script":
         raise InputError(
-            f"SPMMCRCMD is '{os.environ['SPMMCRCMD']}', but must be the program, the folder of the MATLAB Runtime and the "
-            f"word 'script': {_REMEDY}."
+            f"SPMMCRCMD is '{os.environ['SPMMCRCMD']}', but must be the program, the folder of the MATLAB "
+            f"Runtime and the word 'script': {_REMEDY}."
         )
     return Spm(shlex.join(words), standalone=True)
 

@@ -223,7 +223,7 @@ def test_a_network_is_shown_what_it_was_trained_to_see(tmp_path, change):
     path.write_bytes(shipped.read_bytes())
     card = json.loads(shipped.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(card | change))
-    with pytest.raises(InputError, match="looks at what another version of"):
+    with pytest.raises(InputError, match="needs the output of another version of"):
         models.find(str(path), "flair")
 
 

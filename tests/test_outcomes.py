@@ -76,7 +76,7 @@ def test_files_of_an_earlier_run_do_not_make_a_failed_image_done(small, capsys):
         status = status_of(small / "out", f"sub-01_ses-{session}")
         assert status["Status"] == "failed"
         assert status["Failed"] == ["inpainted"]
-        assert "sees only 36×36×36 mm" in status["Error"]
+        assert "covers only 36×36×36 mm" in status["Error"]
         assert f"ses-{session}_T1w.nii.gz" in status["Error"]
         assert status.get("EarlierResults", False) is (session == "a")
     # they stay as they are
@@ -93,7 +93,7 @@ def test_images_that_a_crash_kept_from_being_run_say_so(small, capsys, monkeypat
     told = capsys.readouterr().err
     assert told.count("error:") == 1
     assert "sub-01_ses-b, sub-01_ses-c failed: not run: an earlier image failed" in told
-    assert "sees only" in status_of(small / "out", "sub-01_ses-a")["Error"]
+    assert "covers only" in status_of(small / "out", "sub-01_ses-a")["Error"]
     for session in "bc":
         status = status_of(small / "out", f"sub-01_ses-{session}")
         assert (status["Status"], status["Error"]) == ("failed", "not run: an earlier image failed")
