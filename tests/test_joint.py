@@ -171,7 +171,7 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert {"flair_mse", "lesion_flair_mse", "dice"} <= set(rows[0].split(","))
     model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
-    with pytest.raises(images.InputError, match="trained to 'flair'"):
+    with pytest.raises(images.InputError, match="trained for 'flair'"):
         models.find(str(model.path))
     network = load_average(config, checkpoint)
     x = torch.rand(2, 5, 24, 40)
