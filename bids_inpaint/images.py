@@ -214,7 +214,7 @@ def read_data(
     image: nib.Nifti1Image,
     path: str | os.PathLike,
     dtype: Any = np.float32,
-    remedy: str = _GIVEN,
+    remedy: str = "copy it again",
 ) -> np.ndarray:
     """Voxels of a 3D image (or of a 4D one with one volume), as float32 or another type.
 
