@@ -42,12 +42,13 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
-#: What helps where a file of this program is damaged, and one that another program wrote.
+#: What helps where a file of this program is damaged.
 _OURS = "remove it and run this participant again, with --clean-workdir if it lies in the work folder"
-_GIVEN = "copy or convert it again"
 
 
-def load(path: str | os.PathLike, warnings: list[str] | None = None, remedy: str = _GIVEN) -> nib.Nifti1Image:
+def load(
+    path: str | os.PathLike, warnings: list[str] | None = None, remedy: str = "copy or convert it again"
+) -> nib.Nifti1Image:
     """Open a NIfTI file without reading its voxels.
 
     Its header has one meaning afterwards (:func:`bids_inpaint.headers.settle`).
