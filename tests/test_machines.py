@@ -420,16 +420,16 @@ def test_runs_in_folders_with_any_name(small):
     assert "covers only 36×36×36 mm" in (root / "out/sub-01.html").read_text(encoding="utf-8")
 
 
-def test_names_that_are_not_utf8(tmp_path, caplog):
+def test_names_that_are_not_utf8(tmp_path):
     """Only what is named so is left out."""
     from bids_inpaint import bids
 
     root = write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
     (root / "sub-01/anat" / os.fsdecode(b"sub-01_acq-\xfc_T1w.nii.gz")).touch()
-    settings = Settings(root, tmp_path / "out", tmp_path / "work")
-    with caplog.at_level(logging.WARNING):
-        assert [image.prefix for image in bids.collect(settings)] == ["sub-01"]
-    assert r"sub-01_acq-\udcfc_T1w.nii.gz has a name that isn't UTF-8" in caplog.text
+    found = bids.collect(Settings(root, tmp_path / "out", tmp_path / "work"))
+    assert [image.prefix for image in found.images] == ["sub-01"]
+    (refused,) = found.refused
+    assert os.fsdecode(b"sub-01_acq-\xfc_T1w.nii.gz is not named as BIDS asks") in refused.reason
 
 
 @pytest.mark.parametrize(("name", "shown"), [(b"o\xfct", r"o\udcfct"), (b"o\nt", r"o\nt")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -156,6 +157,14 @@ def test_every_refused_image_has_a_status(root, monkeypatch):
     assert "sub-02_echo-2_acq-x_T1w.nii.gz is a link to" in found["sub-02_acq-x"]["Error"]
     assert "is not named as BIDS asks" in found["sub-02_acq-mp-rage"]["Error"]
     assert not any("EarlierResults" in status for status in found.values())
+
+
+def test_a_refused_image_with_a_name_that_is_not_utf8_has_a_status(root, monkeypatch):
+    stem = os.fsdecode(b"sub-02_acq-\xfc")
+    (root / f"sub-02/anat/{stem}_T1w.nii.gz").touch()
+    monkeypatch.setattr(run, "_execute", lambda *_: None)
+    assert main(root) == 1
+    assert "is not named as BIDS asks" in statuses(root.parent / "out")[stem]["Error"]
 
 
 def test_the_status_of_an_image_is_not_that_of_a_refused_one_with_its_name(root, monkeypatch):
