@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint.files import read_json
+from bids_inpaint.files import read_json, unreadable
 from bids_inpaint.given import add_derivatives, add_lesion_masks
 from bids_inpaint.images import InputError
 from bids_inpaint.index import matching_filters
@@ -126,7 +126,8 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     if not present:
         raise InputError(f"{root} has no sub-* folder: give the root of a BIDS dataset with images.")
     if absent := [label for label in labels if label not in present]:
-        raise InputError(f"Participant {', '.join(absent)} is not in {root}: it has {listed(present)}.")
+        who = "Participants {} are" if absent[1:] else "Participant {} is"
+        raise InputError(f"{who.format(', '.join(absent))} not in {root}: it has {listed(present)}.")
     there = scan(root, list(labels) or present)
     there.images = list(magnitudes(there.images))
     chosen, refused, warnings = _select(there, settings, present)
@@ -167,11 +168,13 @@ def _no_t1w(settings: Any, labels: Sequence[str], present: Sequence[str]) -> str
         if given
     ]
     where = f" with {' and '.join(narrowed)}" if narrowed else ""
-    example = f"sub-{[*labels, *present][0]}"
-    return (
-        f"{settings.bids_dir} has no T1w of {who}{where}: "
-        f"a file as {example}/anat/{example}_T1w.nii.gz is needed."
+    names = [f"sub-{[*labels, *present][0]}", *(f"ses-{session}" for session in settings.session_label[:1])]
+    remedy = (
+        "check the filter"
+        if settings.bids_filter_file
+        else f"a file such as {'/'.join(names)}/anat/{'_'.join(names)}_T1w.nii.gz is needed"
     )
+    return f"{settings.bids_dir} has no T1w of {who}{where}: {remedy}."
 
 
 def _select(
@@ -187,7 +190,9 @@ def _select(
         """Asked for by name they are refused; else one warning serves all."""
         unknown = sorted(subjects - {r.subject for r in there.refused})
         if labels:
-            refused.extend(Refused(f"sub-{s}", s, _no_t1w(settings, [s], present)) for s in unknown)
+            refused.extend(
+                Refused(f"sub-{s}", s, _no_t1w(settings, [s], present), whole=True) for s in unknown
+            )
         elif unknown:
             warnings.append(f"{reason}: {listed(f'sub-{s}' for s in unknown)}.")
 
@@ -244,7 +249,8 @@ def _usable(chosen: Sequence[T1w], processing: bool) -> tuple[list[T1w], list[Re
             )
             refused.append(Refused(prefix, files[0].subject, reason, tuple(f.relative for f in files)))
         elif processing and (problem := problem_of(files[0].path)):
-            refused.append(files[0].refused(problem))
+            # under the name that its outputs would have
+            refused.append(Refused(prefix, files[0].subject, problem, (files[0].relative,)))
         else:
             usable.append(files[0])
     return usable, refused
@@ -256,7 +262,7 @@ def _remedy(files: Sequence[T1w], chosen: Sequence[T1w]) -> str:
     if len(files) == 2 and stems[0] == stems[1]:
         packed = {(t1w.relative.rpartition("/")[0], t1w.stem) for t1w in chosen if t1w.path.suffix == ".gz"}
         if packed == {(t1w.relative.rpartition("/")[0], t1w.stem) for t1w in chosen}:
-            return ': choose one with --bids-filter-file, as {"t1w": {"extension": ".nii.gz"}}.'
+            return ': choose one with --bids-filter-file, such as {"t1w": {"extension": ".nii.gz"}}.'
         return ": remove one of them."
     names = f", whose names keep {', '.join(ENTITIES.values())} alone"
     for key in ("echo", "inv", "flip", "part"):
@@ -285,7 +291,9 @@ def _check_dataset(root: Path) -> None:
         missing = f"{root} is not a BIDS dataset, as {description.name} is missing: {remedy}"
         broken = description.is_symlink() and problem_of(description)
         raise InputError(broken or missing) from None
-    except (ValueError, OSError) as error:
+    except OSError as error:
+        raise InputError(f"{description} {unreadable(error)}") from None
+    except ValueError as error:
         raise InputError(f"{description} can't be read ({error}): {remedy}") from None
     if not isinstance(content, dict) or not {"Name", "BIDSVersion"} <= content.keys():
         raise InputError(f"{description} lacks Name or BIDSVersion: {remedy}")

@@ -40,6 +40,7 @@ def parser() -> argparse.ArgumentParser:
         "--participant-label",
         "--participant_label",
         nargs="+",
+        action="extend",
         metavar="LABEL",
         type=_label("sub-"),
         help="participants, with or without 'sub-' (default: all)",
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         "--session-label",
         "--session_label",
         nargs="+",
+        action="extend",
         metavar="LABEL",
         type=_label("ses-"),
         help="sessions, with or without 'ses-' (default: all)",
@@ -56,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
         "--bids-filter-file",
         type=Path,
         metavar="FILE",
-        help='JSON with PyBIDS filters for T1w, as {"t1w": {"acquisition": "mprage"}}',
+        help='JSON with PyBIDS filters for T1w, such as {"t1w": {"acquisition": "mprage"}}',
     )
     g.add_argument(
         "--bids-database-dir",
@@ -68,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
         "-d",
         "--derivatives",
         nargs="+",
+        action="extend",
         metavar="NAME=PATH",
         default=[],
         type=_pair,
@@ -224,11 +227,11 @@ def main(argv: list[str] | None = None) -> int:
     from bids_inpaint.settings import Settings
 
     for name in ("participant_label", "session_label"):
-        args[name] = tuple(args[name] or ())
-    args["derivatives"] = dict(args["derivatives"])
+        args[name] = tuple(dict.fromkeys(args[name] or ()))
     if args["nprocs"] is None:
         del args["nprocs"]
     try:
+        args["derivatives"] = _by_name(args["derivatives"])
         settings = Settings(**args)
         if level == "participant":
             return run_participants(settings)
@@ -259,6 +262,20 @@ def _label(prefix: str):
 
     strip.__name__ = "label"
     return strip
+
+
+def _by_name(pairs: list[tuple[str, Path]]) -> dict[str, Path]:
+    """Derivatives by their names, each of which stands for one folder."""
+    from bids_inpaint.images import InputError
+
+    named: dict[str, Path] = {}
+    for name, path in pairs:
+        if name in named:
+            raise InputError(
+                f"-d names two folders {name} ({named[name]} and {path}): give each its own name."
+            )
+        named[name] = path
+    return named
 
 
 def _pair(text: str) -> tuple[str, Path]:

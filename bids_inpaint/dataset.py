@@ -37,18 +37,16 @@ def check(settings: Settings) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
-            f"{shown} can't be read ({first_line(error)}), so it is not known whose results are there: "
+            f"{shown} can't be read ({reason}), so it is not known whose results are there: "
             f"{remedy}, or delete the file if they are of {NAME}."
         ) from None
     makers = content.get("GeneratedBy") if isinstance(content, dict) else None
     names = [str(m.get("Name")) for m in makers if isinstance(m, dict)] if isinstance(makers, list) else []
     if NAME not in names:
-        whose = f"results of {', '.join(names)}" if names else "no results of a pipeline"
-        raise InputError(
-            f"By {shown} its folder holds {printable(whose)[:200]}, which {NAME} would mix with its own: "
-            f"{remedy}."
-        )
+        whose = f" but of {', '.join(names)}" if names else ""
+        raise InputError(f"{shown} is not of {NAME}{printable(whose)[:200]}: {remedy}.")
     return content
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from bids_inpaint import outcomes
 from bids_inpaint.bids import Image
+from bids_inpaint.crashes import Crash, read_crashes
 from bids_inpaint.images import InputError
 from bids_inpaint.models import Model
-from bids_inpaint.outcomes import Before, Crash, Outcome, Refused
+from bids_inpaint.outcomes import Before, Outcome, Refused
 from bids_inpaint.progress import Progress, tell
 from bids_inpaint.report import write_report
 from bids_inpaint.settings import Settings
@@ -59,7 +60,7 @@ def finish(
     """
     products = Products.of(settings, model)
     subjects = sorted({image.subject for image in found})
-    crashes = {subject: outcomes.read_crashes(subject, settings, run_uuid) for subject in subjects}
+    crashes = {subject: read_crashes(subject, settings, run_uuid) for subject in subjects}
     every = [*chain.from_iterable(crashes.values())]
     for crash in every:
         tell(f"error: {crash.sentence} (details: {crash.path})")
@@ -187,7 +188,7 @@ def _write_reports(
             log.debug("the report failed", exc_info=True)
             tell(
                 f"error: the report of sub-{subject} could not be written ({type(reason).__name__}: "
-                f"{reason}); the images are not concerned: run again with --reports-only."
+                f"{reason}); the images are not affected: run again with --reports-only."
             )
             continue
         log.info("Report: %s", report)

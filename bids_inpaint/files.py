@@ -59,7 +59,7 @@ def read_json(path: str | os.PathLike) -> Any:
     """
     path = Path(path)
     if path.exists() and not path.is_file():
-        raise OSError(f"{path.name} is no file")
+        raise OSError(f"{path.name} is not a regular file")
     try:
         return json.loads(path.read_bytes())
     except RecursionError:
@@ -84,6 +84,17 @@ def first_line(error: Exception, longest: int = 160) -> str:
     ('no such table', 'KeyError')
     """
     return (str(error).splitlines() or [""])[0][:longest] or type(error).__name__
+
+
+def unreadable(error: OSError) -> str:
+    """That a file can't be read and why, as the end of a sentence.
+
+    Examples
+    --------
+    >>> unreadable(PermissionError(13, "Permission denied", "/x"))
+    "can't be read (Permission denied): check the path and its permissions."
+    """
+    return f"can't be read ({error.strerror or error}): check the path and its permissions."
 
 
 def printable(text: str) -> str:

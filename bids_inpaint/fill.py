@@ -1,7 +1,8 @@
 """Fill the hole of a volume slice by slice: ``python -m bids_inpaint.fill VOIDED MASK OUTPUT``.
 
-For volumes that come with a hole, as those of the BraTS inpainting challenge (``*-t1n-voided.nii.gz`` and
-``*-mask.nii.gz``): a brain without skull, on about 1 mm voxels, in any space. Known voxels stay as they are.
+For volumes that come with a hole, such as those of the BraTS inpainting challenge (``*-t1n-voided.nii.gz``
+and ``*-mask.nii.gz``): a brain without skull, on about 1 mm voxels, in any space. Known voxels stay as they
+are.
 """
 
 from __future__ import annotations
@@ -67,8 +68,10 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("--threads", type=int, default=1)
     p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
     args = p.parse_args(argv)
-    settle()
     try:
+        settle()
+        if not args.output.name.endswith((".nii", ".nii.gz")):
+            raise InputError(f"{args.output} is not the name of a NIfTI file: end it in .nii or .nii.gz.")
         runtime = inference.Runtime(
             args.device, args.threads, args.random_seed, args.sampler, args.sampling_steps
         )
@@ -82,9 +85,18 @@ def main(argv: list[str] | None = None) -> int:
         if header.shape[:3] != grid.shape or not Grid.of(grid.shape, header.affine).same_as(grid):
             raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
         hole = masks.read_lesions(args.mask, grid, args.voided)
-        images.save(str(args.output), fill(data, hole, grid, model, runtime), grid, np.float32)
-    except ValueError as error:
-        print(printable(f"bids_inpaint.fill: error: {error}"), file=sys.stderr)
+        filled = fill(data, hole, grid, model, runtime)
+        try:
+            images.save(args.output, filled, grid, np.float32)
+        except OSError as error:
+            raise InputError(
+                f"{args.output} can't be written ({error.strerror}): check its folder, or name another one."
+            ) from None
+    except (ValueError, OSError) as error:
+        # what settle says of the machine is the whole sentence, and of no file
+        alone = isinstance(error, OSError) and error.filename is None
+        reason = getattr(error, "strerror", error) if alone else error
+        print(printable(f"bids_inpaint.fill: error: {reason}"), file=sys.stderr)
         return 2
     return 0
 

@@ -63,7 +63,7 @@ def add_derivatives(
             for (image, _), match in zip(found, matches, strict=True):
                 if key not in match.changes and getattr(image, key) is None and not match.warnings:
                     match.warnings.append(
-                        f"{path} has no {what} of it, as it has of others: one is made here."
+                        f"{path} has no {what} of this image, though it has of others: one is made here."
                     )
     warnings = dataset.unowned(
         folder, "brain masks or affines", lambda f: _is_brain_mask(f) or _is_affine(f, template)
@@ -150,7 +150,7 @@ def _add_brain_mask(
         )
     chosen = _choose(usable, match, "brain mask")
     if chosen and image.brain_mask:
-        match.warnings.append(f"{chosen.path} is not used, as {image.brain_mask} is.")
+        match.warnings.append(f"{chosen.path} is not used, as {image.brain_mask} is used instead.")
     elif chosen:
         xfm = mean if chosen.space() != "orig" else None
         match.changes["brain_mask"] = str(chosen.path)
@@ -176,15 +176,16 @@ def _add_affines(
             usable.append(affine)
         elif dataset.may_be_of(affine, t1w):
             many = len(dataset.persons[t1w.subject])
-            match.warnings.append(
-                f"{affine.path} may be of the mean or any of {many} T1w images of the participant, and is "
-                "not used: give it the entities of its T1w."
-            )
+            why = f"may be of the mean or any of {many} T1w images of the participant, and is not used: "
+            why += "give it the entities of its T1w"
+            if of_mean:
+                why = "starts from the mean of the T1w images and is not used: an affine is made here"
+            match.warnings.append(f"{affine.path} {why}.")
     ends = (("T1w", template), (template, "T1w"))
     pair = [_choose([f for f in usable if _is_transform(f, end)], match, "affine") for end in ends]
     forward, back = pair
     if forward and back and image.xfm:
-        match.warnings.append(f"{forward.path} is not used, as {image.xfm[0]} is.")
+        match.warnings.append(f"{forward.path} is not used, as {image.xfm[0]} is used instead.")
     elif forward and back:
         match.changes["xfm"] = (str(forward.path), str(back.path))
         match.use(name, [forward])
@@ -225,7 +226,9 @@ def add_lesion_masks(
         native = [file for file in usable if file.space() in NATIVE]
         chosen = distinct(native or usable)
         if native:
-            unused += [f"{f.path} (as {native[0].path.name} is)" for f in usable if f not in native]
+            unused += [
+                f"{f.path} (as {native[0].path.name} is used instead)" for f in usable if f not in native
+            ]
         if len(chosen) > 1:
             match.problem = (
                 f"{chosen[0].path} and {chosen[1].path} both are lesion masks of {image.prefix}: "

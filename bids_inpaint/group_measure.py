@@ -240,4 +240,5 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
         return "", parts
     error = content.get("Error")
     why = f" ({printable(str(error)).rstrip('.')})" if error else ""
-    return f"its last run failed{why}, so its results are of an earlier one", frozenset()
+    then = ", so its results are of an earlier one" if content.get("EarlierResults") is True else ""
+    return f"its last run failed{why}{then}", frozenset()

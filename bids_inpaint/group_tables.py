@@ -125,7 +125,7 @@ def _unmatched(people: People, found: Sequence[Image], every: bool) -> Iterable[
     if shared := _shared(people, found):
         yield (
             "By participants.tsv, which has one row of them, all sessions of some participants have the same "
-            f"values (as of age) in its columns: {some(shared)}."
+            f"values (such as of age) in its columns: {some(shared)}."
         )
 
 

@@ -42,7 +42,13 @@ class InputError(ValueError):
         super().__init__(printable(message))
 
 
-def load(path: str | os.PathLike, warnings: list[str] | None = None) -> nib.Nifti1Image:
+#: What helps where a file of this program is damaged.
+_OURS = "remove it and run this participant again, with --clean-workdir if it lies in the work folder"
+
+
+def load(
+    path: str | os.PathLike, warnings: list[str] | None = None, remedy: str = "copy or convert it again"
+) -> nib.Nifti1Image:
     """Open a NIfTI file without reading its voxels.
 
     Its header has one meaning afterwards (:func:`bids_inpaint.headers.settle`).
@@ -52,6 +58,8 @@ def load(path: str | os.PathLike, warnings: list[str] | None = None) -> nib.Nift
     path : path
     warnings : list of str, optional
         Takes a sentence on each contradiction of the header.
+    remedy : str
+        What helps where it can't be read.
 
     Raises
     ------
@@ -73,8 +81,7 @@ def load(path: str | os.PathLike, warnings: list[str] | None = None) -> nib.Nift
         raise InputError(reason or f"{path} does not exist: check the path or the link.") from None
     except Exception as error:  # nibabel raises whatever its readers hit on a broken file
         raise InputError(
-            problem_of(Path(path))
-            or f"{path} cannot be read as NIfTI ({first_line(error, 120)}): copy or convert it again."
+            problem_of(Path(path)) or f"{path} cannot be read as NIfTI ({first_line(error, 120)}): {remedy}."
         ) from None
     if warnings is not None:
         warnings += [f"{Path(path).name}: {clause}." for clause in found]
@@ -123,7 +130,7 @@ def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tupl
     ------
     InputError
         If the file can't be read, isn't one 3D volume, is constant, has voxels inside the head that are not
-        finite, has no usable voxel size, or sees less than a head or more than one can fill.
+        finite, has no usable voxel size, or covers less than a head or more than one can fill.
     """
     image = load(path, warnings)
     check_header(image, path)
@@ -140,7 +147,7 @@ def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tupl
         if warnings is not None:
             warnings.append(
                 f"{Path(path).name}: {int(data.size - finite.sum())} voxels of the background are NaN or "
-                "infinite; they were taken as 0."
+                "infinite; they were taken as background."
             )
     low, high = float(data.min()), float(data.max())
     if low == high:
@@ -163,27 +170,30 @@ def grid_of(image: nib.Nifti1Image) -> Grid:
 
 def check_header(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
     """Raise `InputError` for a header that can't be of one 3D head, without reading voxels."""
-    _check_lattice(image, path)
+    _check_lattice(image, path, "convert it again from the DICOM files")
     volume = image.shape[:3]
     extent = Grid.of(volume, image.affine).voxel_sizes * volume
     if max(extent) > headers.HEAD_MM[1]:
         raise InputError(
-            f"{path} sees {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels, more than any head "
+            f"{path} covers {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels, more than any head "
             "fills: correct the voxel sizes or the unit of length in its header, or convert it again."
         )
     if min(volume) < MIN_VOXELS or min(extent) < MIN_EXTENT_MM:
         raise InputError(
-            f"{path} sees only {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels: "
+            f"{path} covers only {_by(f'{v:.0f}' for v in extent)} mm in {_by(volume)} voxels: "
             "a whole-brain acquisition is needed."
         )
 
 
-def _check_lattice(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
-    """Raise `InputError` for a header that can't be of one 3D volume somewhere in the world."""
+def _check_lattice(image: nib.Nifti1Image, path: str | os.PathLike, remedy: str) -> None:
+    """Raise `InputError` for a header that can't be of one 3D volume somewhere in the world.
+
+    The remedy is for voxels that have no place.
+    """
     shape = image.shape
     volume = shape[:3]
     if len(shape) < 3 or min(volume) < 2:
-        raise InputError(f"{path} is no volume (shape {_by(shape)}): a 3D image is needed.")
+        raise InputError(f"{path} is not a volume (shape {_by(shape)}): a 3D image is needed.")
     if np.prod(shape[3:], dtype=int) != 1:
         raise InputError(
             f"{path} holds {int(np.prod(shape[3:]))} volumes (shape {_by(shape)}): "
@@ -197,8 +207,7 @@ def _check_lattice(image: nib.Nifti1Image, path: str | os.PathLike) -> None:
     usable = np.isfinite(affine).all() and (sizes > 0).all() and (declared > 0).all()
     if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
         raise InputError(
-            f"{path} has no usable voxel size in its header "
-            f"({_by(f'{v:g}' for v in declared)} mm): convert it again from the DICOM files."
+            f"{path} has no usable voxel size in its header ({_by(f'{v:g}' for v in declared)} mm): {remedy}."
         )
 
 
@@ -285,15 +294,15 @@ def write(image: nib.Nifti1Image, path: str | os.PathLike) -> str:
 
 def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
     """Voxels, as float32 or another type, and grid of a file this program wrote."""
-    image = load(path)
-    data = read_data(image, path, dtype, "remove it and run this participant again")
+    image = load(path, remedy=_OURS)
+    data = read_data(image, path, dtype, _OURS)
     return data, grid_of(image)
 
 
 def read_given(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
-    """Voxels and grid of a file that another program wrote."""
+    """Voxels and grid of a mask that another program wrote."""
     image = load(path)
-    _check_lattice(image, path)
+    _check_lattice(image, path, "copy the header of the T1w")
     return read_data(image, path, dtype), grid_of(image)
 
 

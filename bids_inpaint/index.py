@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from bids_inpaint.files import first_line, is_utf8, read_json
+from bids_inpaint.files import first_line, is_utf8, read_json, unreadable
 from bids_inpaint.images import InputError
 from bids_inpaint.names import ENTITIES
 from bids_inpaint.scan import Found, T1w, magnitudes
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bids.layout import BIDSLayout
 
 #: What a filter file must be.
-FILTER = 'it must hold a JSON object, as {"t1w": {"acquisition": "mprage"}}'
+FILTER = 'it must hold a JSON object, such as {"t1w": {"acquisition": "mprage"}}'
 #: File of a PyBIDS database in its folder.
 DATABASE = "layout_index.sqlite"
 _SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
@@ -117,20 +117,35 @@ def _layout(root: Path, labels: tuple[str, ...], database: Path | None) -> BIDSL
     try:
         if database and not (database / DATABASE).exists():
             # others may be doing the same: each sees a whole database or none
-            database.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(prefix=".index-", dir=database) as part:
+            with _made_in(database) as part:
                 index(part).session.close()
                 os.replace(Path(part) / DATABASE, database / DATABASE)
         return index(database)
+    except InputError:
+        raise
     except Exception as error:
         raise InputError(f"{root} can't be indexed as BIDS ({first_line(error)}).") from None
+
+
+def _made_in(database: Path) -> TemporaryDirectory:
+    """A folder to make a database in, beside where it will be."""
+    try:
+        database.mkdir(parents=True, exist_ok=True)
+        return TemporaryDirectory(prefix=".index-", dir=database)
+    except OSError as error:
+        raise InputError(
+            f"The database folder {database} can't be written ({error.strerror}): name another with "
+            "--bids-database-dir."
+        ) from None
 
 
 def _filters(path: Path, known: set[str]) -> dict[str, Any]:
     try:
         content = read_json(path)
-    except (OSError, ValueError) as error:
-        raise InputError(f"Filter file {path} can't be read ({error}): {FILTER}.") from None
+    except OSError as error:
+        raise InputError(f"Filter file {path} {unreadable(error)}") from None
+    except ValueError as error:
+        raise InputError(f"Filter file {path} can't be read ({first_line(error)}): {FILTER}.") from None
     filters: Any = content.get("t1w") if isinstance(content, dict) else {}
     if not isinstance(filters, dict) or not filters:
         raise InputError(f"Filter file {path} has no filter for t1w: {FILTER}.")
@@ -148,5 +163,7 @@ def _filters(path: Path, known: set[str]) -> dict[str, Any]:
 
     out = {_SHORT.get(str(key), str(key)): meant(value) for key, value in filters.items()}
     if unknown := sorted(out.keys() - known):
-        raise InputError(f"Filter file {path} has no entity of BIDS in {unknown[0]!r:.80}: {FILTER}.")
+        raise InputError(
+            f"Filter file {path} has the key {unknown[0]!r:.80}, which is no BIDS entity: {FILTER}."
+        )
     return out

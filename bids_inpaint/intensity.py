@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.space import bounding_box
+from bids_inpaint.space import Misplaced, bounding_box
 
 Array = np.ndarray
 
@@ -89,7 +89,7 @@ def levels(image: Array, mask: Array, wm_prior: Array, gm_prior: Array) -> tuple
 
     Raises
     ------
-    ValueError
+    Misplaced
         If the mask hardly holds any of the template's tissue, or it is not bright.
     """
     white = white_level(image, mask, wm_prior)
@@ -112,8 +112,8 @@ def noise_level(image: Array, core: Array) -> float:
 
 def _median(image: Array, core: Array, tissue: str) -> float:
     if core.sum() < 10_000:
-        raise ValueError(f"the brain does not overlap the {tissue} matter of the template")
+        raise Misplaced(f"does not overlap the {tissue} matter of the template")
     level = float(np.median(image[core]))
     if not level > 0:
-        raise ValueError(f"the {tissue} matter has no signal")
+        raise Misplaced(f"has no signal in the {tissue} matter of the template")
     return level

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.intensity import GREY, Scale
-from bids_inpaint.space import Grid, bounding_box
+from bids_inpaint.space import Grid, Misplaced, bounding_box
 
 Array = np.ndarray
 
@@ -30,12 +30,12 @@ def white_matter_reference(inpainted: Array, white_matter: Array) -> float:
 
     Raises
     ------
-    ValueError
+    Misplaced
         If there is no white matter.
     """
     core = white_matter > 0.9
     if not core.any():
-        raise ValueError("the segmentation found no white matter")
+        raise Misplaced("has no white matter by its segmentation")
     return float(np.median(inpainted[core]))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bids_inpaint.bids import Image
+from bids_inpaint.crashes import Crash
 from bids_inpaint.files import read_sidecar
 from bids_inpaint.progress import Progress
 from bids_inpaint.settings import Settings
@@ -31,18 +31,8 @@ UNASKED = (
 )
 
 
-@dataclass(frozen=True)
-class Crash:
-    """A step that failed: its crash file, one sentence on it, the file's text, and the image's workflow."""
-
-    path: Path
-    sentence: str
-    text: str
-    workflow: str
-
-
 class Refused(Protocol):
-    """An image, by its prefix, or a participant, as ``sub-LABEL``, that can't be processed, and why."""
+    """An image, by its prefix, or all of a participant or a session, that can't be processed, and why."""
 
     @property
     def name(self) -> str: ...
@@ -52,6 +42,9 @@ class Refused(Protocol):
 
     @property
     def reason(self) -> str: ...
+
+    @property
+    def whole(self) -> bool: ...
 
 
 @dataclass(frozen=True)
@@ -136,51 +129,6 @@ def _names_in(folder: Path) -> list[str]:
         return os.listdir(folder)
     except OSError:
         return []
-
-
-def read_crashes(subject: str, settings: Settings, run_uuid: str) -> list[Crash]:
-    """The crash files of a participant's run."""
-    from bids_inpaint.workflows.base import crash_folder
-
-    crashes = []
-    for path in sorted(crash_folder(settings.output_dir, subject, run_uuid).glob("crash*.txt")):
-        text = path.read_text(encoding="utf-8", errors="replace")
-        # bids_inpaint_wf.IMAGE.STEP_wf.NODE
-        step = re.search(r"^Node: [^.\s]+\.([^.\s]+)", text)
-        crashes.append(Crash(path, explain(text, settings), text, step.group(1) if step else ""))
-    return crashes
-
-
-def explain(crash: str, settings: Settings) -> str:
-    """One sentence on a crash for the user, from the text of its file."""
-    from bids_inpaint.plugin import NO_PROCESS
-
-    if known := re.findall(r"InputError: (.+)", crash):
-        return known[-1].strip()
-    step = re.search(r"^Node: (\S+)", crash)
-    where = f"Step {step.group(1).split('.', 1)[-1]}" if step else "A step"
-    if "No space left on device" in crash or "Disk quota exceeded" in crash:
-        return (
-            f"{where} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
-            "free some and run the same command again."
-        )
-    if re.search("worker process was killed|MemoryError|bad_alloc|Failed to allocate memory", crash):
-        return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
-    if re.search("BlockingIOError|can't start new thread|Resource temporarily unavailable", crash):
-        return f"{where} could start no process: {NO_PROCESS}"
-    if "exited with non-zero status" in crash or "Registration failed with error code" in crash:
-        return (
-            f"{where} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "
-            "or else please report it with its crash file."
-        )
-    missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
-    if "the results file corresponding" in crash or missing in crash:
-        return (
-            f"{where} misses what was in {settings.work_dir}: nothing else may clear that folder during a "
-            "run; run the same command again."
-        )
-    last = [line.strip() for line in crash.splitlines() if line.strip()][-1:]
-    return f"{where} failed ({''.join(last)}): please report it with its crash file."
 
 
 def judge(
@@ -291,7 +239,10 @@ def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
 
 
 def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run_uuid: str) -> list[str]:
-    """Write that what an earlier run left of a refused image is not of this one.
+    """Write the status of a refused image, and that what an earlier run left of it is not of this one.
+
+    A participant or a session has no status as a whole: only those of its images have one that an earlier run
+    left results of.
 
     Returns
     -------
@@ -306,15 +257,21 @@ def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run
     from bids_inpaint.interfaces.derivatives import write_status
 
     folder, suffix = settings.output_dir / f"sub-{one.subject}", "_desc-inpainted_T1w.nii.gz"
-    names = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
-    # those in template space have another entity
-    names = {name for name in names if "_space-" not in name}
-    if one.name != f"sub-{one.subject}" or any(image.subject == one.subject for image in found):
-        names &= {one.name}
-    more = {"Error": one.reason, "Failed": list(PARTS), "EarlierResults": True}
+    left = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
+    # those in template space have another entity; those that were run have a status of their own
+    run = {image.prefix for image in found}
+    left = {name for name in left if "_space-" not in name} - run
+    names = {one.name} - run
+    if one.whole:
+        names = {name for name in left if f"{name}_".startswith(f"{one.name}_")}
+        if one.name == f"sub-{one.subject}" and any(image.subject == one.subject for image in found):
+            # its sessions are not affected
+            names = {name for name in names if "_ses-" not in name}
+    more = {"Error": one.reason, "Failed": list(PARTS)}
     for name in names:
-        write_status(folder / "log" / f"{name}_status.json", run_uuid, "failed", **more)
-    return sorted(names)
+        earlier = {"EarlierResults": True} if name in left else {}
+        write_status(folder / "log" / f"{name}_status.json", run_uuid, "failed", **more, **earlier)
+    return sorted(left & names)
 
 
 def warnings_of(image: Image, settings: Settings) -> list[str]:

@@ -138,7 +138,7 @@ class People:
         if (high or low) > _OLDEST:
             self._warn(
                 f"Tables of {self._root} have ages of over {_OLDEST:.0f} years, which are "
-                'not used: name their unit in participants.json, as {"age": {"Units": "month"}}.'
+                'not used: name their unit in the JSON beside the table, such as {"age": {"Units": "month"}}.'
             )
             return None, None
         return low, high
@@ -157,7 +157,7 @@ class People:
         if known is None:
             self._warn(
                 f"The unit {unit[:40]!a} of ages in {self._root} is not known, so ages are "
-                "not used: year, month, week and day are."
+                "not used: use year, month, week or day."
             )
         return known
 

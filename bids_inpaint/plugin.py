@@ -18,7 +18,7 @@ from nipype.pipeline import plugins
 from nipype.pipeline.plugins.multiproc import MultiProcPlugin, process_initializer
 
 from bids_inpaint import resources
-from bids_inpaint.files import discard_unfinished
+from bids_inpaint.files import discard_unfinished, first_line, unreadable
 from bids_inpaint.images import InputError
 from bids_inpaint.settings import Settings
 
@@ -85,10 +85,15 @@ def choose(settings: Settings, level: int) -> tuple[Any, dict]:
     try:
         content = yaml.safe_load(settings.use_plugin.read_text(encoding="utf-8"))
         plugin, args = content["plugin"], dict(content.get("plugin_args") or {})
-    except (OSError, yaml.YAMLError, TypeError, KeyError, ValueError) as error:
-        raise InputError(f"Plugin file {settings.use_plugin} can't be used ({error}): {remedy}") from None
+    except OSError as error:
+        raise InputError(f"Plugin file {settings.use_plugin} {unreadable(error)}") from None
+    except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+        reason = first_line(error)
+        raise InputError(f"Plugin file {settings.use_plugin} can't be used ({reason}): {remedy}") from None
     if not hasattr(plugins, f"{plugin}Plugin"):
-        raise InputError(f"Plugin file {settings.use_plugin} names {plugin!r}, which Nipype hasn't: {remedy}")
+        raise InputError(
+            f"Plugin file {settings.use_plugin} names {plugin!r}, which Nipype does not have: {remedy}"
+        )
     if plugin in ("MultiProc", "LegacyMultiProc"):
         # Nipype would take all that the host has
         args = _share(settings) | args

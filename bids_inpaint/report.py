@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint import __version__
+from bids_inpaint.crashes import Crash
 from bids_inpaint.files import replacing
 from bids_inpaint.models import Model
-from bids_inpaint.outcomes import UNASKED, Crash, Outcome, differences
+from bids_inpaint.outcomes import UNASKED, Outcome, differences
 from bids_inpaint.settings import Settings
 
 _DATA = Path(__file__).parent / "data"

@@ -57,7 +57,10 @@ def _run(settings: Settings, held: ExitStack) -> int:
     model, second, second_alone = _engines(settings)
     draws = "ddpm" in (model.engine, second.engine if second else "")
     if (settings.sampler or settings.sampling_steps) and not draws:
-        raise InputError("--sampler and --sampling-steps are for diffusion models alone: leave them out.")
+        raise InputError(
+            "--sampler and --sampling-steps are for diffusion models alone: leave them out, or choose one "
+            "with --model ddpm."
+        )
     plugin, plugin_args = choose(settings, _nipype_level(settings.verbose))
     _ = settings.spm  # missing SPM is told before anything is done
     _check_device(settings)
@@ -211,7 +214,7 @@ def _engines(settings: Settings) -> tuple[models.Model, models.Model | None, boo
     second = models.find(settings.second_pass)
     if second.blind:
         raise InputError(
-            f"Network {second.name} of --second-pass is blind: name one that fills masks, or none."
+            f"Network {second.name} of --second-pass is blind: name one that fills masks, or 'none'."
         )
     return model, second, False
 
@@ -244,7 +247,8 @@ def _named(
         if len(name) > room:
             reason = (
                 f"{image.path} has so long a name that {name} could not be written into "
-                f"{settings.output_dir}: give it entities that are {len(name) - room} characters shorter."
+                f"{settings.output_dir}: make its labels of sub, ses, acq, ce, rec and run "
+                f"{len(name) - room} characters shorter."
             )
             refused.append(bids.Refused(image.prefix, image.subject, reason))
     lost = {one.name for one in refused}

@@ -35,12 +35,15 @@ class Refused:
         One sentence: file, reason, remedy.
     paths : tuple of str
         Of the files or the folder, relative to the dataset.
+    whole : bool
+        Whether it is all of a participant, or of a session, and not one image.
     """
 
     name: str
     subject: str
     reason: str
     paths: tuple[str, ...] = ()
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ def scan(root: Path, labels: list[str]) -> Found:
             reason = f"{folder} can't be read ({error.strerror}): check its permissions."
         relative = folder.relative_to(root)
         name = "_".join(part for part in relative.parts if part != "anat")
-        found.refused.append(Refused(name, label, reason, (relative.as_posix(),)))
+        found.refused.append(Refused(name, label, reason, (relative.as_posix(),), whole=True))
         return []
 
     for label in labels:
@@ -166,7 +169,7 @@ def problem_of(path: Path) -> str | None:
     except OSError as error:
         return f"{path} can't be read ({error.strerror}): check the path and its permissions."
     if not stat.S_ISREG(status.st_mode):
-        return f"{path} is no file: put an image in its place."
+        return f"{path} is not a regular file: put an image in its place."
     if not status.st_size:
         return f"{path} is empty (0 bytes): copy it again."
     try:

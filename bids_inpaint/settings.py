@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import uuid
 from contextlib import suppress
@@ -96,15 +97,17 @@ class Settings:
             if resolved.is_relative_to(inside) and (
                 resolved == allowed or not resolved.is_relative_to(allowed)
             ):
-                raise InputError(
-                    f"{name} folder {path} lies inside the dataset {self.bids_dir}: choose one outside "
-                    f"it, or in {self.bids_dir / 'derivatives' / 'bids_inpaint'}."
+                remedy = (
+                    "name one outside it with -w"
+                    if name == "Work"
+                    else f"choose one outside it, or in {self.bids_dir / 'derivatives' / 'bids_inpaint'}"
                 )
+                raise InputError(f"{name} folder {path} lies inside the dataset {self.bids_dir}: {remedy}.")
         for name, path in (("Output", self.output_dir), ("Work", self.work_dir)):
             check_writable(name, path)
         for name, path in self.derivatives.items():
             if not Path(path).is_dir():
-                raise InputError(f"Derivatives {name}={path}: not a folder; check the path.")
+                raise InputError(f"-d {name}={path}: {path} is not a folder: check the path.")
         if self.lesion_masks and not self.lesion_masks.is_dir():
             raise InputError(
                 f"--lesion-masks {self.lesion_masks} is not a folder: give a BIDS derivative with masks."
@@ -112,21 +115,26 @@ class Settings:
         if self.segmentation == "none" and self.compare_segmentation:
             raise InputError("--compare-segmentation needs a segmentation: leave out --segmentation none.")
         if self.segmentation != "spm12" and self.spm12:
-            raise InputError("--spm12 is for --segmentation spm12 alone: add it, or leave --spm12 out.")
+            raise InputError(
+                "--spm12 is for --segmentation spm12 alone: add --segmentation spm12, or leave --spm12 out."
+            )
         threshold = self.lesion_threshold
         if threshold is not None and not 0 < threshold < 1:
             raise InputError(
                 f"--lesion-threshold {threshold} is out of range: it is a fraction of "
                 "normal-appearing white matter between 0 and 1."
             )
-        if self.lesion_min_volume < 0:
-            raise InputError("--lesion-min-volume is a volume in mm³ and can't be negative.")
+        if not 0 <= self.lesion_min_volume < math.inf:
+            raise InputError(
+                f"--lesion-min-volume {self.lesion_min_volume} is out of range: it is a volume in mm³ of at "
+                "least 0."
+            )
         if self.sampling_steps is not None:
             check_steps(self.sampling_steps)
         for name in ("nprocs", "omp_nthreads", "mem_gb"):
             value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InputError(f"--{name.replace('_', '-')} must be positive, not {value}.")
+            if value is not None and not 0 < value < math.inf:
+                raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value}.")
 
     def _check_names(self) -> None:
         for option in fields(self):
@@ -134,8 +142,8 @@ class Settings:
             for one in value.values() if isinstance(value, dict) else (value,):
                 if isinstance(one, (str, Path)) and ("\n" in str(one) or not is_utf8(str(one))):
                     raise InputError(
-                        f"{printable(str(one))} ({option.name}) isn't UTF-8 or has a line break: rename it, "
-                        "or give a link to it."
+                        f"{printable(str(one))} ({_option(option.name)}) isn't UTF-8 or has a line break: "
+                        "rename it, or give a link to it."
                     )
 
     @cached_property
@@ -170,6 +178,13 @@ class Settings:
         return shown
 
 
+def _option(name: str) -> str:
+    """How the command line calls an option, or what stands without one."""
+    if name in ("bids_dir", "output_dir"):
+        return {"bids_dir": "the dataset", "output_dir": "the output folder"}[name]
+    return f"--{name.replace('_', '-')}"
+
+
 def _absolute(path: str | os.PathLike) -> Path:
     absolute = Path(os.path.expanduser(path)).absolute()
     # behind a link, what is above isn't what the name says
@@ -185,7 +200,7 @@ def check_writable(name: str, path: Path) -> None:
     except OSError as error:
         raise InputError(
             f"{name} folder {path} can't be written ({error.strerror}): "
-            "check its permissions and the space on its disk."
+            "check its permissions and the space on its disk, or name another folder."
         ) from None
     finally:
         with suppress(OSError):

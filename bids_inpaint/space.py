@@ -62,6 +62,10 @@ class Grid:
         return self.shape == other.shape and np.allclose(self.matrix, other.matrix, atol=tolerance)
 
 
+class Misplaced(ValueError):
+    """A brain that does not lie where the template has one: what is said of it, as a verb and its object."""
+
+
 #: FSL's 1 mm MNI grid: it splits into the 8 sub-volumes of 91x109x91 of Manjón et al. 2020, section 2.3.
 WORKING_GRID = Grid.of((182, 218, 182), [[-1, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
 

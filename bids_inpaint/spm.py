@@ -15,7 +15,7 @@ from bids_inpaint.images import InputError
 VARIABLE = "BIDS_INPAINT_SPM12"
 _REMEDY = (
     "get SPM12 from https://www.fil.ion.ucl.ac.uk/spm/software/spm12/ and name its folder with --spm12 "
-    "(MATLAB or GNU Octave runs it), or set SPMMCRCMD to the command of the standalone version, as "
+    "(MATLAB or GNU Octave runs it), or set SPMMCRCMD to the command of the standalone version, such as "
     "'/opt/spm12/run_spm12.sh /opt/mcr/v97 script'; or choose --segmentation atropos"
 )
 
@@ -58,25 +58,36 @@ def find(folder: Path | None) -> Spm:
         folder = Path(os.environ[VARIABLE])
     if folder is not None:
         return _of_folder(folder.absolute())
-    command = os.environ.get("SPMMCRCMD")
-    if not command:
+    words = _words("SPMMCRCMD")
+    if not words:
         raise InputError(f"--segmentation spm12 finds no SPM12: {_REMEDY}.")
-    words = shlex.split(command)
     if shutil.which(words[0]) is None:
         raise InputError(f"SPMMCRCMD names {words[0]}, which is not a program: {_REMEDY}.")
     if len(words) != 3 or not Path(words[1]).is_dir() or words[2] != "script":
         raise InputError(
-            f"SPMMCRCMD is '{command}', but must be the program, the folder of the MATLAB Runtime and the "
-            f"word 'script': {_REMEDY}."
+            f"SPMMCRCMD is '{os.environ['SPMMCRCMD']}', but must be the program, the folder of the MATLAB "
+            f"Runtime and the word 'script': {_REMEDY}."
         )
-    return Spm(command, standalone=True)
+    return Spm(shlex.join(words), standalone=True)
+
+
+def _words(variable: str) -> list[str]:
+    """The command that a variable of the environment holds; nothing if it is blank or not set."""
+    command = os.environ.get(variable, "")
+    try:
+        return shlex.split(command)
+    except ValueError as error:
+        raise InputError(
+            f"{variable} is '{command}', which is not a command of a shell ({error}): correct its quotes, or "
+            "unset it."
+        ) from None
 
 
 def _of_folder(folder: Path) -> Spm:
     for needed in ("spm.m", "spm_jobman.m", "tpm/TPM.nii"):
         if not (folder / needed).is_file():
             raise InputError(f"{folder} is not a folder of SPM12, as it has no {needed}: {_REMEDY}.")
-    matlab = shlex.split(os.environ.get("MATLABCMD", "matlab"))
+    matlab = _words("MATLABCMD") or ["matlab"]
     if shutil.which(matlab[0]):
         return Spm(shlex.join(matlab), standalone=False, folder=str(folder))
     if octave := shutil.which("octave-cli") or shutil.which("octave"):

@@ -53,7 +53,7 @@ def read_table(path: Path, key: str) -> Table:
     # a pipe would be waited for
     if not os.path.isfile(path):
         if os.path.lexists(path):
-            table.warnings.append(f"{shown} is a link to nothing or no file, and is not used.")
+            table.warnings.append(f"{shown} is a broken link or not a regular file, and is not used.")
         return table
     try:
         text = _decode(path.read_bytes())
@@ -94,8 +94,8 @@ def read_table(path: Path, key: str) -> Table:
             table.rows.append(row | labels)
     if odd:
         table.warnings.append(
-            f"{shown} has another number of cells in line {', '.join(odd[:5])}{', …' if odd[5:] else ''} "
-            "than in its first one: these lines are not used."
+            f"{shown} has a different number of cells in line {', '.join(odd[:5])}"
+            f"{', …' if odd[5:] else ''} than in its header: these lines are not used."
         )
     return table
 

@@ -140,7 +140,7 @@ def _check_usable(name: str) -> None:
     if cohorts := sorted({m[1] for f in files if (m := re.search(r"/cohort-(\d+)/", f))}, key=int):
         raise images.InputError(
             f"Template {name} can't be used: {identifier} has cohorts ({', '.join(cohorts)}), which the "
-            "names of the outputs could not tell apart; name a template without, as "
+            "names of the outputs could not tell apart; name a template without, such as "
             f"{_usable()}."
         )
     if not files or identifier != name:
@@ -149,13 +149,13 @@ def _check_usable(name: str) -> None:
         meant = [n for n in sorted(every) if n.lower() in near]
         raise images.InputError(
             f"Template {name} was not found: TemplateFlow has none of that name; name another (its "
-            f"identifier alone), as {', '.join(meant) or _usable()}."
+            f"identifier alone), such as {', '.join(meant) or _usable()}."
         )
     needed = _needed(name)
     if missing := [words for key, (_, words) in _NEEDED.items() if key not in needed]:
         raise images.InputError(
             f"Template {name} can't be used: TemplateFlow has no {', no '.join(missing)} of it at "
-            f"resolution 1; name one that has all, as {_usable()}."
+            f"resolution 1; name one that has all, such as {_usable()}."
         )
 
 

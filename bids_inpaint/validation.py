@@ -53,8 +53,8 @@ def validate(settings: Settings, known: Collection[str] = ()) -> None:
         if link := circle(Path(view)):
             place = printable(str(settings.bids_dir / link.relative_to(view)))
             log.warning(
-                "%s is a link to a folder that leads to it again, of which the BIDS validator may find no "
-                "end: the dataset is not validated.", place,
+                "%s is a link that leads back to itself, so that the validator may never end: the dataset is "
+                "not validated.", place,
             )  # fmt: skip
             return
         result = subprocess.run(
@@ -85,7 +85,7 @@ def validate(settings: Settings, known: Collection[str] = ()) -> None:
     for participant, own in sorted(by_participant.items())[:_MOST]:
         log.warning("%s is not valid BIDS (%s: %s).", printable(participant), _counted(own), _shown(own))
     if others := sorted(by_participant)[_MOST:]:
-        log.warning("Neither are %s.", printable(", ".join(others)))
+        log.warning("These participants are not valid BIDS either: %s.", printable(", ".join(others)))
 
 
 def _participants(settings: Settings) -> set[str]:

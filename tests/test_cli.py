@@ -59,12 +59,15 @@ def test_torch_is_for_training_alone():
         (["--participant-label", "sub-09"], "Participant 09 is not in"),
         (["--model", "nothing"], "Model nothing is neither shipped nor a file"),
         (["--second-pass", "blind-unet"], "blind-unet of --second-pass is blind"),
-        (["--sampler", "ddim"], "are for diffusion models alone"),
+        (["--sampler", "ddim"], "alone: leave them out, or choose one with --model ddpm."),
         (["--sampling-steps", "0"], "--sampling-steps 0 is out of range"),
-        (["--use-plugin", "/nonexistent.yml"], "Plugin file /nonexistent.yml can't be used"),
+        (
+            ["--use-plugin", "/nonexistent.yml"],
+            "Plugin file /nonexistent.yml can't be read (No such file or directory)",
+        ),
         (["--lesion-threshold", "3"], "--lesion-threshold 3.0 is out of range"),
         (["--lesion-masks", "/nonexistent"], "--lesion-masks /nonexistent is not a folder"),
-        (["-d", "x=/nonexistent"], "Derivatives x=/nonexistent: not a folder"),
+        (["-d", "x=/nonexistent"], "-d x=/nonexistent: /nonexistent is not a folder: check the path."),
         (["--template", "NoSuchTemplate"], "Template NoSuchTemplate was not found"),
     ],
 )
@@ -90,7 +93,7 @@ def test_unknown_plugin(dataset, capsys):
     file = dataset.parent / "plugin.yml"
     file.write_text("plugin: Nope\n")
     assert run(dataset, "--use-plugin", str(file)) == 2
-    assert "'Nope', which Nipype hasn't" in capsys.readouterr().err
+    assert "'Nope', which Nipype does not have" in capsys.readouterr().err
 
 
 def test_invalid_datasets_are_refused_unless_told(dataset, capsys):

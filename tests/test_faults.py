@@ -174,7 +174,7 @@ def test_work_folder_vanishes(root, reference, tmp_path):
     told = finish(process)
     assert process.returncode == 1, told
     assert "Traceback" not in told
-    assert f"misses what was in {work}" in told
+    assert f"did not find its files in {work}" in told
     assert (out / "sub-01.html").exists()
     assert_whole(out, reference)
     assert_finishes(root, out, work, reference)

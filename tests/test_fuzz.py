@@ -193,7 +193,7 @@ def test_masks_are_used_or_refused(read, file):
         path = Path(folder) / name
         path.write_bytes(content)
         try:
-            mask = read(path, grid, "the T1w")
+            mask = read(path, grid, images.save(Path(folder) / "t1w.nii", np.zeros(grid.shape), grid))
         except images.InputError as error:
             assert_sentence(error, path)
         else:

@@ -78,7 +78,7 @@ def test_a_wrong_unit_is_named_and_not_believed(tmp_path, unit, name):
 def test_an_extent_no_head_has_is_refused(tmp_path, factor):
     path = write(tmp_path / "a_T1w.nii.gz", np.diag([factor, factor, factor, 1]) @ PLACE)
     with pytest.raises(
-        images.InputError, match=rf"a_T1w.nii.gz sees {96 * factor}×.*voxel sizes or the unit"
+        images.InputError, match=rf"a_T1w.nii.gz covers {96 * factor}×.*voxel sizes or the unit"
     ):
         images.load_t1w(path)
 

@@ -25,12 +25,12 @@ def changed(**values):
     ("data", "reason"),
     [
         (np.stack([GOOD] * 3, -1), "holds 3 volumes"),
-        (GOOD[:, :, 0], "no volume"),
-        (GOOD[:, :, :1], "no volume"),
+        (GOOD[:, :, 0], "is not a volume"),
+        (GOOD[:, :, :1], "is not a volume"),
         (np.zeros_like(GOOD), "is 0 everywhere"),
         (np.full_like(GOOD, 7), "is 7 everywhere"),
         (changed(v111=np.nan, v123=np.inf), "2 voxels that are NaN or infinite"),
-        (GOOD[:10, :10, :10], "sees only 40×40×40 mm"),
+        (GOOD[:10, :10, :10], "covers only 40×40×40 mm"),
     ],
 )
 def test_unusable_images_are_refused(tmp_path, data, reason):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from bids_inpaint.intensity import GREY, NOISE, Scale, levels
+from bids_inpaint.space import Misplaced
 
 
 @pytest.fixture
@@ -51,7 +52,7 @@ def test_noise_is_not_stretched_beyond_what_the_networks_know(brain):
 
 def test_a_brain_elsewhere_has_no_levels(brain):
     image, mask, white, grey = brain
-    with pytest.raises(ValueError, match="does not overlap the white matter"):
+    with pytest.raises(Misplaced, match="does not overlap the white matter"):
         levels(image, np.zeros_like(mask), white, grey)
-    with pytest.raises(ValueError, match="does not overlap the grey matter"):
+    with pytest.raises(Misplaced, match="does not overlap the grey matter"):
         levels(np.where(grey > 0, 0, image), mask, white, grey)

@@ -65,8 +65,8 @@ def add(root: Path, *files: str) -> None:
         (content(b"/annex/objects/MD5E-s35--01.nii.gz\n"), "is a pointer of git-annex to content"),
         (content(ANNEX.encode()), "is a pointer of git-annex to content"),
         (content(b"version https://git-lfs.github.com/spec/v1\noid"), "is a pointer of Git LFS to content"),
-        (os.mkfifo, "is no file"),
-        (os.mkdir, "is no file"),
+        (os.mkfifo, "is not a regular file: "),
+        (os.mkdir, "is not a regular file: "),
     ],
 )  # fmt: skip
 def test_files_without_content(root, make, reason):

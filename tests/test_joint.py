@@ -171,7 +171,7 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert {"flair_mse", "lesion_flair_mse", "dice"} <= set(rows[0].split(","))
     model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
-    with pytest.raises(images.InputError, match="trained to 'flair'"):
+    with pytest.raises(images.InputError, match="trained for 'flair'"):
         models.find(str(model.path))
     network = load_average(config, checkpoint)
     x = torch.rand(2, 5, 24, 40)
@@ -223,7 +223,7 @@ def test_a_network_is_shown_what_it_was_trained_to_see(tmp_path, change):
     path.write_bytes(shipped.read_bytes())
     card = json.loads(shipped.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(card | change))
-    with pytest.raises(InputError, match="looks at what another version of"):
+    with pytest.raises(InputError, match="needs the output of another version of"):
         models.find(str(path), "flair")
 
 

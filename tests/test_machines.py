@@ -19,10 +19,10 @@ import pytest
 from helpers import write_dataset, write_nifti
 
 from bids_inpaint import cli, environment, images, plugin, resources
+from bids_inpaint.crashes import explain
 from bids_inpaint.environment import settle
 from bids_inpaint.files import is_utf8
 from bids_inpaint.images import InputError
-from bids_inpaint.run import explain
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import Grid
 
@@ -285,7 +285,7 @@ def run(root: Path, *options: str, python: tuple[str, ...] = ("-m", "bids_inpain
 def refused(result) -> None:
     """The image was refused in one sentence, by a worker."""
     told = result.stderr.decode(errors="replace")
-    assert "sees only 36×36×36 mm" in told or r"sees only 36" in told
+    assert "covers only 36×36×36 mm" in told or r"covers only 36" in told
     assert "Traceback" not in told
     assert "0 of 1 images done" in told
     assert result.returncode == 1
@@ -417,19 +417,19 @@ def test_runs_in_folders_with_any_name(small):
     root.mkdir()
     (small / "bids").rename(root / "bids")
     refused(run(root, TMPDIR=str(root)))
-    assert "sees only 36×36×36 mm" in (root / "out/sub-01.html").read_text(encoding="utf-8")
+    assert "covers only 36×36×36 mm" in (root / "out/sub-01.html").read_text(encoding="utf-8")
 
 
-def test_names_that_are_not_utf8(tmp_path, caplog):
+def test_names_that_are_not_utf8(tmp_path):
     """Only what is named so is left out."""
     from bids_inpaint import bids
 
     root = write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
     (root / "sub-01/anat" / os.fsdecode(b"sub-01_acq-\xfc_T1w.nii.gz")).touch()
-    settings = Settings(root, tmp_path / "out", tmp_path / "work")
-    with caplog.at_level(logging.WARNING):
-        assert [image.prefix for image in bids.collect(settings)] == ["sub-01"]
-    assert r"sub-01_acq-\udcfc_T1w.nii.gz has a name that isn't UTF-8" in caplog.text
+    found = bids.collect(Settings(root, tmp_path / "out", tmp_path / "work"))
+    assert [image.prefix for image in found.images] == ["sub-01"]
+    (refused,) = found.refused
+    assert os.fsdecode(b"sub-01_acq-\xfc_T1w.nii.gz is not named as BIDS asks") in refused.reason
 
 
 @pytest.mark.parametrize(("name", "shown"), [(b"o\xfct", r"o\udcfct"), (b"o\nt", r"o\nt")])
@@ -437,7 +437,7 @@ def test_folders_that_are_not_utf8_or_one_line_are_refused(tmp_path, capfd, name
     root = write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
     out = os.fsdecode(os.fsencode(tmp_path) + b"/" + name)
     assert cli.main([str(root), out, "participant", "-w", str(tmp_path / "work")]) == 2
-    assert f"{shown} (output_dir) isn't UTF-8 or has a line break" in capfd.readouterr().err
+    assert f"{shown} (the output folder) isn't UTF-8 or has a line break" in capfd.readouterr().err
     assert not os.path.exists(out)
 
 
@@ -481,9 +481,9 @@ def test_files_are_utf8_in_every_locale(small, locales):
     refused(result)
     # the terminal gets its own encoding, and what that lacks is escaped
     told = result.stderr.decode("latin-1")
-    assert "sees only 36×36×36 mm" in told
+    assert "covers only 36×36×36 mm" in told
     assert r"Gehirn é \u03a9/bids/sub-01" in told
-    assert "sees only 36×36×36 mm" in (named / "out/sub-01.html").read_text(encoding="utf-8")
+    assert "covers only 36×36×36 mm" in (named / "out/sub-01.html").read_text(encoding="utf-8")
     assert not (named / "out/logs/CITATION.md").read_text(encoding="utf-8").isascii()
     # where the work of libraries is, too
     crash = next((named / "out").rglob("crash*.txt")).read_text(encoding="utf-8")

@@ -191,7 +191,10 @@ def test_masks_of_other_images_are_not_used(tmp_path, other):
     found = brains(root, f"sub-01/{other}", "sub-02_desc-brain_mask.nii.gz")
     assert found["sub-01"].brain_mask is None
     # that it is treated otherwise than the others is no secret
-    assert any("has no brain mask of it" in warning for warning in found["sub-01"].warnings)
+    assert any(
+        "has no brain mask of this image, though it has of others" in warning
+        for warning in found["sub-01"].warnings
+    )
 
 
 def test_the_image_named_exactly_has_the_mask(tmp_path):
@@ -227,7 +230,7 @@ def test_affines_need_their_inverse_and_are_of_images(tmp_path):
     found = brains(root, f"sub-01_{TO}", *points, f"sub-03_{TO}", f"sub-03_{BACK}")
     assert [bool(found[f"sub-0{i}"].xfm) for i in (1, 2, 3)] == [False, False, True]
     assert "its inverse is not there" in found["sub-01"].warnings[0]
-    assert f"has no affine to {TEMPLATE} of it" in found["sub-02"].warnings[0]
+    assert f"has no affine to {TEMPLATE} of this image" in found["sub-02"].warnings[0]
 
 
 def test_masks_without_content_are_not_passed_over(tmp_path):

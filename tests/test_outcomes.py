@@ -21,6 +21,7 @@ from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
 from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions, write_table
 from bids_inpaint.progress import Progress
+from bids_inpaint.scan import Refused
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
@@ -75,7 +76,7 @@ def test_files_of_an_earlier_run_do_not_make_a_failed_image_done(small, capsys):
         status = status_of(small / "out", f"sub-01_ses-{session}")
         assert status["Status"] == "failed"
         assert status["Failed"] == ["inpainted"]
-        assert "sees only 36×36×36 mm" in status["Error"]
+        assert "covers only 36×36×36 mm" in status["Error"]
         assert f"ses-{session}_T1w.nii.gz" in status["Error"]
         assert status.get("EarlierResults", False) is (session == "a")
     # they stay as they are
@@ -92,7 +93,7 @@ def test_images_that_a_crash_kept_from_being_run_say_so(small, capsys, monkeypat
     told = capsys.readouterr().err
     assert told.count("error:") == 1
     assert "sub-01_ses-b, sub-01_ses-c failed: not run: an earlier image failed" in told
-    assert "sees only" in status_of(small / "out", "sub-01_ses-a")["Error"]
+    assert "covers only" in status_of(small / "out", "sub-01_ses-a")["Error"]
     for session in "bc":
         status = status_of(small / "out", f"sub-01_ses-{session}")
         assert (status["Status"], status["Error"]) == ("failed", "not run: an earlier image failed")
@@ -129,19 +130,17 @@ def test_results_that_a_run_was_not_asked_for_are_named(small, capsys):
 
 
 def test_results_of_refused_images_are_not_those_of_the_run(small, capsys):
-    from types import SimpleNamespace
-
     finish_before(small, *SESSIONS)
     settings = Settings(small / "bids", small / "out", small / "work")
     model, made = models.find(models.DEFAULT), made_now(small)
 
-    def end(name: str) -> set[str]:
+    def end(name: str, whole: bool = False) -> set[str]:
         """Images that the status files say failed, once one of this name was refused."""
-        refused = SimpleNamespace(name=name, subject="01", reason="it is a link to nowhere.")
+        refused = Refused(name, "01", "it is a link to nowhere.", whole=whole)
         assert finish([], None, settings, model, made, "x", Progress(1), {}, [refused]) == 1
         return {p.name.removesuffix("_status.json") for p in (small / "out/sub-01/log").glob("*.json")}
 
-    assert end("sub-02") == set()
+    assert end("sub-02", whole=True) == set()
     assert end("sub-01_ses-b") == {"sub-01_ses-b"}
     told = capsys.readouterr().err
     assert "sub-01_ses-b failed: the files in the output folder are of an earlier run" in told
@@ -149,7 +148,7 @@ def test_results_of_refused_images_are_not_those_of_the_run(small, capsys):
     status = status_of(small / "out", "sub-01_ses-b")
     assert (status["Status"], status["EarlierResults"]) == ("failed", True)
     assert "sub-01_ses-b: it is a link to nowhere." in (small / "out/sub-01.html").read_text()
-    assert end("sub-01") == {f"sub-01_ses-{session}" for session in SESSIONS}
+    assert end("sub-01", whole=True) == {f"sub-01_ses-{session}" for session in SESSIONS}
 
 
 def warn(root: Path, session: str, **sidecar) -> None:

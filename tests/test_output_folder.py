@@ -72,10 +72,16 @@ def test_what_users_and_earlier_versions_wrote_stays(root, monkeypatch):
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        ('{"Name": "x", "GeneratedBy": [{"Name": "fMRIPrep"}]}', "holds results of fMRIPrep, which"),
-        ('{"Name": "x", "BIDSVersion": "1.8.0"}', "no results of a pipeline"),
-        ('{"Name": "x", "GeneratedBy": "bids_inpaint"}', "no results of a pipeline"),
-        ("[]", "no results of a pipeline"),
+        (
+            '{"Name": "x", "GeneratedBy": [{"Name": "fMRIPrep"}]}',
+            "not of bids_inpaint but of fMRIPrep: name",
+        ),
+        ('{"Name": "x", "BIDSVersion": "1.8.0"}', "is not of bids_inpaint: name another output"),
+        (
+            '{"Name": "x", "GeneratedBy": "bids_inpaint"}',
+            "is not of bids_inpaint: name another output",
+        ),
+        ("[]", "is not of bids_inpaint: name another output"),
         ('{"Name": "x", "GeneratedBy"', "can't be read"),
         ("", "can't be read"),
     ],

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import cli, outcomes, run, validation
+from bids_inpaint import cli, crashes, outcomes, run, validation
 from bids_inpaint.bids import Image
 from bids_inpaint.progress import tell
 
@@ -38,7 +38,7 @@ def test_reports_show_names_and_run_none_of_them(small, capsys):
     for page in pages:
         assert "&lt;img src=x onerror=alert(1)&gt;" in page
         assert "<img src=x" not in page
-        assert page.count("sees only 36×36×36 mm") > 2
+        assert page.count("covers only 36×36×36 mm") > 2
         # the methods are there
         assert "Each T1-weighted (T1w) image was preprocessed" in page
 
@@ -96,7 +96,7 @@ def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
     image, settings = Image("", "", {"sub": "01"}), SimpleNamespace(output_dir=tmp_path, work_dir=tmp_path)
 
     def tell_crashes() -> str:
-        for crash in outcomes.read_crashes("01", settings, "x"):
+        for crash in crashes.read_crashes("01", settings, "x"):
             tell(f"error: {crash.sentence}")
         return capsys.readouterr().err
 
@@ -144,4 +144,4 @@ def test_validation_ends_before_links_in_circles(small, capsys, caplog):
         (small / "bids/sub-01/ses-a/anat" / name).symlink_to(target)
     arguments = [str(small / "bids"), str(small / "out"), "participant", "-w", str(small / "work")]
     assert cli.main([*arguments, "--boilerplate-only"]) == 0
-    assert "sub-01/ses-a/anat/a is a link to a folder that leads to it again" in caplog.text
+    assert "sub-01/ses-a/anat/a is a link that leads back to itself" in caplog.text

@@ -89,7 +89,7 @@ def test_disk_that_fills_up_during_the_run_keeps_no_part(small_disk, tmp_path):
     ],
 )
 def test_crashes_are_explained(dataset, crash, sentence):
-    from bids_inpaint.outcomes import explain
+    from bids_inpaint.crashes import explain
 
     assert sentence in explain(crash, make(dataset))
 

@@ -82,7 +82,7 @@ def test_a_table_that_is_not_there_is_no_table(tmp_path, caplog):
     assert not caplog.records
     (tmp_path / "participants.tsv").symlink_to("annexed")
     assert People(tmp_path).of("01", None) == {}
-    assert "participants.tsv is a link to nothing" in caplog.text
+    assert "participants.tsv is a broken link" in caplog.text
 
 
 def test_each_session_has_its_own_row(tmp_path, caplog):
@@ -164,8 +164,8 @@ def test_children_are_told_by_session_and_unit(tmp_path):
     )  # fmt: skip
     # 17 years, then 18; 20 years; below 18, then unknown
     expected = [True, False, False, False, True, False]
-    found = collect(Settings(bids_dir=root, output_dir=tmp_path / "o", work_dir=tmp_path / "w"))
-    assert [any("child" in text for text in image.told) for image in found] == expected
+    found = collect(Settings(bids_dir=root, output_dir=tmp_path / "o", work_dir=tmp_path / "w")).images
+    assert [any("child" in text for text in image.warnings) for image in found] == expected
     sidecar = root / "sub-03/sub-03_sessions.json"
     sidecar.write_text('{"age": {"Units": "days"}}')
     (root / "sub-03/sub-03_sessions.tsv").write_text("session_id\tage\nses-1\t6000\nses-2\t7000\n")

@@ -112,7 +112,7 @@ def test_trained_extractor_is_no_inpainting_network(folder, tmp_path):
     onnx = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)
     model = models.find(str(onnx), "brain")
     assert "lesion_threshold" not in model.card
-    with pytest.raises(InputError, match="trained to 'brain', not to 'inpaint'"):
+    with pytest.raises(InputError, match="trained for 'brain', not for 'inpaint'"):
         models.find(str(onnx))
     # an untrained one finds no brain of a brain's volume
     grid = Grid.of((40, 48, 40), np.diag([4.0, 4, 4, 1]))

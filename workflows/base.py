@@ -21,7 +21,7 @@ from bids_inpaint.workflows.outputs import (
     threshold_of,
     tissue_key,
 )
-from bids_inpaint.workflows.preprocess import init_preprocess_wf
+from bids_inpaint.workflows.preprocess import init_preprocess_wf, name_source
 from bids_inpaint.workflows.saving import init_outputs_wf
 from bids_inpaint.workflows.segment import TISSUE_MAPS, init_segment_wf
 
@@ -120,7 +120,6 @@ def init_image_wf(
         brain_mask=image.brain_mask,
         brain_mask_xfm=image.brain_mask_xfm,
         xfm=image.xfm,
-        source=image.path,
         random_seed=settings.random_seed,
         omp_nthreads=threads,
         sloppy=settings.sloppy,
@@ -268,6 +267,7 @@ def init_image_wf(
         filled = back(fill, tissues, "reference_lesions_wf", "lesions", True)
         link(filled, outputs, [("native_inpainted", "native_reference")])
         steps.append(fill)
+    name_source(workflow, image.path)
     workflow.__desc__ = "".join(getattr(step, "__desc__", "") for step in steps)
     if others := [name for name in products.segmented if name != "inpainted"]:
         workflow.__desc__ += (

@@ -6,6 +6,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
+from bids_inpaint.interfaces.base import InputSpec
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, Normalise, ToWorkingGrid, TrimMask
 from bids_inpaint.template import TemplateFiles
 
@@ -17,7 +18,6 @@ def init_preprocess_wf(
     brain_mask: str | None = None,
     brain_mask_xfm: str | None = None,
     xfm: tuple[str, str] | None = None,
-    source: str = "the T1w",
     random_seed: int = 0,
     omp_nthreads: int = 1,
     sloppy: bool = False,
@@ -75,7 +75,7 @@ def init_preprocess_wf(
     )  # fmt: skip
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
     mask = pe.Node(
-        BrainMask(skull_strip=skull_strip, source=source, num_threads=omp_nthreads),
+        BrainMask(skull_strip=skull_strip, num_threads=omp_nthreads),
         name="mask", n_procs=omp_nthreads, mem_gb=2,
     )  # fmt: skip
     if brain_mask:
@@ -125,6 +125,13 @@ def init_preprocess_wf(
         (normalise, outputnode, [("out_file", "preproc"), ("scale", "scale")]),
     ])  # fmt: skip
     return workflow
+
+
+def name_source(workflow: pe.Workflow, path: str) -> None:
+    """Let messages of all steps of an image name its T1w."""
+    for node in workflow._get_all_nodes():
+        if isinstance(node.inputs, InputSpec):
+            node.inputs.source = path
 
 
 def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> str:

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import os
 
-from nipype.interfaces.base import BaseInterface, BaseInterfaceInputSpec, File, TraitedSpec, traits
+from nipype.interfaces.base import (
+    BaseInterface,
+    BaseInterfaceInputSpec,
+    File,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 
 from bids_inpaint import __version__
+from bids_inpaint.images import InputError
+from bids_inpaint.space import Misplaced
 
 
 class InputSpec(BaseInterfaceInputSpec):
     """Inputs of a :class:`FileInterface`."""
 
     version = traits.Str(__version__, usedefault=True, desc="results of another version aren't reused")
+    source = traits.Str(nohash=True, desc="path of the T1w, for messages; in_file by default")
 
 
 class SegmentationOutputSpec(TraitedSpec):
@@ -33,14 +43,29 @@ class AffineOutputSpec(TraitedSpec):
 
 
 class FileInterface(BaseInterface):
-    """An interface whose `run` returns its outputs; files are named in the node's own folder."""
+    """An interface whose `run` returns its outputs; files are named in the node's own folder.
+
+    A user knows the T1w, and none of the files between it and the results: errors name the former.
+    """
 
     input_spec = InputSpec
     output_spec = TraitedSpec
 
     def _run_interface(self, runtime):
-        self._results = self.process(runtime)
+        try:
+            self._results = self.process(runtime)
+        except Misplaced as error:
+            raise InputError(
+                f"The brain of {self.source} {error}: check the orientation in its header, and the "
+                "brain mask or affine given with -d, if there is one."
+            ) from None
         return runtime
+
+    @property
+    def source(self) -> str:
+        """Path of the T1w, for messages."""
+        given = self.inputs.source
+        return given if isdefined(given) else getattr(self.inputs, "in_file", "the T1w")
 
     def process(self, runtime) -> dict:
         """Do the work and return the outputs by name."""

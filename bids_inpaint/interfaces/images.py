@@ -14,7 +14,7 @@ from bids_inpaint.conform import conform
 from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import AffineOutputSpec, FileInterface, InputSpec, within
 from bids_inpaint.metrics import dice
-from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
+from bids_inpaint.space import WORKING_GRID, Grid, Misplaced, bounding_box, resample
 from bids_inpaint.transforms import read_xfm
 
 #: Brain masks of other tools agree with ours at least so well (Dice); a mask of another session has 0.7.
@@ -53,7 +53,6 @@ class Conform(FileInterface):
 
 class BrainMaskInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
-    source = traits.Str(desc="name of the T1w for messages")
     precomputed = File(exists=True, desc="mask of an earlier run or another tool")
     precomputed_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the space of that mask")
     skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
@@ -82,21 +81,19 @@ class BrainMask(FileInterface):
         out_file = images.save(within(runtime, "mask.nii.gz"), mask, grid, np.uint8)
         return {"out_file": out_file, "method": method, "warnings": warnings}
 
-    def _name(self) -> str:
-        return self.inputs.source if isdefined(self.inputs.source) else self.inputs.in_file
-
     def _given(self, data, grid, warnings):
         """A mask of another tool, compared with what this program takes for the brain."""
         path = self.inputs.precomputed
         # of points it is the inverse
         xfm = self.inputs.precomputed_xfm
         world = np.linalg.inv(read_xfm(xfm)) if isdefined(xfm) else None
-        mask = masks.read_brain(path, grid, self._name(), world, warnings)
+        mask = masks.read_brain(path, grid, self.source, world, warnings)
         litres = mask.sum() * grid.voxel_volume / 1e6
         low, high = (volume / 1e6 for volume in brain.BRAIN_VOLUME)
         if not low < litres < high:
             raise images.InputError(
-                f"{path} measures {litres:.2f} l on {self._name()}, which no brain does: give its brain mask."
+                f"The brain mask {path} has {litres:.2f} l on {self.source}, which no brain has: give "
+                "the brain mask of this image."
             )
         try:
             own, _ = self._own(data, grid)
@@ -112,21 +109,21 @@ class BrainMask(FileInterface):
         return mask
 
     def _own(self, data, grid):
-        name = self._name()
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
         if self.inputs.skull_strip == "auto":
             stripped = brain.stripped_mask(data, grid)
             if stripped is not None:
                 return stripped, "stripped"
+        model = models.find(models.BRAIN, "brain")
         try:
-            model = models.find(models.BRAIN, "brain")
             return brain.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
-        except Exception as error:
+        except ValueError as error:
+            # want of memory, and what the network's library hits, are no fault of the image
             extent = "×".join(f"{v:.0f}" for v in grid.voxel_sizes * grid.shape)
             raise images.InputError(
-                f"No brain was found in {name} ({error}; its voxels span {extent} mm): check that it is a "
-                "whole-head T1w with the right voxel size, or give a brain mask with --derivatives."
+                f"No brain was found in {self.source} ({error}; its voxels span {extent} mm): check "
+                "that it is a whole-head T1w with the right voxel size, or give a brain mask with -d."
             ) from error
 
 
@@ -200,6 +197,9 @@ class ToWorkingGridOutputSpec(TraitedSpec):
     out_mask = File(exists=True)
 
 
+_OUTSIDE = "lies outside the template after the affine"
+
+
 class ToWorkingGrid(FileInterface):
     """Resample a brain and its mask once onto the working grid."""
 
@@ -211,14 +211,13 @@ class ToWorkingGrid(FileInterface):
         mask = images.read(self.inputs.mask_file)[0]
         xfm = read_xfm(self.inputs.xfm)
         # the spline reaches a few voxels beyond the brain
+        if not mask.any():
+            raise Misplaced(_OUTSIDE)
         box = bounding_box(mask, margin=8)
         data, mask, grid = data[box], mask[box], grid.part(box)
         mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
         if mask_out.sum() * WORKING_GRID.voxel_volume < 0.4 * brain.BRAIN_VOLUME[0]:
-            raise images.InputError(
-                f"{self.inputs.in_file} lies outside the template after the affine: "
-                "check the orientation in its header."
-            )
+            raise Misplaced(_OUTSIDE)
         out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, where=mask_out)
         return {
             "out_file": images.save(

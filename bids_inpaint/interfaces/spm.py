@@ -82,7 +82,8 @@ class SegmentSPM(FileInterface):
         version = f"{info['name'].removeprefix('SPM')}.{info['release']}".strip()
         if not version.startswith("12."):
             raise images.InputError(
-                f"'{command}' starts {info['name']} (release {info['release'].strip()}), but SPM12 is needed."
+                f"'{command}' starts {info['name']} (release {info['release'].strip()}), but SPM12 is "
+                "needed: name its folder with --spm12, or set SPMMCRCMD."
             )
         template = os.path.join(info["path"].strip(), "tpm", "TPM.nii")
         step = spm.NewSegment(
@@ -103,7 +104,7 @@ class SegmentSPM(FileInterface):
             lines = [line.strip() for line in said.splitlines() if line.strip()]
             told = [*complaints, *lines[-1:], "nothing"][0]
             raise images.InputError(
-                f"SPM12 failed to segment {self.inputs.in_file} (it said: {told[:200]}): "
-                f"look at the crash file, or choose --segmentation atropos."
+                f"SPM12 failed to segment the brain of {self.source} (it said: {told[:200]}): "
+                "look at the crash file, or choose --segmentation atropos."
             )
         return f"SPM12 (release {info['release'].strip()})"

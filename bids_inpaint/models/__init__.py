@@ -178,7 +178,7 @@ def find(name: str, task: str = "inpaint") -> Model:
     if not ours:
         raise InputError(f"Model {path} is not a bids_inpaint network by its card: {remedy}.")
     if model.task != task:
-        raise InputError(f"Model {path} was trained to '{model.task}', not to '{task}': use another one.")
+        raise InputError(f"Model {path} was trained for '{model.task}', not for '{task}': use another one.")
     if digest != model.sha256:
         raise InputError(
             f"Model {path} has another SHA-256 than its card says: it was changed or damaged; {remedy}."
@@ -187,8 +187,8 @@ def find(name: str, task: str = "inpaint") -> Model:
         ships = inpainter in available() and find(inpainter).sha256
         if not ships or ships != card.get("inpainter_sha256"):
             raise InputError(
-                f"Model {path} looks at what another version of {inpainter} makes of an image: use the "
-                "version of bids_inpaint that it was trained with, or train it again."
+                f"Model {path} needs the output of another version of {inpainter}: use the version of "
+                "bids_inpaint that it was trained with, or train it again."
             )
     _check_graph(model)
     return model
@@ -231,7 +231,7 @@ def _check_graph(model: Model) -> None:
         ins, outs = session.get_inputs(), session.get_outputs()
     except Exception as error:
         raise InputError(
-            f"Model {model.path} can't be loaded by ONNX Runtime ({first_line(error, 120)})."
+            f"Model {model.path} can't be loaded by ONNX Runtime ({first_line(error, 120)}): export it again."
         ) from None
     seen = slice_channels(model.mirror, model.neighbours)
     shapes = [tensor.shape for tensor in (*ins, *outs)]

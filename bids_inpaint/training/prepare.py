@@ -23,7 +23,7 @@ from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.data import LABELS, cache_subject, storing, subjects, template_priors
 from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
-from bids_inpaint.workflows.preprocess import init_preprocess_wf
+from bids_inpaint.workflows.preprocess import init_preprocess_wf, name_source
 
 
 def prepare(
@@ -147,7 +147,6 @@ def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFi
         template=files,
         brain_mask=image.brain_mask,
         brain_mask_xfm=image.brain_mask_xfm,
-        source=image.path,
     )
     preprocess.inputs.inputnode.t1w = image.path
     # its result may be gone while the work folder isn't
@@ -173,6 +172,7 @@ def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFi
             ]),
             (flair, store, [("out_file", "flair")]),
         ])  # fmt: skip
+    name_source(workflow, image.path)
     return workflow
 
 
