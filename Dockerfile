@@ -43,7 +43,7 @@ ENV PATH=/opt/bids_inpaint/bin:$PATH \
     OMP_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 MKL_NUM_THREADS=1
 WORKDIR /work
 ENTRYPOINT ["bids_inpaint"]
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="bids_inpaint" \
       org.opencontainers.image.description="Make brain MRI with lesions usable by tools made for healthy brains" \
