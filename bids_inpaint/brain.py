@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.conform import commonest_at_faces
 from bids_inpaint.inference import Runtime, run_on_volume
 from bids_inpaint.models import Model
-from bids_inpaint.space import Grid, bounding_box, resample
+from bids_inpaint.space import Grid, bounding_box, resample, upright
 
 #: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
 BRAIN_VOLUME = (0.5e6, 2.3e6)
@@ -139,20 +137,6 @@ def extract(data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None 
     # far from the border the logits would outweigh their neighbours
     mask = resample(np.clip(logits, -4, 4), cubes, grid, order=1, outside="nearest") > 0
     return _checked(mask, grid)
-
-
-def upright(grid: Grid, edge: float) -> Grid:
-    """The smallest lattice of cubes along the axes of the world (RAS+) that covers another.
-
-    Its numbers of voxels are even.
-    """
-    corners = np.array(list(product(*((-0.5, n - 0.5) for n in grid.shape))))
-    world = corners @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
-    low, high = world.min(0), world.max(0)
-    shape = 2 * np.ceil((high - low) / (2 * edge)).astype(int)
-    matrix = np.diag([edge, edge, edge, 1.0])
-    matrix[:3, 3] = (low + high) / 2 - edge * (shape - 1) / 2
-    return Grid.of(shape, matrix)
 
 
 def trim(

@@ -10,6 +10,7 @@ from bids_inpaint import __version__
 from bids_inpaint.files import first_line, printable, read_json
 from bids_inpaint.images import InputError
 from bids_inpaint.interfaces.derivatives import write_json, write_text
+from bids_inpaint.names import LESION_MASKS
 from bids_inpaint.settings import Settings
 
 log = logging.getLogger("bids_inpaint")
@@ -97,7 +98,7 @@ def _links(settings: Settings) -> dict[str, str]:
     """What the names in BIDS URIs of this run stand for."""
     links = {"raw": settings.bids_dir.as_uri()}
     if settings.lesion_masks:
-        links["lesions"] = settings.lesion_masks.absolute().as_uri()
+        links[LESION_MASKS] = settings.lesion_masks.absolute().as_uri()
     for name, path in settings.derivatives.items():
         uri = Path(path).absolute().as_uri()
         if links.setdefault(name, uri) != uri:

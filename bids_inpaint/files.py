@@ -109,7 +109,7 @@ def printable(text: str) -> str:
 
 
 def is_utf8(name: str) -> bool:
-    """Whether the name of a file is UTF-8: on Linux it is any bytes, and most libraries can't take others.
+    r"""Whether the name of a file is UTF-8: on Linux it is any bytes, and most libraries can't take others.
 
     Examples
     --------

@@ -84,7 +84,10 @@ def main(argv: list[str] | None = None) -> int:
         header = images.load(args.mask)
         if header.shape[:3] != grid.shape or not Grid.of(grid.shape, header.affine).same_as(grid):
             raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
-        hole = masks.read_lesions(args.mask, grid, args.voided)
+        warnings: list[str] = []
+        hole = masks.read_lesions(args.mask, grid, args.voided, warnings=warnings)
+        for warning in warnings:
+            print(printable(f"bids_inpaint.fill: warning: {warning}"), file=sys.stderr)
         filled = fill(data, hole, grid, model, runtime)
         try:
             images.save(args.output, filled, grid, np.float32)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from bids_inpaint.images import InputError
 from bids_inpaint.matching import NATIVE, Dataset, File, Folder, Match, distinct, listed
-from bids_inpaint.names import Sidecars
+from bids_inpaint.names import LESION_MASKS, Sidecars
 from bids_inpaint.scan import Refused, T1w, problem_of
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def add_lesion_masks(
         elif chosen:
             match.changes["lesion_mask"] = str(chosen[0].path)
             match.changes["lesion_space"] = "T1w" if native else "template"
-            match.use("lesions", chosen)
+            match.use(LESION_MASKS, chosen)
         elif needed:
             remedy = "give it one on its T1w" if unused else "add an empty mask if it has no lesion"
             match.problem = (

@@ -10,6 +10,8 @@ from typing import Any
 
 from bids_inpaint.files import read_sidecar
 
+#: Name of the folder of given lesion masks in BIDS URIs and in ``DatasetLinks``.
+LESION_MASKS = "lesions"
 #: Entities that tell the T1w images of one participant apart, in BIDS order, by PyBIDS name.
 ENTITIES = {
     "subject": "sub",

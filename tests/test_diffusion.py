@@ -321,7 +321,8 @@ def test_voided_volumes_are_filled_in_any_orientation(trained, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("steps", "mask", "message"), [("0", 1, "out of range"), ("2", 2, "not a binary mask")]
+    ("steps", "mask", "message"),
+    [("0", 1, "out of range"), ("2", 0.5, "not a binary mask"), ("2", -1, "not a mask")],
 )
 def test_voided_volumes_with_another_mask_or_no_steps_are_refused(
     trained, tmp_path, capsys, steps, mask, message
@@ -331,7 +332,7 @@ def test_voided_volumes_with_another_mask_or_no_steps_are_refused(
     data = np.random.default_rng(0).uniform(200, 300, (60, 70, 20)).astype(np.float32)
     paths = [str(tmp_path / f"{name}.nii.gz") for name in ("voided", "mask", "out")]
     write_nifti(Path(paths[0]), data)
-    hole = np.zeros(data.shape, np.uint8)
+    hole = np.zeros(data.shape, np.float32)
     hole[20:24, 30, 8], hole[25, 30, 8] = mask, 1
     write_nifti(Path(paths[1]), hole)
     try:

@@ -377,16 +377,19 @@ def test_filters_of_ants_without_memory_give_nothing():
     assert not np.array_equal(rich, data)
 
 
-def test_voxels_of_a_sheared_lattice_are_found_where_they_are():
-    """ITK knows no shear: what it calls a place is brought back to the place of the header."""
+def test_a_sheared_head_is_placed_where_it_is():
+    """ITK knows no shear: it gets the head on a lattice that it can place."""
     import ants
 
-    from bids_inpaint.interfaces.ants import _from_itk, _to_ants
+    from bids_inpaint.interfaces.ants import _to_ants, _unsheared
 
     sheared = np.array([[-2.0, 0.12, 0, 30], [0, 1.9, -0.1, -40], [0.05, 0, 2.1, -20], [0, 0, 0, 1]])
     for matrix in (sheared, np.diag([-2.0, 2, 2, 1])):
         grid = Grid.of((20, 24, 22), matrix)
-        image = _to_ants(ants, np.ones(grid.shape), grid)
-        for voxel in ([0, 0, 0], [19, 0, 21], [5, 23, 7]):
-            seen = np.array([*ants.transform_index_to_physical_point(image, voxel), 1]) * [-1, -1, 1, 1]
-            np.testing.assert_allclose(_from_itk(grid) @ seen, grid.matrix @ [*voxel, 1], atol=1e-4)
+        # a slope along each axis of the world tells where a voxel is
+        x, y, z = (grid.matrix @ [*np.indices(grid.shape).reshape(3, -1), np.ones(20 * 24 * 22)])[:3]
+        slope = (100 + x + 2 * y + 3 * z).reshape(grid.shape)
+        image = _to_ants(ants, *_unsheared(slope, grid))
+        voxel = [n // 2 for n in image.shape]
+        left, back, up = ants.transform_index_to_physical_point(image, voxel)
+        assert image[tuple(voxel)] == pytest.approx(100 - left - 2 * back + 3 * up, abs=0.05)

@@ -9,6 +9,7 @@ from typing import Any
 from bids_inpaint import __version__
 from bids_inpaint.bids import Image
 from bids_inpaint.models import Model
+from bids_inpaint.names import LESION_MASKS
 from bids_inpaint.settings import Settings
 from bids_inpaint.template import reference
 
@@ -132,6 +133,8 @@ class Products:
         return _REFERENCE if self.reference else {}
 
 
+#: Results that are made before lesions are looked at.
+_BEFORE_LESIONS = ("native_preproc", "preproc", "brain_mask", "working_mask", "native_original", "original")
 #: What earlier steps warn of, on the T1w and on masks that were given for it.
 WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings")
 #: Of a run with default options, and of one that makes everything.
@@ -255,14 +258,20 @@ def metadata_of(
     The arguments are those of :func:`bids_inpaint.workflows.saving.init_outputs_wf`.
     """
     names = names_of(image, template, products)
-    raw = [image.uri, *image.sources]
+
+    def sources(key: str) -> list[str]:
+        # a blind network does not see the lesion mask that leads to the reference
+        sees_mask = "reference" in key or (options["given"] and key not in _BEFORE_LESIONS)
+        of_masks = [s for s in image.sources if sees_mask or not s.startswith(f"bids:{LESION_MASKS}:")]
+        return [image.uri, *of_masks]
+
     out: dict[str, dict] = {}
     for key, (_, own) in products.native().items():
-        out[key] = {**own, "Sources": raw}
+        out[key] = {**own, "Sources": sources(key)}
     for key, (_, own) in products.standard().items():
         out[key] = {
             **own,
-            "Sources": [*raw, f"bids::{names['xfm']}"],
+            "Sources": [*sources(key), f"bids::{names['xfm']}"],
             **standard_space(template),
         }
     network = {"Model": model.name, "ModelSHA256": model.sha256}

@@ -30,7 +30,7 @@ from bids_inpaint.interfaces.base import (
     SegmentationOutputSpec,
     within,
 )
-from bids_inpaint.space import Grid, bounding_box
+from bids_inpaint.space import Grid, bounding_box, resample, upright
 
 
 def alone(function: Callable, *args):
@@ -105,7 +105,7 @@ def _scratch(folder: str) -> Iterator[None]:
 
 
 def _to_ants(ants, data: np.ndarray, grid: Grid):
-    """An ANTs image in memory: NIfTI is RAS+, ITK is LPS+ and knows no shear."""
+    """An ANTs image in memory: NIfTI is RAS+, ITK is LPS+ and knows no shear (:func:`_unsheared`)."""
     lps = np.diag([-1.0, -1.0, 1.0]) @ grid.matrix[:3]
     sizes = grid.voxel_sizes
     return ants.from_numpy(
@@ -116,12 +116,13 @@ def _to_ants(ants, data: np.ndarray, grid: Grid):
     )
 
 
-def _from_itk(grid: Grid) -> np.ndarray:
-    """4x4 matrix from where ITK sees a lattice to where it is (RAS+, mm): the identity without shear."""
-    seen = grid.matrix
-    seen[:3, :3] = _nearest_rotation(seen[:3, :3] / grid.voxel_sizes) * grid.voxel_sizes
-    shear = grid.matrix @ np.linalg.inv(seen)
-    return np.eye(4) if np.allclose(shear, np.eye(4), atol=1e-6) else shear
+def _unsheared(data: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
+    """A volume on a lattice that ITK can place: itself, or resampled if its axes are not at right angles."""
+    axes = grid.matrix[:3, :3] / grid.voxel_sizes
+    if np.allclose(axes.T @ axes, np.eye(3), atol=1e-4):
+        return data, grid
+    cubes = upright(grid, float(grid.voxel_sizes.min()))
+    return resample(data, grid, cubes, order=1), cubes
 
 
 def _run_filter(name: str, **options) -> None:
@@ -240,11 +241,11 @@ def affine(in_file: str, mask_file: str, template: str, kind: str, folder: str, 
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     box = bounding_box(mask, margin=2)
-    brain, part = np.where(mask, data, 0)[box], grid.part(box)
-    fixed, moving = _to_ants(ants, *images.read(template)), _to_ants(ants, brain, part)
+    brain = _unsheared(np.where(mask, data, 0)[box], grid.part(box))
+    fixed, moving = _to_ants(ants, *images.read(template)), _to_ants(ants, *brain)
     with _scratch(folder):
         result = ants.registration(fixed, moving, kind, outprefix="ants_")
-        return _from_itk(part) @ itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+        return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
 
 def rigid(
@@ -254,11 +255,11 @@ def rigid(
     import ants
 
     ants.config._random_seed = 1
-    images_of_ants = _to_ants(ants, fixed, fixed_grid), _to_ants(ants, moving, moving_grid)
+    both = (_unsheared(fixed, fixed_grid), _unsheared(moving, moving_grid))
+    images_of_ants = [_to_ants(ants, *one) for one in both]
     with _scratch(folder):
         result = ants.registration(*images_of_ants, "Rigid", outprefix="ants_")
-        matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
-    return _from_itk(moving_grid) @ matrix @ np.linalg.inv(_from_itk(fixed_grid))
+        return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
 
 def itk_matrix(transform) -> np.ndarray:
