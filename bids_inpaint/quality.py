@@ -34,6 +34,7 @@ LIMITS = {
     "BrainVolume": Limit(800.0, 2100.0, "the brain mask holds less or more than an adult's brain"),
     "TemplateCoverage": Limit(0.95, 1.0, "a part of the brain is outside the image or its mask"),
     "BrightShare": Limit(0.0, 0.03, "much is brighter than white matter, as after a contrast agent"),
+    "BrightSurface": Limit(0.0, 0.02, "vessels and meninges are bright, as after a contrast agent"),
     "DarkRadius": Limit(0.0, 15.0, "something large in the brain is as dark as fluid"),
     "LargestLesion": Limit(0.0, 40.0, "a lesion is larger than those the networks were made for"),
 }  # fmt: skip
@@ -89,32 +90,54 @@ def measure(
         "BrainVolume": float(mask.sum() * scale / 1000),
         "TemplateCoverage": float(mask[inner].mean()),
         "BrightShare": float((image[mask] > 1.4 * white).mean()),
+        "BrightSurface": bright_surface(image / white, mask, template_mask > 0),
         "DarkRadius": float(ndimage.distance_transform_edt(np.pad(dark, 1)).max()),
         # as in the lesion table: in the person's own head, not in the template's
         "LargestLesion": _largest(lesions) * scale,
     }
 
 
+def bright_surface(image: Array, mask: Array, template_mask: Array) -> float:
+    """Share of the outer 6 mm of a brain that is brighter than white matter by 30 %.
+
+    After gadolinium it is 0.040, in two patients who look enhanced 0.034 and 0.037, in eleven adults of four
+    scanners without a contrast agent, some of them old, at most 0.003, and in one with little contrast 0.012.
+
+    Parameters
+    ----------
+    image, mask, template_mask : array, shape of the working grid
+        The image in units of white matter.
+    """
+    thin = (slice(None, None, 2),) * 3
+    depth = ndimage.distance_transform_edt(template_mask[thin], sampling=2)
+    outer = mask[thin] & (depth < 6)
+    return float((image[thin][outer] > 1.3).mean()) if outer.any() else 0.0
+
+
 def registration_gain(image: Array, template: Array, template_mask: Array) -> float:
     """How much better a brain correlates with the template once it is moved; below 0 where it lies well.
 
     It is moved by 10°, 8 mm or 13 % along each axis and both ways, and both are smoothed by 2 mm. A right
-    affine gives -0.16 to -0.07, one that is 5° wrong 0.00 to 0.03, and one that is 10° wrong 0.13 to 0.20.
+    affine gives -0.17 to -0.04 in 13 adults (0.00 and 0.02 in a child), one that is 5° wrong 0.00 to 0.03,
+    and one that is 10° wrong 0.13 to 0.20.
 
     Parameters
     ----------
     image, template : array, shape of the working grid
     template_mask : array of bool
     """
+    # every second voxel is enough, and eight times as fast
+    thin = (slice(None, None, 2),) * 3
     bright = np.percentile(image[image > 0], 99)
-    smooth = ndimage.gaussian_filter(np.minimum(image, bright).astype(np.float32), 2)
-    voxels = np.argwhere(template_mask)[::40].T
-    wanted = ndimage.gaussian_filter(np.asarray(template, np.float32), 2)[tuple(voxels)]
-    points = np.vstack([voxels, np.ones(voxels.shape[1])])
+    moving, fixed = np.minimum(image[thin], bright), template[thin]
+    smooth, wanted = (ndimage.gaussian_filter(np.asarray(v, np.float32), 1) for v in (moving, fixed))
+    voxels = np.argwhere(template_mask[thin])[::5].T
+    points = np.vstack([2 * voxels, np.ones(voxels.shape[1])])
 
     def correlation(move: Array) -> float:
         places = np.linalg.inv(WORKING_GRID.matrix) @ move @ WORKING_GRID.matrix @ points
-        return float(np.corrcoef(ndimage.map_coordinates(smooth, places[:3], order=1), wanted)[0, 1])
+        found = ndimage.map_coordinates(smooth, places[:3] / 2, order=1)
+        return float(np.corrcoef(found, wanted[tuple(voxels)])[0, 1])
 
     return max(map(correlation, _moves())) - correlation(np.eye(4))
 

@@ -51,6 +51,14 @@ def test_other_contrasts_are_warned_of(space):
     assert "BrightShare" in warned(space, enhanced)
 
 
+def test_bright_vessels_on_the_surface_are_warned_of(space):
+    image, mask = space[0].copy(), space[0] > 0
+    surface = mask & ~ndimage.binary_erosion(mask, iterations=4)
+    vessels = surface & (np.random.default_rng(0).random(mask.shape) < 0.05)
+    image[vessels] = 2 * np.percentile(image, 99)
+    assert warned(space, image) == {"BrightSurface"}
+
+
 @pytest.mark.parametrize("axis", [1, 2])
 def test_brains_that_lie_the_wrong_way_are_warned_of(space, axis):
     assert "TemplateCorrelation" in warned(space, np.flip(space[0], axis))
