@@ -1,55 +1,65 @@
 """Behaves like ``run_spm12.sh MCR script FILE.m``, MATLAB or Octave, and fails as SPM_STANDIN tells.
 
-It segments by intensity: below 0.4 CSF, below 0.8 grey matter, above white matter.
+It segments by intensity: below 0.4 CSF, below 0.8 grey matter, above white matter. It fails in the words of
+the real one.
 """
 
 import os
 import re
+import signal
 import sys
+import time
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+STARTED = "27-Nov-2026 11:06:51 - Running 'Segment'"
+
 
 def main() -> None:
     mode = os.environ.get("SPM_STANDIN", "works")
-    arguments = " ".join(sys.argv[1:])
-    found = re.search(r"(\S+\.m)\b", arguments)
-    named = re.search(r"addpath\('([^']+)'\);\s*(\w+);?\s*exit", arguments)
-    if found:
-        code = Path(found.group(1)).read_text()
-    elif named:
-        code = (Path(named.group(1)) / f"{named.group(2)}.m").read_text()
-    else:
-        code = arguments
-    home = os.environ.get("SPM_STANDIN_HOME", "/spm12")
-    if "NIPYPE path" in code:
-        if mode == "dead":
-            sys.exit("libmwlaunchermain.so: cannot open shared object file")
-        name, release = ("SPM8", "5236") if mode == "old" else ("SPM12", "7771")
-        print(f"NIPYPE path:{home}|name:{name}|release:{release}", end="")
-        sys.exit()
-    with open(os.environ.get("SPM_STANDIN_LOG", os.devnull), "w") as log:
+    if mode == "dead":
+        sys.exit("libmwlaunchermain.so: cannot open shared object file")
+    script = Path(f"{sys.argv[-1].removesuffix('.m')}.m")
+    code = script.read_text()
+    with open(os.environ.get("SPM_STANDIN_LOG", os.devnull), "a") as log:
         log.write(code)
-    assert "spatial.preproc" in code, "the job of SPM8"
+    print(f"bids_inpaint: version {'SPM8 5236' if mode == 'old' else 'SPM12 7771'}")
+    print(STARTED, flush=True)
+    assert "spm.spatial.preproc" in code, "the job of SPM8"
+    sampling = float(re.search(r"samp = ([\d.]+);", code).group(1))
+    if mode == "sleeps":
+        (Path(os.environ["SPM_STANDIN_LOG"]).with_name("pid")).write_text(str(os.getpid()))
+        time.sleep(60)
+    if mode == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
     if mode == "silent":
         sys.exit()
-    if mode == "complains":
-        print("Item 'Volumes', field 'val': Number of matching files (0) less than required (1).")
-        print("Job execution failed. The full log of this run can be found in MATLAB command window")
-        sys.exit()
-    path = Path(re.search(r"vols = \{\.\.\.\s*'([^,]+),1'", code).group(1))
+    if mode == "fails":
+        print("27-Nov-2026 11:07:10 - Failed  'Segment'")
+        print('File "brain.nii" does not exist.')
+        print('In file "/spm12/spm_vol.m" (v5958), function "spm_vol>spm_vol_hdr" at line 80.')
+        print("\nThe following modules did not run:\nFailed: Segment\n")
+        print("bids_inpaint: failed Job execution failed. The full log of this run can be found in MATLAB.")
+        sys.exit("fatal: caught signal Segmentation fault -- stopping myself...")
+    if mode == "unknown":
+        print("bids_inpaint: failed Undefined function 'spm_jobman' for input arguments of type 'char'.")
+        sys.exit(1)
+    path = Path("brain.nii")
     image = nib.load(path)
     data = np.asanyarray(image.dataobj)
+    lost = mode == "nan" or (mode == "nan once" and sampling == 3)
     for number, low, high in ((1, 0.4, 0.8), (2, 0.8, 9), (3, 0, 0.4)):
-        part = ((data > low) & (data <= high)).astype(np.uint8) * np.uint8(255)
+        if mode == "swapped":
+            number = {1: 2, 2: 1, 3: 3}[number]
+        part = ((data > low) & (data <= high) & ~lost).astype(np.uint8) * np.uint8(255)
         out = nib.Nifti1Image(part, image.affine)
         out.header.set_slope_inter(1 / 255, 0)
         out.to_filename(path.with_name(f"c{number}{path.name}"))
-    path.with_name(f"{path.stem}_seg8.mat").touch()
-    if mode == "crashes":
-        sys.exit("Segmentation violation detected")
+    print(f"bids_inpaint: done {'NaN' if lost else '15764.7236'}", flush=True)
+    if mode == "crashes at exit":
+        os.kill(os.getpid(), signal.SIGSEGV)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,7 @@ def test_commands_of_spm_that_no_shell_would_take(tmp_path, monkeypatch, variabl
     for name in ("spm.m", "spm_jobman.m", "tpm/TPM.nii"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "Contents.m").write_text("% SPM\n% Version 7771 (SPM12) 13-Jan-20\n")
     for name in (spm.VARIABLE, "SPMMCRCMD", "MATLABCMD"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path if variable == "MATLABCMD" else None

@@ -1,14 +1,15 @@
-"""SPM12 by a stand-in, which fails in each way SPM can; the real one where a folder is named."""
+"""SPM by a stand-in, which fails in each way SPM can; the real one where a folder is named."""
 
 import os
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bids_inpaint import images, spm, template
+from bids_inpaint import images, spm, spm_job, template
 from bids_inpaint.interfaces.spm import SegmentSPM
 from bids_inpaint.metrics import dice
 from bids_inpaint.space import Grid
@@ -18,14 +19,17 @@ STANDIN = Path(__file__).with_name("spm_standin.py")
 
 @pytest.fixture
 def brain(tmp_path, monkeypatch):
+    """A brain of three shells, and the priors of its tissues, in the current folder."""
     monkeypatch.chdir(tmp_path)
     grid = Grid.of((20, 20, 20), np.diag([2.0, 2, 2, 1]))
     data = np.zeros((20, 20, 20), np.float32)
     data[2:18, 2:18, 2:18] = 0.2
-    data[4:16, 4:16, 4:16] = 0.7
-    data[7:13, 7:13, 7:13] = 1.0
+    data[3:17, 3:17, 3:17] = 0.7
+    data[5:15, 5:15, 5:15] = 1.0
     images.save("brain.nii.gz", data, grid)
     images.save("mask.nii.gz", data > 0, grid, np.uint8)
+    for tissue, value in (("CSF", 0.2), ("GM", 0.7), ("WM", 1.0)):
+        images.save(f"{tissue}.nii.gz", 0.9 * (data == np.float32(value)), grid)
     return data
 
 
@@ -37,47 +41,47 @@ def program(folder: Path, name: str) -> Path:
     return path
 
 
-def spm_folder(root: Path) -> Path:
+def spm_folder(root: Path, version: str = "Version 7771 (SPM12) 13-Jan-20") -> Path:
     folder = root / "spm 12"
     for name in ("spm.m", "spm_jobman.m", "spm_add.mex", "tpm/TPM.nii"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    images.save(str(folder / "tpm" / "TPM.nii"), np.ones((4, 4, 4)), Grid.of((4, 4, 4), np.eye(4)))
+    (folder / "Contents.m").write_text(f"% Statistical Parametric Mapping\n% {version}\n")
     return folder
 
 
 @pytest.fixture(params=["standalone", "matlab", "octave"])
 def installed(request, tmp_path, monkeypatch):
-    """An SPM12 of each kind."""
+    """An SPM of each kind."""
     folder = spm_folder(tmp_path)
     monkeypatch.delenv(spm.VARIABLE, raising=False)
     monkeypatch.delenv("SPMMCRCMD", raising=False)
-    monkeypatch.setenv("SPM_STANDIN_HOME", str(folder))
     if request.param == "standalone":
         monkeypatch.setenv("SPMMCRCMD", f"{program(tmp_path / 'bin', 'run_spm12.sh')} {tmp_path} script")
         return spm.find(None)
-    # MATLAB is not the standalone version, also where Nipype was told to use that
-    monkeypatch.setenv("FORCE_SPMMCR", "1")
     monkeypatch.delenv("MATLABCMD", raising=False)
     program(tmp_path / "bin", "matlab" if request.param == "matlab" else "octave-cli")
     # no MATLAB or Octave of this machine
-    for tool in ("sh", "env", "stty"):
-        if where := shutil.which(tool):
-            (tmp_path / "bin" / tool).symlink_to(where)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     return spm.find(folder)
 
 
-def segment(found: spm.Spm, cwd: Path):
+def node(found: spm.Spm, **inputs) -> SegmentSPM:
     folder = {"folder": found.folder} if found.folder else {}
-    node = SegmentSPM(
-        in_file="brain.nii.gz", mask_file="mask.nii.gz", command=found.command,
-        standalone=found.standalone, **folder,
-    )  # fmt: skip
-    return node.run(cwd=str(cwd)).outputs
+    files = {
+        "in_file": "brain.nii.gz", "mask_file": "mask.nii.gz",
+        "priors": [f"{t}.nii.gz" for t in template.TISSUES],
+    }  # fmt: skip
+    return SegmentSPM(command=list(found.command), kind=found.kind, **folder, **files | inputs)
 
 
-def test_three_of_six_classes_are_kept(brain, installed, tmp_path, monkeypatch):
+def segment(found: spm.Spm, cwd: Path):
+    return node(found).run(cwd=str(cwd)).outputs
+
+
+@pytest.mark.parametrize("mode", ["works", "crashes at exit", "nan once"])
+def test_three_of_six_classes_are_kept(brain, installed, tmp_path, monkeypatch, mode):
+    monkeypatch.setenv("SPM_STANDIN", mode)
     monkeypatch.setenv("SPM_STANDIN_LOG", str(tmp_path / "job.m"))
     out = segment(installed, tmp_path)
     labels = images.read(out.dseg)[0]
@@ -87,20 +91,43 @@ def test_three_of_six_classes_are_kept(brain, installed, tmp_path, monkeypatch):
     assert not labels[brain == 0].any()
     assert images.read(out.wm)[0].max() == pytest.approx(1)
     job = (tmp_path / "job.m").read_text()
-    assert job.count(".tpm = ") == 6
-    assert job.count(".native(1) = 1;") == 3
+    runs = 2 if mode == "nan once" else 1
+    assert job.count(".tpm = ") == 6 * runs
+    assert job.count(".native = [1 0];") == 3 * runs
     assert not (tmp_path / "spm").exists()
     assert out.method == "SPM12 (release 7771)"
+
+
+def test_solver_gets_axes_of_equally_many_halvings(brain, installed, tmp_path, monkeypatch):
+    """A slab, which SPM sees at 7 x 2 x 7 samples as it is."""
+    mask = images.read("mask.nii.gz")[0] > 0
+    mask[:, 4:] = False
+    images.save("mask.nii.gz", mask, images.read("mask.nii.gz")[1], np.uint8)
+    monkeypatch.setattr("bids_inpaint.tissues.check", lambda *args: None)
+    shapes = []
+    write = images.save
+    monkeypatch.setattr(
+        images,
+        "save",
+        lambda path, data, *args, **kw: shapes.append(data.shape) or write(path, data, *args, **kw),
+    )
+    out = segment(installed, tmp_path)
+    counts = [-(-n // 2) for n in shapes[0]]
+    assert len({(n - 1).bit_length() for n in counts}) == 1
+    assert (images.read(out.dseg)[0][mask] > 0).all()
 
 
 @pytest.mark.parametrize(
     ("mode", "reason"),
     [
-        ("dead", "SPM12 could not be started by"),
-        ("old", r"starts SPM8 \(release 5236\), but SPM12 is needed"),
-        ("crashes", "SPM12 failed to segment .*Segmentation violation"),
-        ("complains", "SPM12 failed to segment .*Job execution failed"),
-        ("silent", "SPM12 failed to segment"),
+        ("dead", "SPM could not be started by .*cannot open shared object file"),
+        ("old", r"has SPM8 \(release 5236\), but SPM12 or SPM25 is needed"),
+        ("killed", r"SPM12 failed to segment .*ended by SIGKILL, perhaps for want of memory"),
+        ("fails", r'SPM12 failed to segment .*\(it said: File "brain.nii" does not exist\.\)'),
+        ("unknown", "SPM12 failed to segment .*Undefined function 'spm_jobman'"),
+        ("silent", "SPM12 failed to segment .*Running 'Segment'"),
+        ("nan", r"did not notice \(its fit has no likelihood with samples every 3 mm; .*every 4 mm\)"),
+        ("swapped", "did not notice .*grey matter"),
     ],
 )
 def test_every_failure_is_noticed(brain, installed, tmp_path, monkeypatch, mode, reason):
@@ -111,6 +138,55 @@ def test_every_failure_is_noticed(brain, installed, tmp_path, monkeypatch, mode,
         shutil.copy("brain.nii.gz", stale / f"c{i}brain.nii")
     with pytest.raises(images.InputError, match=reason):
         segment(installed, tmp_path)
+
+
+def test_what_spm_said_is_in_the_crash(brain, installed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPM_STANDIN", "fails")
+    result = node(installed).run(cwd=str(tmp_path), ignore_exception=True)
+    assert "spm_vol_hdr" in result.runtime.stdout
+    assert "Segmentation fault" in result.runtime.stderr
+    assert "bids_inpaint_job" in result.runtime.cmdline
+
+
+def test_spm_ends_with_the_process_that_wanted_it(brain, installed, tmp_path, monkeypatch):
+    monkeypatch.setenv("SPM_STANDIN", "sleeps")
+    monkeypatch.setenv("SPM_STANDIN_LOG", str(tmp_path / "log"))
+    worker = os.fork()
+    if worker == 0:
+        try:
+            segment(installed, tmp_path)
+        finally:
+            os._exit(0)
+    pid = tmp_path / "pid"
+    deadline = time.monotonic() + 30
+    while not (pid.exists() and pid.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.kill(worker, 9)
+    os.waitpid(worker, 0)
+    alive = Path(f"/proc/{pid.read_text()}")
+    while alive.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not alive.exists()
+
+
+def test_names_of_folders_are_no_code(tmp_path):
+    job = spm_job.code(spm.Spm(("octave",), "octave", "/o'brien/spm"), 3)
+    assert "addpath('/o''brien/spm');" in job
+
+
+@pytest.mark.parametrize("version", ["Version 7771 (SPM12) 13-Jan-20", "Version 25.01.02 (SPM25) 25-Jan-25"])
+def test_releases_that_are_known(tmp_path, monkeypatch, version):
+    monkeypatch.setenv("MATLABCMD", "true")
+    assert spm.find(spm_folder(tmp_path, version)).kind == "matlab"
+
+
+@pytest.mark.parametrize(
+    ("version", "reason"),
+    [("Version 6313 (SPM8) 01-Jan-14", r"SPM8 \(release 6313\)"), ("My toolbox", "no version that it tells")],
+)
+def test_others_are_refused_before_any_work(tmp_path, version, reason):
+    with pytest.raises(images.InputError, match=f"{reason}.*SPM12 or SPM25 is needed"):
+        spm.find(spm_folder(tmp_path, version))
 
 
 def test_missing_spm_is_told(tmp_path, monkeypatch):
@@ -138,13 +214,22 @@ def test_missing_spm_is_told(tmp_path, monkeypatch):
 
 
 def test_the_real_one(tmp_path):
+    """At 1 mm, in a folder whose name MATLAB code and shells would take apart."""
     if not os.environ.get(spm.VARIABLE):
-        pytest.skip(f"{spm.VARIABLE} names no SPM12")
+        pytest.skip(f"{spm.VARIABLE} names no SPM")
     files = template.prepare(template.DEFAULT, tmp_path)
-    found = spm.find(None)
-    node = SegmentSPM(
-        in_file=files.t1w, mask_file=files.mask, command=found.command, standalone=found.standalone,
-        **({"folder": found.folder} if found.folder else {}),
-    )  # fmt: skip
-    white = images.read(node.run(cwd=str(tmp_path)).outputs.wm)[0] > 0.5
-    assert dice(white, images.read(files.priors["WM"])[0] > 0.5) > 0.8
+    work = tmp_path / "it's a, [b] 50% c"
+    work.mkdir()
+    out = (
+        node(
+            spm.find(None),
+            in_file=files.t1w,
+            mask_file=files.mask,
+            priors=[files.priors[t] for t in template.TISSUES],
+        )
+        .run(cwd=str(work))
+        .outputs
+    )
+    for tissue, values in (("GM", out.gm), ("WM", out.wm), ("CSF", out.csf)):
+        least = {"GM": 0.8, "WM": 0.8, "CSF": 0.6}[tissue]
+        assert dice(images.read(values)[0] > 0.5, images.read(files.priors[tissue])[0] > 0.5) > least

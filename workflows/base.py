@@ -172,9 +172,7 @@ def init_image_wf(
 
     def segment(source, name, image_name, field):
         """Segment an image, and save its tissues."""
-        step = init_segment_wf(
-            template=template, spm=settings.spm, omp_nthreads=threads, sloppy=settings.sloppy, name=name
-        )
+        step = init_segment_wf(template=template, spm=settings.spm, sloppy=settings.sloppy, name=name)
         link(source, step, [(field, "in_file")])
         link(preprocess, step, same("working_mask", "brain_mask", "inverse_xfm"))
         pairs = [(k, tissue_key(image_name, k)) for k in TISSUE_MAPS]

@@ -18,7 +18,6 @@ def init_segment_wf(
     *,
     template: TemplateFiles,
     spm: Spm | None = None,
-    omp_nthreads: int = 1,
     sloppy: bool = False,
     name: str = "segment_wf",
 ) -> pe.Workflow:
@@ -27,9 +26,9 @@ def init_segment_wf(
     Parameters
     ----------
     template : TemplateFiles
-        Its tissue priors are those of Atropos.
+        Atropos uses its tissue priors, and maps that are not like them are refused.
     spm : Spm, optional
-        Use this SPM12 in place of Atropos.
+        Use this SPM12 or SPM25 in place of Atropos.
 
     Inputs
     ------
@@ -53,7 +52,7 @@ def init_segment_wf(
     """
     workflow = pe.Workflow(name=name)
     how = (
-        "the unified segmentation of SPM12 [@spm12]"
+        "the unified segmentation of SPM [@spm12]"
         if spm
         else f"Atropos [@atropos] and the tissue priors of {template.name}"
     )
@@ -68,20 +67,19 @@ def init_segment_wf(
         IdentityInterface(fields=[*TISSUE_MAPS, *(f"native_{k}" for k in TISSUE_MAPS), "volumes", "method"]),
         name="outputnode",
     )
+    priors = [template.priors[t] for t in TISSUES]
     segment = (
         pe.Node(
             SegmentSPM(
-                command=spm.command,
-                standalone=spm.standalone,
+                command=list(spm.command),
+                kind=spm.kind,
+                priors=priors,
                 **({"folder": spm.folder} if spm.folder else {}),
             ),
-            name="spm12", n_procs=omp_nthreads, mem_gb=4,
+            name="spm12", mem_gb=4,
         )
         if spm
-        else pe.Node(
-            SegmentAtropos(priors=[template.priors[t] for t in TISSUES], sloppy=sloppy),
-            name="atropos", mem_gb=3,
-        )
+        else pe.Node(SegmentAtropos(priors=priors, sloppy=sloppy), name="atropos", mem_gb=3)
     )  # fmt: skip
     native = pe.Node(TissuesToNative(), name="native", mem_gb=2)
     workflow.connect([

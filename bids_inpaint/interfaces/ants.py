@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
-from bids_inpaint import images
+from bids_inpaint import images, tissues
 from bids_inpaint.interfaces.base import (
     AffineOutputSpec,
     FileInterface,
@@ -366,6 +366,14 @@ class SegmentAtropos(FileInterface):
             volume = np.zeros(data.shape, np.float32)
             volume[box] = np.clip(posterior[tuple(slice(n) for n in inside.shape)], 0, 1) * inside
             full.append(volume)
+        try:
+            expected = [images.read(path)[0] for path in self.inputs.priors]
+            tissues.check(full, mask, expected)
+        except tissues.Implausible as error:
+            raise images.InputError(
+                f"Atropos failed to segment the brain of {self.source}, and did not notice ({error}): look "
+                "at the images of the report, or choose --segmentation none."
+            ) from None
         outputs = {
             key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)
             for key, v in zip(("csf", "gm", "wm"), full, strict=True)

@@ -1,40 +1,36 @@
-"""Tissue segmentation with SPM12 through Nipype's interfaces, which let many failures pass."""
+"""Tissue segmentation with SPM12 or SPM25, of which nothing is believed without a look at it."""
 
 from __future__ import annotations
 
-import os
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
-from nipype.interfaces.base import File, traits
-from nipype.utils.filemanip import indirectory
+from nipype.interfaces.base import File, InputMultiObject, traits
 
-from bids_inpaint import images
+from bids_inpaint import images, spm_job, tissues
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, SegmentationOutputSpec
 from bids_inpaint.interfaces.images import save_tissues
+from bids_inpaint.space import Grid, bounding_box
+from bids_inpaint.spm import Spm, check_version
 
-#: Gaussians of each tissue class of SPM12's own template: GM, WM, CSF, bone, soft tissue, air.
-_GAUSSIANS = (1, 1, 2, 3, 4, 2)
-#: What SPM, MATLAB and Octave say when a job fails, also where they then exit with 0.
-_COMPLAINTS = re.compile(
-    r"MATLAB code threw an exception|Job execution failed|^Failed\s|^Error (?:using|in)\b"
-    r"|^error: (?!ignoring)",
-    re.MULTILINE,
-)
+#: Distance between the voxels that SPM fits, in mm: its default, and another where that fit fails.
+_SAMPLINGS = (3.0, 4.0)
 
 
 class SegmentSPMInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
-    command = traits.Str(mandatory=True, desc="starts MATLAB, or the standalone SPM12")
-    standalone = traits.Bool(mandatory=True)
-    folder = traits.Str(desc="of SPM12's code, for MATLAB")
+    in_file = File(exists=True, mandatory=True, desc="brain on the working grid")
+    mask_file = File(exists=True, mandatory=True, desc="where it is")
+    priors = InputMultiObject(
+        File(exists=True), mandatory=True, desc="CSF, GM, WM: SPM's maps must be like them"
+    )
+    command = traits.List(traits.Str, mandatory=True, desc="starts MATLAB, Octave or the standalone SPM")
+    kind = traits.Enum("matlab", "octave", "standalone", mandatory=True, desc="which of these it is")
+    folder = traits.Str(desc="of SPM's code, for MATLAB and Octave")
 
 
 class SegmentSPM(FileInterface):
-    """Unified segmentation of SPM12 (Ashburner and Friston 2005): six classes, of which three are kept."""
+    """Unified segmentation of SPM (Ashburner and Friston 2005): six classes, of which three are kept."""
 
     input_spec = SegmentSPMInputSpec
     output_spec = SegmentationOutputSpec
@@ -42,69 +38,65 @@ class SegmentSPM(FileInterface):
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
-        # results of an earlier run would pass for those of one that failed
+        priors = [images.read(path)[0] for path in self.inputs.priors]
         folder = Path(runtime.cwd) / "spm"
+        refusals = []
+        for sampling in _SAMPLINGS:
+            answer, maps = self._segment(runtime, folder, np.where(mask, data, 0), mask, grid, sampling)
+            gm, wm, csf = maps
+            try:
+                if not np.isfinite(answer.log_likelihood):
+                    raise tissues.Implausible("its fit has no likelihood")
+                tissues.check([csf, gm, wm], mask, priors)
+            except tissues.Implausible as error:
+                refusals.append(f"{error} with samples every {sampling:g} mm")
+                continue
+            shutil.rmtree(folder)
+            method = f"{answer.name} (release {answer.release})"
+            return {**save_tissues(runtime, maps, mask, grid, space_code=4), "method": method}
+        raise images.InputError(
+            f"SPM failed to segment the brain of {self.source}, and did not notice ({'; '.join(refusals)}): "
+            "look at the images of the report, or choose --segmentation atropos."
+        )
+
+    def _segment(
+        self, runtime, folder: Path, brain: np.ndarray, mask: np.ndarray, grid: Grid, sampling: float
+    ) -> tuple[spm_job.Answer, list[np.ndarray]]:
+        """Run SPM on the brain's box, and put its maps of GM, WM and CSF onto the whole grid."""
+        # results of an earlier run would pass for those of one that failed
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        brain = str(folder / "brain.nii")
-        images.save(brain, np.where(mask, data, 0), grid, np.float32, space_code=4)
-        with indirectory(str(folder)):
-            method = self._segment(brain)
-        maps = [np.clip(images.read(str(folder / f"c{i}brain.nii"))[0], 0, 1) * mask for i in (1, 2, 3)]
-        shutil.rmtree(folder)
-        return {**save_tissues(runtime, maps, mask, grid, space_code=4), "method": method}
-
-    def _segment(self, brain: str) -> str:
-        """Run the job in the current folder, and tell which SPM did."""
-        from nipype.interfaces import spm
-
-        if not self.inputs.standalone:
-            # Nipype would take MATLAB for the standalone version
-            os.environ.pop("FORCE_SPMMCR", None)
-
-        command = self.inputs.command
-        where = {
-            "matlab_cmd": command,
-            "paths": [self.inputs.folder] if self.inputs.folder else None,
-            "use_mcr": self.inputs.standalone,
-        }
-        # Nipype keeps the answer of the last probe, also of one that failed
-        spm.Info._command = None
-        try:
-            spm.SPMCommand.set_mlab_paths(**where)
-            info = spm.Info.getinfo(*where.values())
-        except (OSError, ValueError, KeyError):
-            info = None
-        if info is None:
-            raise images.InputError(
-                f"SPM12 could not be started by '{command}': run that command by hand to see why."
-            )
-        version = f"{info['name'].removeprefix('SPM')}.{info['release']}".strip()
-        if not version.startswith("12."):
-            raise images.InputError(
-                f"'{command}' starts {info['name']} (release {info['release'].strip()}), but SPM12 is "
-                "needed: name its folder with --spm12, or set SPMMCRCMD."
-            )
-        template = os.path.join(info["path"].strip(), "tpm", "TPM.nii")
-        step = spm.NewSegment(
-            channel_files=brain,
-            channel_info=(1e-3, 60.0, (False, False)),
-            tissues=[
-                ((template, i), gaussians, (i <= 3, False), (False, False))
-                for i, gaussians in enumerate(_GAUSSIANS, 1)
-            ],
+        box = bounding_box(mask, margin=2)
+        part = grid.part(box)
+        sizes = spm_job.padded_sizes(part.shape, part.voxel_sizes.tolist(), sampling)
+        beyond = [(0, size - n) for size, n in zip(sizes, part.shape, strict=True)]
+        padded = np.pad(brain[box], beyond)
+        images.save(
+            str(folder / spm_job.IMAGE), padded, Grid.of(sizes, part.matrix), np.float32, space_code=4
         )
-        # what SPM said is lost if Nipype raises
-        result = step.run(ignore_exception=True).runtime
-        said = "\n".join(getattr(result, name, None) or "" for name in ("stdout", "stderr", "traceback"))
-        complaints = [said[m.start() :].splitlines()[0] for m in _COMPLAINTS.finditer(said)]
-        failed = result.returncode not in (0, None) or getattr(result, "traceback", None) or complaints
-        made = [os.path.exists(os.path.join(os.path.dirname(brain), f"c{i}brain.nii")) for i in (1, 2, 3)]
-        if failed or not all(made):
-            lines = [line.strip() for line in said.splitlines() if line.strip()]
-            told = [*complaints, *lines[-1:], "nothing"][0]
+        folder_of_code = {"folder": self.inputs.folder} if self.inputs.folder else {}
+        found = Spm(tuple(self.inputs.command), self.inputs.kind, **folder_of_code)
+        answer = spm_job.run(found, folder, sampling)
+        # for Nipype, which writes them into the crash file of a step that fails
+        runtime.cmdline = " ".join(found.arguments(spm_job.SCRIPT))
+        runtime.stdout, runtime.stderr = answer.output, answer.errors
+        # it would go by the exit code
+        runtime.returncode, runtime.success_codes = 0, (0,)
+        if not answer.name:
             raise images.InputError(
-                f"SPM12 failed to segment the brain of {self.source} (it said: {told[:200]}): "
-                "look at the crash file, or choose --segmentation atropos."
+                f"SPM could not be started by '{runtime.cmdline}' (it said: {(answer.failure or '')[:200]}): "
+                "run that command by hand to see why."
             )
-        return f"SPM12 (release {info['release'].strip()})"
+        check_version(answer.name, answer.release, f"'{runtime.cmdline}'")
+        if answer.failure:
+            raise images.InputError(
+                f"{answer.name} failed to segment the brain of {self.source} (it said: "
+                f"{answer.failure[:300]}): look at the crash file, or choose --segmentation atropos."
+            )
+        maps = []
+        for i in (1, 2, 3):
+            values = images.read(str(folder / f"c{i}{spm_job.IMAGE}"))[0]
+            whole = np.zeros(mask.shape, np.float32)
+            whole[box] = np.clip(values[tuple(slice(n) for n in part.shape)], 0, 1)
+            maps.append(whole * mask)
+        return answer, maps
