@@ -88,14 +88,14 @@ def conform(data: Array) -> Conformed:
         low_spikes = data < -0.5 * scale
         if low_spikes.any():
             data = np.where(low_spikes, np.float32(0), data)
-            warnings.append(f"{int(low_spikes.sum())} voxels are far below 0 and were taken as no signal")
+            warnings.append(f"values far below 0 (voxels: {int(low_spikes.sum())}) were taken as no signal")
     cap = SPIKE * (high - offset)
     spikes = data > cap
     if spikes.any():
         data = _without(data, spikes, np.float32(high - offset))
         warnings.append(
-            f"{int(spikes.sum())} voxels are more than {SPIKE:g} times as bright as 99 % of the image; they "
-            "were replaced by their surroundings for the processing and stay in what is written"
+            f"values more than {SPIKE:g} times as bright as 99 % of the image (voxels: {int(spikes.sum())}) "
+            "were replaced by their surroundings for the processing, and stay in what is written"
         )
     levels = np.unique(signal[:: max(1, signal.size // 200_000)]).size
     if levels < FEWEST_LEVELS:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bids_inpaint.space import voxel_sizes
+
 Array = np.ndarray
 
 #: Millimetres in the units of length that NIfTI knows; by other codes the unit is not known.
@@ -57,7 +59,7 @@ def settle(header: Any) -> tuple[Any, list[str]]:
     if sform is not None and qform is not None:
         # a qform can't hold a shear, but other programs go by it
         apart = farthest(sform, qform, header.get_data_shape())
-        if apart > 0.5 * _voxel_sizes(sform).min():
+        if apart > 0.5 * voxel_sizes(sform).min():
             warnings.append(
                 f"its sform and qform place it up to {apart:.1f} mm apart (sform {written(sform)}, qform "
                 f"{written(qform)}); the sform is used, and programs that read the qform see it elsewhere"
@@ -81,7 +83,7 @@ def is_affine(matrix: Array) -> bool:
     linear = matrix[:3, :3]
     if not np.isfinite(matrix).all():
         return False
-    sizes = _voxel_sizes(matrix)
+    sizes = voxel_sizes(matrix)
     return bool((sizes > 0).all() and abs(np.linalg.det(linear / sizes)) > 1e-3)
 
 
@@ -112,10 +114,6 @@ def written(matrix: Array) -> str:
 def _corners(matrix: Array, shape: tuple[int, ...]) -> Array:
     ends = np.array(list(product(*((0, n - 1) for n in shape[:3]))), float)
     return ends @ matrix[:3, :3].T + matrix[:3, 3]
-
-
-def _voxel_sizes(matrix: Array) -> Array:
-    return np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
 
 
 def _mend_quaternion(header: Any, warnings: list[str]) -> None:
@@ -156,7 +154,7 @@ def _to_millimetres(header: Any, warnings: list[str]) -> None:
     factor = _MILLIMETRES.get(code, 1.0)
     if factor == 1.0:
         return
-    sizes = _voxel_sizes(header.get_best_affine())
+    sizes = voxel_sizes(header.get_best_affine())
     stated = float((sizes * header.get_data_shape()[:3]).max()) if len(header.get_data_shape()) > 2 else 0.0
     low, high = HEAD_MM
     if not low <= stated * factor <= high and low <= stated <= high:

@@ -140,14 +140,14 @@ def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tupl
         inside = int(enclosed(~finite).sum())
         if inside or not finite.any():
             raise InputError(
-                f"{path} has {inside or data.size} voxels that are NaN or infinite inside the head: replace "
+                f"{path} has NaN or infinite values inside the head (voxels: {inside or data.size}): replace "
                 "them with values of their neighbours, or export it again."
             )
         data = np.where(finite, data, min(np.float32(0), data[finite].min()))
         if warnings is not None:
             warnings.append(
-                f"{Path(path).name}: {int(data.size - finite.sum())} voxels of the background are NaN or "
-                "infinite; they were taken as background."
+                f"{Path(path).name}: NaN or infinite values around the head (voxels: "
+                f"{int(data.size - finite.sum())}) were taken as background."
             )
     low, high = float(data.min()), float(data.max())
     if low == high:

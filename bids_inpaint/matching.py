@@ -107,9 +107,8 @@ def _names_below(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[
         here = real[folder] = known or os.path.realpath(folder)
         folders[:] = [] if here in seen else sorted(f for f in folders if not f.startswith("."))
         if here not in seen:
-            yield from (
-                (folder, n) for n in names if n[:4] == "sub-" and n.endswith((".nii", ".nii.gz", ".txt"))
-            )
+            ends = (".nii", ".nii.gz", ".txt", "_xfm.h5")
+            yield from ((folder, n) for n in names if n[:4] == "sub-" and n.endswith(ends))
         seen.add(here)
 
 

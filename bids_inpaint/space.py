@@ -12,6 +12,11 @@ from scipy import ndimage
 Array = np.ndarray
 
 
+def voxel_sizes(matrix: Array) -> Array:
+    """Edge lengths of a voxel, shape (3,), from a voxel-to-world matrix of shape (4, 4)."""
+    return np.sqrt((matrix[:3, :3] ** 2).sum(axis=0))
+
+
 @dataclass(frozen=True)
 class Grid:
     """A voxel lattice in world space.
@@ -44,7 +49,7 @@ class Grid:
     @property
     def voxel_sizes(self) -> Array:
         """Edge lengths of a voxel in mm, shape (3,)."""
-        return np.sqrt((self.matrix[:3, :3] ** 2).sum(axis=0))
+        return voxel_sizes(self.matrix)
 
     @property
     def voxel_volume(self) -> float:

@@ -206,7 +206,7 @@ def test_background_that_is_no_number_is_no_signal(tmp_path):
         warnings = []
         data, _ = images.load_t1w(path, warnings)
         np.testing.assert_array_equal(data, head)
-        assert f"{background.sum()} voxels of the background are NaN or infinite" in warnings[0]
+        assert f"NaN or infinite values around the head (voxels: {background.sum()})" in warnings[0]
     head[14:16, 14, 14] = np.nan
-    with pytest.raises(images.InputError, match="2 voxels that are NaN or infinite inside the head"):
+    with pytest.raises(images.InputError, match=r"NaN or infinite values inside the head \(voxels: 2\)"):
         images.load_t1w(write_nifti(tmp_path / "b_T1w.nii.gz", head))

@@ -29,7 +29,7 @@ def changed(**values):
         (GOOD[:, :, :1], "is not a volume"),
         (np.zeros_like(GOOD), "is 0 everywhere"),
         (np.full_like(GOOD, 7), "is 7 everywhere"),
-        (changed(v111=np.nan, v123=np.inf), "2 voxels that are NaN or infinite"),
+        (changed(v111=np.nan, v123=np.inf), r"NaN or infinite values inside the head \(voxels: 2\)"),
         (GOOD[:10, :10, :10], "covers only 40×40×40 mm"),
     ],
 )

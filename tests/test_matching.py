@@ -81,6 +81,17 @@ def test_zeros_of_runs_are_no_matter(tmp_path, zeros):
     ]  # fmt: skip
 
 
+def test_transforms_with_a_warp_are_told(tmp_path):
+    """As those of fMRIPrep are, beside its brain masks."""
+    root = dataset(tmp_path, *(f"sub-{s}_T1w.nii.gz" for s in ("01", "02", "03")))
+    files = [f"sub-{s}_{TO.replace('.txt', '.h5')}" for s in ("01", "02", "03")]
+    files += [f"sub-03_{TO}", f"sub-03_{BACK}", "sub-01_desc-brain_mask.nii.gz"]
+    found = collect(root, derivatives={"tool": plant(root / "tool", *files)})
+    (told,) = [w for w in found.warnings if "warp" in w]
+    assert f"(2, such as {files[0]})" in told
+    assert [i.xfm is None for i in found.images] == [True, True, False]
+
+
 def test_a_mask_without_session_is_not_put_on_every_session(tmp_path):
     root = dataset(tmp_path, *(f"sub-01_ses-{s}_T1w.nii.gz" for s in "12"), "sub-02_ses-1_T1w.nii.gz")
     masks = [f"sub-{s}_desc-brain_mask.nii.gz" for s in ("01", "02")]
