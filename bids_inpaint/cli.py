@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import signal
 import sys
 from pathlib import Path
@@ -71,11 +72,12 @@ def parser() -> argparse.ArgumentParser:
         "--derivatives",
         nargs="+",
         action="extend",
-        metavar="NAME=PATH",
+        metavar="[NAME=]PATH",
         default=[],
         type=_pair,
         help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
-        "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own",
+        "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own; a folder without "
+        "NAME= has its own name",
     )
     g.add_argument(
         "--skip-bids-validation", action="store_true", help="don't check the dataset with the BIDS validator"
@@ -279,7 +281,10 @@ def _by_name(pairs: list[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def _pair(text: str) -> tuple[str, Path]:
-    name, _, path = text.partition("=")
+    """Name and folder of a derivative: a folder alone has its own name, as for fMRIPrep."""
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        name, path = re.sub(r"[^A-Za-z0-9_.-]", "-", os.path.basename(os.path.abspath(text))), text
     if not name or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH")
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH or PATH")
     return name, Path(path)

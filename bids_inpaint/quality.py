@@ -168,6 +168,8 @@ def judge(measures: dict[str, float]) -> list[str]:
     --------
     >>> judge({"GreyToWhite": 1.1})
     ['GreyToWhite is 1.1 (0.3 to 1 expected): its contrast is not that of a T1w image.']
+    >>> judge({"BrainVolume": 799.6})[0][:49]
+    'BrainVolume is 799.6 mL (800 to 2100 mL expected)'
     """
     out = []
     for name, value in measures.items():
@@ -175,8 +177,14 @@ def judge(measures: dict[str, float]) -> list[str]:
         if not limit.low <= value <= limit.high:
             unit = f" {UNITS[name]}" if name in UNITS else ""
             expected = f"{limit.low:g} to {limit.high:g}{unit} expected"
-            out.append(f"{name} is {value:.2g}{unit} ({expected}): {limit.meaning}.")
+            out.append(f"{name} is {_beyond(value, limit)}{unit} ({expected}): {limit.meaning}.")
     return out
+
+
+def _beyond(value: float, limit: Limit) -> str:
+    """A number in as few digits as show that it is beyond its limits."""
+    rounded = (float(f"{value:.{digits}g}") for digits in range(2, 17))
+    return f"{next((v for v in rounded if not limit.low <= v <= limit.high), value):g}"
 
 
 def _largest(region: Array) -> float:
