@@ -14,6 +14,8 @@ from bids_inpaint.images import InputError
 
 #: Names the folder of SPM where ``--spm12`` doesn't.
 VARIABLE = "BIDS_INPAINT_SPM12"
+#: Names the folder of a job for MATLAB and Octave.
+FOLDER = "BIDS_INPAINT_SPM_JOB"
 _REMEDY = (
     "get SPM12 from https://www.fil.ion.ucl.ac.uk/spm/software/spm12/ and name its folder with --spm12 "
     "(MATLAB or GNU Octave runs it), or set SPMMCRCMD to the command of the standalone version, such as "
@@ -47,10 +49,11 @@ class Spm:
         Parameters
         ----------
         script : str
-            Its name, letters and ``.m`` alone: it is put into MATLAB code.
+            Its name, letters and ``.m`` alone: it is put into MATLAB code. The variable `FOLDER` must name
+            the current folder, which a user's startup.m may leave.
         """
-        # found by name in the current folder: Octave's 'run' fails where that has an apostrophe in its path
-        code = script.removesuffix(".m")
+        # found by name: Octave's 'run' fails where the path of its folder has an apostrophe
+        code = f"cd(getenv('{FOLDER}')); {script.removesuffix('.m')}"
         return [
             *self.command,
             *{

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint import tethered
-from bids_inpaint.spm import Spm
+from bids_inpaint.spm import FOLDER, Spm
 
 #: Gaussians of each tissue class of SPM's own template: GM, WM, CSF, bone, soft tissue, air.
 _GAUSSIANS = (1, 1, 2, 3, 4, 2)
@@ -101,8 +101,7 @@ def run(spm: Spm, folder: Path, sampling: float) -> Answer:
         If no process can be started.
     """
     (folder / SCRIPT).write_text(code(spm, sampling), encoding="utf-8")
-    # Nipype's way to the compiled version
-    environment = {k: v for k, v in os.environ.items() if k != "FORCE_SPMMCR"}
+    environment = os.environ | {FOLDER: str(folder.absolute())}
     command = [sys.executable, tethered.__file__, str(os.getpid()), *spm.arguments(SCRIPT)]
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, check=False,

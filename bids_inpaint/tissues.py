@@ -8,7 +8,7 @@ import numpy as np
 
 Array = np.ndarray
 
-#: What the measures of usable maps keep (docs/reliability.md).
+#: What the measures of usable maps keep (docs/segmentation.md).
 LIMITS = {
     "Covered": (0.9, 1.0),
     "GM": (0.3, 0.75),

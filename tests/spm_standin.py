@@ -21,8 +21,8 @@ def main() -> None:
     mode = os.environ.get("SPM_STANDIN", "works")
     if mode == "dead":
         sys.exit("libmwlaunchermain.so: cannot open shared object file")
-    script = Path(f"{sys.argv[-1].removesuffix('.m')}.m")
-    code = script.read_text()
+    name = re.search(r"(\w+)(\.m)?$", sys.argv[-1]).group(1)
+    code = Path(f"{name}.m").read_text()
     with open(os.environ.get("SPM_STANDIN_LOG", os.devnull), "a") as log:
         log.write(code)
     print(f"bids_inpaint: version {'SPM8 5236' if mode == 'old' else 'SPM12 7771'}")
