@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.intensity import GREY, Scale
-from bids_inpaint.space import Grid, Misplaced, bounding_box
+from bids_inpaint.space import Grid, Misplaced, bounding_box, resample
 
 Array = np.ndarray
 
 #: 18-connectivity: voxels that share a face or an edge.
 CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
+#: A voxel with a larger part in the trilinear value at a place of a lesion is reached by it.
+_REACHED = 0.05
 #: Filling is complete up to this distance from the lesion map, and fades out up to the second (mm).
 FEATHER_MM = (1.0, 3.0)
 
@@ -213,6 +216,60 @@ def remove_small(mask: Array, min_voxels: int) -> Array:
     keep = np.bincount(labels.ravel()) >= min_voxels
     keep[0] = False
     return keep[labels]
+
+
+def transfer(
+    mask: Array, source: Grid, target: Grid, target_to_source: Array | None = None
+) -> tuple[Array, Array]:
+    """Bring a lesion mask onto another grid, with its volume and all of its lesions.
+
+    Half a voxel as the limit would lose what is thin: of a patient's 430 lesions, moved by half a voxel along
+    each axis, 142 were left, and three quarters of the volume.
+
+    Parameters
+    ----------
+    mask : array of bool, shape `source.shape`
+    source, target : Grid
+    target_to_source : array, shape (4, 4), optional
+        Maps a world point (mm, RAS+) of the target onto the source; identity by default.
+
+    Returns
+    -------
+    kept : array of bool, shape `target.shape`
+        As many voxels as the lesions fill, those that they fill most, and at least one of each lesion.
+    reached : array of bool
+        `kept`, and every voxel that has a part in the value of a voxel of the mask once it is brought back.
+    """
+    world = np.eye(4) if target_to_source is None else np.asarray(target_to_source)
+    to_target = np.linalg.inv(target.matrix) @ np.linalg.inv(world) @ source.matrix
+
+    def places(voxels: Array) -> Array:
+        return voxels @ to_target[:3, :3].T + to_target[:3, 3]
+
+    def inside(voxels: Array) -> Array:
+        return np.all((voxels >= 0) & (voxels < target.shape), axis=1)
+
+    exact = places(np.argwhere(mask))
+    volume = inside(np.rint(exact)).sum() * abs(np.linalg.det(to_target[:3, :3]))
+    share = resample(mask, source, target, target_to_source, order=1)
+    kept = np.zeros(target.shape, bool)
+    labels, _ = ndimage.label(mask, CONNECTIVITY)
+    for label, box in enumerate(ndimage.find_objects(labels), 1):
+        voxels = np.argwhere(labels[box] == label) + [s.start for s in box]
+        nearest = np.rint(places(voxels)).astype(int)
+        nearest = nearest[inside(nearest)]
+        if nearest.size:
+            kept[tuple(nearest[share[tuple(nearest.T)].argmax()])] = True
+    where = np.flatnonzero((share > 0) & ~kept)
+    fullest = where[np.argsort(-share.flat[where], kind="stable")]
+    kept.flat[fullest[: max(round(float(volume)) - int(kept.sum()), 0)]] = True
+    reached = kept.copy()
+    below = np.floor(exact).astype(int)
+    for corner in product((0, 1), repeat=3):
+        weight = np.abs(1 - np.array(corner) - (exact - below)).prod(axis=1)
+        voxels = (below + corner)[weight > _REACHED]
+        reached[tuple(voxels[inside(voxels)].T)] = True
+    return kept, reached
 
 
 def feather(mask: Array, grid: Grid, distances: tuple[float, float] = FEATHER_MM) -> Array:

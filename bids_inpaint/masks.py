@@ -9,6 +9,7 @@ import numpy as np
 
 from bids_inpaint import headers
 from bids_inpaint.images import InputError, grid_of, load, read_given
+from bids_inpaint.lesions import transfer
 from bids_inpaint.space import Grid, resample
 
 #: Labels that a mask may have; an image has more values.
@@ -66,7 +67,19 @@ def read_lesions(
     brain: np.ndarray | None = None,
     warnings: list[str] | None = None,
 ) -> np.ndarray:
-    """A given lesion mask on another grid, resampled by its header.
+    """A given lesion mask on another grid, resampled by its header: :func:`read_lesions_and_reach`."""
+    return read_lesions_and_reach(path, grid, t1w, world, brain, warnings)[0]
+
+
+def read_lesions_and_reach(
+    path: str | os.PathLike,
+    grid: Grid,
+    t1w: str | os.PathLike,
+    world: np.ndarray | None = None,
+    brain: np.ndarray | None = None,
+    warnings: list[str] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A given lesion mask on another grid, and all voxels that it reaches there.
 
     Parameters
     ----------
@@ -84,7 +97,8 @@ def read_lesions(
 
     Returns
     -------
-    array of bool
+    kept, reached : array of bool
+        As of :func:`bids_inpaint.lesions.transfer`.
 
     Raises
     ------
@@ -94,20 +108,17 @@ def read_lesions(
     data, own = read_given(path, dtype=None)
     mask = _positive(data, path, "lesion", warnings)
     if not mask.any():
-        return np.zeros(grid.shape, bool)
+        return np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
     same = world is None and own.same_as(grid)
-    share = mask if same else resample(mask, own, grid, world, order=1)
-    if not (share if brain is None else share * brain).any():
+    out, reached = (mask, mask) if same else transfer(mask, own, grid, world)
+    if not (reached if brain is None else reached & brain).any():
         raise InputError(
             f"{path} does not overlap the brain of {t1w}: "
             "check that the mask belongs to this image and space."
         )
-    out = share > 0.5
-    # the only lesion may fill less than half a voxel
-    out = out if out.any() else share == share.max()
     if brain is not None:
         _check_amount(out, brain, path, t1w, warnings)
-    return out
+    return out, reached
 
 
 def check_place(path: str | os.PathLike, t1w: str | os.PathLike) -> None:

@@ -5,6 +5,7 @@ import resource
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -14,12 +15,13 @@ from nipype.interfaces.utility import Function
 from nipype.pipeline import engine as pe
 from nipype.pipeline.plugins.tools import create_pyscript
 from nipype.utils.filemanip import loadpkl
+from scipy import ndimage
 
-from bids_inpaint import images, template
+from bids_inpaint import images, lesions, template
 from bids_inpaint.demo import acquire, tilted
 from bids_inpaint.interfaces.ants import Denoise, RegisterAffine, _denoise, alone, each_alone, itk_matrix
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
-from bids_inpaint.interfaces.images import BrainMask, GivenAffine, ToWorkingGrid
+from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, ToWorkingGrid
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
 from bids_inpaint.progress import Progress
 from bids_inpaint.space import WORKING_GRID, Grid, resample
@@ -57,6 +59,21 @@ def test_affines_of_other_tools_are_checked(here):
     ):
         with pytest.raises(images.InputError, match=reason):
             GivenAffine(xfm=one, inverse_xfm=two).run(cwd=str(here))
+
+
+def test_another_file_of_equal_size_and_time_is_not_taken_for_the_one_before(here):
+    """As two images from an archive are, whose results share a work folder."""
+    found = []
+    for value in (1, 2):
+        path = here / str(value) / "sub-01_T1w.nii"
+        path.parent.mkdir()
+        data = np.zeros((20, 20, 20), np.int16)
+        data[5:15, 5:15, 5:15] = 500 * value + np.arange(1000).reshape(10, 10, 10)
+        nib.Nifti1Image(data, np.diag([4, 4, 4, 1])).to_filename(path)
+        os.utime(path, (1e9, 1e9))
+        node = pe.Node(Conform(in_file=str(path)), name="conform", base_dir=str(here))
+        found.append(images.read(node.run().outputs.out_file)[0].max())
+    assert found == [1499, 1999]
 
 
 def test_registration_depends_on_the_seed_alone(here):
@@ -100,7 +117,7 @@ def native_case(here, dtype=np.int16, slope=None):
     return raw, grid
 
 
-def back_to_native(here, lesion: np.ndarray, fill="lesions", **case):
+def back_to_native(here, lesion: np.ndarray, fill="lesions", given: np.ndarray | None = None, **case):
     raw, grid = native_case(here, **case)
     one = np.ones(WORKING_GRID.shape, np.float32)
     files = {
@@ -114,12 +131,36 @@ def back_to_native(here, lesion: np.ndarray, fill="lesions", **case):
         "lesion_mask": (lesion.astype(np.uint8), WORKING_GRID),
         "darkening": (0.5 * lesion.astype(np.float32), WORKING_GRID),
     }
+    if given is not None:
+        kept, reached = lesions.transfer(given, grid, WORKING_GRID, XFM)
+        files |= {
+            "given": (given.astype(np.uint8), grid),
+            "inpainted": (one + 0.5 * reached, WORKING_GRID),
+            "weight": (lesions.feather(kept, WORKING_GRID), WORKING_GRID),
+            "lesion_mask": (kept.astype(np.uint8), WORKING_GRID),
+        }
     paths = {k: images.save(here / f"{k}.nii.gz", d, g) for k, (d, g) in files.items()}
     interface = BackToNative(
         t1w=str(here / "t1w.nii.gz"), scale=10.0, fill=fill,
         inverse_xfm=write_xfm(here / "inverse.txt", np.linalg.inv(XFM)), **paths,
     )  # fmt: skip
     return raw, grid, interface.run(cwd=str(here)).outputs
+
+
+def test_given_lesions_are_all_filled_and_mapped_as_they_are(here):
+    """Single voxels and threads, too, which half of a voxel of the working grid does not hold."""
+    given = np.zeros((190, 200, 64), bool)
+    given[70, 80, 20:30:3] = given[90, 60:80, 32] = given[100:103, 100:104, 40] = True
+    given[120, 90:110:4, 25] = True
+    raw, _, outputs = back_to_native(here, np.zeros(WORKING_GRID.shape), given=given)
+    np.testing.assert_array_equal(images.read(outputs.lesion_mask)[0] > 0, given)
+    assert (
+        len(Path(outputs.table).read_text().splitlines()) == 1 + ndimage.label(given, np.ones((3, 3, 3)))[1]
+    )
+    # as in the test below, but for what the corners of a voxel have no part in
+    rise = np.asanyarray(nib.load(outputs.inpainted).dataobj)[given].astype(float) - raw[given]
+    assert rise.min() > 7
+    assert rise.mean() == pytest.approx(10, rel=0.05)
 
 
 @pytest.mark.parametrize(

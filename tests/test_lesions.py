@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
+from scipy import ndimage
+from scipy.spatial import KDTree
+from scipy.spatial.transform import Rotation
 
 from bids_inpaint import lesions
 from bids_inpaint.intensity import Scale
-from bids_inpaint.space import Grid
+from bids_inpaint.space import Grid, resample
 
 GRID = Grid.of((40, 40, 40), np.diag([1.0, 1, 2, 1]))
 
@@ -134,3 +137,35 @@ def test_composition_knows_the_scale_factor():
     original = np.full((2, 2, 2), 100, np.int16)
     out = lesions.compose(original, np.full((2, 2, 2), -5.0), np.ones((2, 2, 2)), slope=0.5)
     assert (out == 110).all()
+
+
+@pytest.mark.parametrize(("angle", "shift"), [(0, 0.5), (8, 0.37), (25, 0.2)])
+@pytest.mark.parametrize("size", [1.0, 0.5, 3.0])
+def test_a_mask_on_another_grid_keeps_its_lesions_and_volume(angle, shift, size):
+    """Thin and small ones, in slices, on a finer and on a coarser grid, turned and moved."""
+    rng = np.random.default_rng(3)
+    sizes = (1.0, 1.0, size)
+    source = Grid.of((60, 60, round(60 / size)), np.diag([*sizes, 1]))
+    mask = np.zeros(source.shape, bool)
+    for centre in rng.uniform(12, 48, (25, 3)):
+        start = (centre / sizes).astype(int)
+        length = np.maximum(rng.integers(1, 6, 3) * (rng.random(3) < 0.6), 1)
+        mask[
+            tuple(slice(s, s + max(round(n / z), 1)) for s, n, z in zip(start, length, sizes, strict=True))
+        ] = 1
+    target = Grid.of((60, 60, 60), np.eye(4))
+    world = np.eye(4)
+    world[:3, :3] = Rotation.from_euler("xyz", [angle, angle / 2, -angle / 2], degrees=True).as_matrix()
+    world[:3, 3] = np.array([30, 30, 30]) - world[:3, :3] @ [30, 30, 30] + shift
+    kept, reached = lesions.transfer(mask, source, target, world)
+    volume = mask.sum() * source.voxel_volume
+    assert kept.sum() == pytest.approx(volume, rel=0.03)
+    assert (reached | ~kept).all()
+    # each lesion is where it was
+    labels, count = ndimage.label(mask, lesions.CONNECTIVITY)
+    places = KDTree(np.argwhere(kept) @ world[:3, :3].T + world[:3, 3])
+    for label in range(1, count + 1):
+        assert places.query(np.argwhere(labels == label) * sizes)[0].min() < 0.9
+    # and is inside what is filled, once that is brought back
+    back = resample(reached, target, source, np.linalg.inv(world), order=1)
+    assert back[mask].mean() > 0.95

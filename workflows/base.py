@@ -200,7 +200,7 @@ def init_image_wf(
         )
         link(source, step, [("whole", "inpainted"), *same("white", "exponent")])
         if given:
-            link(source, step, same("given_lesions"))
+            link(source, step, same("given_lesions", "native_given_lesions"))
         if tissues:
             link(tissues, step, same("wm"))
         else:

@@ -161,7 +161,7 @@ def init_inpaint_wf(
                 ("t1w", "t1w"), ("xfm", "xfm"), ("inverse_xfm", "inverse_xfm"),
                 ("working_mask", "brain_mask"), ("preproc", "preproc"),
             ]),
-            (given, inpaint, [("out_file", "lesion_mask")]),
+            (given, inpaint, [("void_file", "lesion_mask")]),
             (given, outputnode, [
                 ("out_file", "given_lesions"), ("native_file", "native_given_lesions"),
                 ("warnings", "lesion_warnings"),

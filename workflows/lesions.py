@@ -45,7 +45,7 @@ def init_lesions_wf(
         The raw image.
     brain_mask, denoised, preproc, bias, scale, offset, inverse_xfm
         Of the preprocessing.
-    inpainted, white, exponent, given_lesions
+    inpainted, white, exponent, given_lesions, native_given_lesions
         Of the inpainting.
     wm
         White matter on the working grid.
@@ -84,6 +84,7 @@ def init_lesions_wf(
                 "white",
                 "exponent",
                 "given_lesions",
+                "native_given_lesions",
                 "wm",
             ]
         ),
@@ -104,8 +105,7 @@ def init_lesions_wf(
         name="map_lesions",
         mem_gb=1,
     )
-    # given lesions are kept as they are
-    native = pe.Node(BackToNative(fill=fill, min_volume=0 if given else min_volume), name="native", mem_gb=3)
+    native = pe.Node(BackToNative(fill=fill, min_volume=min_volume), name="native", mem_gb=3)
     workflow.connect([
         (inputnode, map_lesions, [
             (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")
@@ -125,5 +125,9 @@ def init_lesions_wf(
         ]),
     ])  # fmt: skip
     if given:
-        workflow.connect([(inputnode, map_lesions, [("given_lesions", "given")])])
+        # they are kept as they are
+        workflow.connect([
+            (inputnode, map_lesions, [("given_lesions", "given")]),
+            (inputnode, native, [("native_given_lesions", "given")]),
+        ])  # fmt: skip
     return workflow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from hashlib import md5
 
 from nipype.interfaces.base import (
     BaseInterface,
@@ -12,6 +13,7 @@ from nipype.interfaces.base import (
     isdefined,
     traits,
 )
+from nipype.utils.filemanip import hash_infile
 
 from bids_inpaint import __version__
 from bids_inpaint.images import InputError
@@ -19,10 +21,21 @@ from bids_inpaint.space import Misplaced
 
 
 class InputSpec(BaseInterfaceInputSpec):
-    """Inputs of a :class:`FileInterface`."""
+    """Inputs of a :class:`FileInterface`; a trait with ``users=True`` is a file that the user gave."""
 
     version = traits.Str(__version__, usedefault=True, desc="results of another version aren't reused")
     source = traits.Str(nohash=True, desc="path of the T1w, for messages; in_file by default")
+
+    def get_hashval(self, hash_method=None):
+        """Nipype's digest of the inputs, and of the content of the user's files.
+
+        Nipype looks at size and time alone, by which an image or mask of another dataset, out of an archive
+        or a copy that keeps times, passes for the one whose results are in the work folder.
+        """
+        listed, digest = super().get_hashval(hash_method)
+        given = [getattr(self, name) for name in sorted(self.traits(users=True))]
+        contents = [hash_infile(path) for path in given if isdefined(path) and os.path.isfile(path)]
+        return listed, md5("".join([digest, *contents]).encode()).hexdigest() if contents else digest
 
 
 class SegmentationOutputSpec(TraitedSpec):

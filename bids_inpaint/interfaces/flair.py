@@ -14,8 +14,8 @@ from bids_inpaint.transforms import read_xfm
 
 
 class FlairToWorkingGridInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True, desc="FLAIR of the same head")
-    t1w = File(exists=True, mandatory=True, desc="the T1w that the affine is of")
+    in_file = File(exists=True, mandatory=True, users=True, desc="FLAIR of the same head")
+    t1w = File(exists=True, mandatory=True, users=True, desc="the T1w that the affine is of")
     xfm = File(exists=True, mandatory=True)
     mask_file = File(exists=True, mandatory=True, desc="brain on the working grid")
 

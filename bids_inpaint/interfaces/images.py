@@ -24,7 +24,7 @@ MOST_SCALED = 4
 
 
 class ConformInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, users=True)
 
 
 class ConformOutputSpec(TraitedSpec):
@@ -53,8 +53,10 @@ class Conform(FileInterface):
 
 class BrainMaskInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True)
-    precomputed = File(exists=True, desc="mask of an earlier run or another tool")
-    precomputed_xfm = File(exists=True, desc="ITK text: takes images from the T1w to the space of that mask")
+    precomputed = File(exists=True, users=True, desc="mask of an earlier run or another tool")
+    precomputed_xfm = File(
+        exists=True, users=True, desc="ITK text: takes images from the T1w to the space of that mask"
+    )
     skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
@@ -128,8 +130,10 @@ class BrainMask(FileInterface):
 
 
 class GivenAffineInputSpec(InputSpec):
-    xfm = File(exists=True, mandatory=True, desc="ITK text: takes images from the T1w to the template")
-    inverse_xfm = File(exists=True, mandatory=True)
+    xfm = File(
+        exists=True, mandatory=True, users=True, desc="ITK text: takes images from the T1w to the template"
+    )
+    inverse_xfm = File(exists=True, mandatory=True, users=True)
 
 
 class GivenAffine(FileInterface):

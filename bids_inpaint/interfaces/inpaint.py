@@ -100,8 +100,8 @@ class Inpaint(FileInterface):
 
 
 class LesionMaskInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True, desc="binary lesion mask on any grid")
-    t1w = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, users=True, desc="binary lesion mask on any grid")
+    t1w = File(exists=True, mandatory=True, users=True)
     xfm = File(exists=True, mandatory=True)
     brain_mask = File(exists=True, desc="on the working grid; the lesions must touch it")
     preproc = File(exists=True, desc="on the working grid, to see whether the lesions are dark")
@@ -112,6 +112,7 @@ class LesionMaskInputSpec(InputSpec):
 
 class LesionMaskOutputSpec(TraitedSpec):
     out_file = File(exists=True)
+    void_file = File(exists=True, desc="all voxels that the lesions reach, which are to be filled")
     native_file = File(desc="on the voxels of the T1w")
     warnings = traits.List(traits.Str, desc="what is unusual about the mask")
 
@@ -133,7 +134,9 @@ class LesionMask(FileInterface):
         if self.inputs.space == "T1w":
             masks.check_place(self.inputs.in_file, self.inputs.t1w)
         warnings: list[str] = []
-        out = masks.read_lesions(self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain, warnings)
+        out, reached = masks.read_lesions_and_reach(
+            self.inputs.in_file, WORKING_GRID, self.inputs.t1w, world, brain, warnings
+        )
         if isdefined(self.inputs.preproc) and brain is not None:
             image = images.read(self.inputs.preproc)[0]
             white = white_level(image, brain, images.read(self.inputs.wm_prior)[0])
@@ -142,9 +145,10 @@ class LesionMask(FileInterface):
                     f"{Path(self.inputs.in_file).name}: the given lesions are brighter than the same places "
                     "of the other hemisphere; check that left and right are not swapped."
                 )
-        out_file = within(runtime, "lesions.nii.gz")
+        out_file, void_file = (within(runtime, f"{name}.nii.gz") for name in ("lesions", "void"))
         outputs: dict[str, Any] = {
             "out_file": images.save(out_file, out, WORKING_GRID, np.uint8, space_code=4),
+            "void_file": images.save(void_file, reached, WORKING_GRID, np.uint8, space_code=4),
             "warnings": warnings,
         }
         if isdefined(self.inputs.inverse_xfm):
@@ -212,7 +216,7 @@ class MapLesions(FileInterface):
 
 
 class BackToNativeInputSpec(InputSpec):
-    t1w = File(exists=True, mandatory=True, desc="the raw image")
+    t1w = File(exists=True, mandatory=True, users=True, desc="the raw image")
     brain_mask = File(exists=True, mandatory=True)
     denoised = File(exists=True, mandatory=True)
     preproc = File(exists=True, mandatory=True)
@@ -227,6 +231,7 @@ class BackToNativeInputSpec(InputSpec):
     offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
     fill = traits.Enum("lesions", "full", usedefault=True)
     min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
+    given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
 
 
 class BackToNativeOutputSpec(TraitedSpec):
@@ -256,9 +261,12 @@ class BackToNative(FileInterface):
             return resample(data, WORKING_GRID, grid, to_template, order, outside, where)
 
         bias = images.read(self.inputs.bias)[0]
-        # resampling shrinks lesions
-        least = lesions.least_voxels(self.inputs.min_volume, grid)
-        mask = lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
+        if isdefined(self.inputs.given):
+            mask = brain & (images.read(self.inputs.given)[0] > 0)
+        else:
+            # resampling shrinks lesions
+            least = lesions.least_voxels(self.inputs.min_volume, grid)
+            mask = lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
         inpainted = images.read(self.inputs.inpainted)[0]
         unit = bias * self.inputs.scale
         if self.inputs.fill == "lesions":
@@ -267,6 +275,8 @@ class BackToNative(FileInterface):
             around = brain & lesions.near(mask, grid, reach)
             change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
             weight = native(self.inputs.weight, where=around)
+            if isdefined(self.inputs.given):
+                weight[mask] = 1
         else:
             plain = images.read_data(raw, self.inputs.t1w) - np.float32(self.inputs.offset)
             change = plain - native(inpainted * unit, order=3)
