@@ -78,7 +78,7 @@ class Image:
         >>> Image("p", "u", {"sub": "01", "run": "2"}).prefix
         'sub-01_run-2'
         """
-        return "_".join(f"{k}-{v}" for k, v in self.entities.items())
+        return _prefix(self.entities)
 
     @property
     def folder(self) -> str:
@@ -237,20 +237,28 @@ def _misnamed(t1w: T1w) -> str:
 def _usable(chosen: Sequence[T1w], processing: bool) -> tuple[list[T1w], list[Refused]]:
     """Files that are images of their own, and the others with the reasons."""
     refused = [t1w.refused(_misnamed(t1w)) for t1w in chosen if not t1w.well_named]
-    same: dict[str, list[T1w]] = {}
+    same: dict[tuple, list[T1w]] = {}
     for t1w in chosen:
         if t1w.well_named:
-            same.setdefault("_".join(f"{k}-{v}" for k, v in _own_entities(t1w).items()), []).append(t1w)
+            same.setdefault(tuple(map(t1w.entities.get, ENTITIES.values())), []).append(t1w)
     usable = []
-    for prefix, files in same.items():
-        if len(files) > 1:
+    for files in same.values():
+        subject, paths = files[0].subject, tuple(f.relative for f in files)
+        prefix, *others = named = {_prefix(_own_entities(t1w)): t1w.path for t1w in files}
+        if others:
+            reason = (
+                f"{named[prefix]} and {named[others[0]]} are one image by BIDS, for which zeros before a "
+                "number are no difference: rename or remove one of them."
+            )
+            refused += [Refused(name, subject, reason, paths) for name in named]
+        elif len(files) > 1:
             reason = (
                 f"{files[0].path} and {files[1].path} would have the same outputs{_remedy(files, chosen)}"
             )
-            refused.append(Refused(prefix, files[0].subject, reason, tuple(f.relative for f in files)))
+            refused.append(Refused(prefix, subject, reason, paths))
         elif processing and (problem := problem_of(files[0].path)):
             # under the name that its outputs would have
-            refused.append(Refused(prefix, files[0].subject, problem, (files[0].relative,)))
+            refused.append(Refused(prefix, subject, problem, paths))
         else:
             usable.append(files[0])
     return usable, refused
@@ -303,6 +311,10 @@ def _contrast_agent(sidecar: dict[str, Any], label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecars."""
     said = (label, sidecar.get("ContrastBolusIngredient"))
     return any(str(text or "none").lower() not in ("none", "n/a", "no", "pre") for text in said)
+
+
+def _prefix(entities: dict[str, str]) -> str:
+    return "_".join(f"{k}-{v}" for k, v in entities.items())
 
 
 def _own_entities(t1w: T1w) -> dict[str, str]:

@@ -166,6 +166,17 @@ def test_both_forms_of_an_image(root):
     assert refused.reason.endswith("would have the same outputs: remove one of them.")
 
 
+def test_zeros_of_runs_do_not_make_two_images(root):
+    """A mask would be of both."""
+    twins = [f"sub-03/anat/sub-03_run-{run}_T1w.nii.gz" for run in ("01", "1")]
+    add(root, *twins, "sub-03/anat/sub-03_run-2_T1w.nii.gz", "sub-04/anat/sub-04_run-01_T1w.nii.gz")
+    found = collect(root)
+    assert [image.prefix for image in found.images] == ["sub-01", "sub-03_run-2", "sub-04_run-01"]
+    assert [one.name for one in found.refused] == ["sub-03_run-01", "sub-03_run-1"]
+    said = f"{root / twins[0]} and {root / twins[1]} are one image by BIDS"
+    assert [said in one.reason for one in found.refused] == [True, True]
+
+
 def test_echoes(root):
     echoes = [f"sub-04/anat/sub-04_echo-{i}_T1w.nii.gz" for i in (1, 2, 3, 4)]
     add(root, *echoes, "sub-04/anat/sub-04_rec-rms_T1w.nii.gz")
