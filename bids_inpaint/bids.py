@@ -17,7 +17,17 @@ from bids_inpaint.index import matching_filters
 from bids_inpaint.matching import Dataset, listed
 from bids_inpaint.names import ENTITIES, Sidecars
 from bids_inpaint.participants import children
-from bids_inpaint.scan import Found, Refused, T1w, by_person, magnitudes, participants_in, problem_of, scan
+from bids_inpaint.scan import (
+    Found,
+    Refused,
+    T1w,
+    by_person,
+    magnitudes,
+    participants_in,
+    problem_of,
+    scan,
+    strange_folders,
+)  # fmt: skip
 
 log = logging.getLogger("bids_inpaint")
 
@@ -131,6 +141,11 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     there = scan(root, list(labels) or present)
     there.images = list(magnitudes(there.images))
     chosen, refused, warnings = _select(there, settings, present)
+    if strays := [*([] if labels else strange_folders(root)), *there.strays]:
+        warnings.append(
+            f"{root} seems to have T1w images where none is looked for, in {listed(strays)}: name folders "
+            "and files as BIDS asks (sub-LABEL/[ses-LABEL/]anat/sub-LABEL[_ses-LABEL]_T1w.nii.gz)."
+        )
     files, unusable = _usable(chosen, processing)
     refused += unusable
     is_child, sidecars = children(root), Sidecars(root)
