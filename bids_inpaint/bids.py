@@ -17,7 +17,17 @@ from bids_inpaint.index import matching_filters
 from bids_inpaint.matching import Dataset, listed
 from bids_inpaint.names import ENTITIES, Sidecars
 from bids_inpaint.participants import children
-from bids_inpaint.scan import Found, Refused, T1w, by_person, magnitudes, participants_in, problem_of, scan
+from bids_inpaint.scan import (
+    Found,
+    Refused,
+    T1w,
+    by_person,
+    magnitudes,
+    participants_in,
+    problem_of,
+    scan,
+    strange_folders,
+)  # fmt: skip
 
 log = logging.getLogger("bids_inpaint")
 
@@ -78,7 +88,7 @@ class Image:
         >>> Image("p", "u", {"sub": "01", "run": "2"}).prefix
         'sub-01_run-2'
         """
-        return "_".join(f"{k}-{v}" for k, v in self.entities.items())
+        return _prefix(self.entities)
 
     @property
     def folder(self) -> str:
@@ -131,6 +141,11 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     there = scan(root, list(labels) or present)
     there.images = list(magnitudes(there.images))
     chosen, refused, warnings = _select(there, settings, present)
+    if strays := [*([] if labels else strange_folders(root)), *there.strays]:
+        warnings.append(
+            f"{root} seems to have T1w images where none is looked for, in {listed(strays)}: name folders "
+            "and files as BIDS asks (sub-LABEL/[ses-LABEL/]anat/sub-LABEL[_ses-LABEL]_T1w.nii.gz)."
+        )
     files, unusable = _usable(chosen, processing)
     refused += unusable
     is_child, sidecars = children(root), Sidecars(root)
@@ -237,20 +252,28 @@ def _misnamed(t1w: T1w) -> str:
 def _usable(chosen: Sequence[T1w], processing: bool) -> tuple[list[T1w], list[Refused]]:
     """Files that are images of their own, and the others with the reasons."""
     refused = [t1w.refused(_misnamed(t1w)) for t1w in chosen if not t1w.well_named]
-    same: dict[str, list[T1w]] = {}
+    same: dict[tuple, list[T1w]] = {}
     for t1w in chosen:
         if t1w.well_named:
-            same.setdefault("_".join(f"{k}-{v}" for k, v in _own_entities(t1w).items()), []).append(t1w)
+            same.setdefault(tuple(map(t1w.entities.get, ENTITIES.values())), []).append(t1w)
     usable = []
-    for prefix, files in same.items():
-        if len(files) > 1:
+    for files in same.values():
+        subject, paths = files[0].subject, tuple(f.relative for f in files)
+        prefix, *others = named = {_prefix(_own_entities(t1w)): t1w.path for t1w in files}
+        if others:
+            reason = (
+                f"{named[prefix]} and {named[others[0]]} are one image by BIDS, for which zeros before a "
+                "number are no difference: rename or remove one of them."
+            )
+            refused += [Refused(name, subject, reason, paths) for name in named]
+        elif len(files) > 1:
             reason = (
                 f"{files[0].path} and {files[1].path} would have the same outputs{_remedy(files, chosen)}"
             )
-            refused.append(Refused(prefix, files[0].subject, reason, tuple(f.relative for f in files)))
+            refused.append(Refused(prefix, subject, reason, paths))
         elif processing and (problem := problem_of(files[0].path)):
             # under the name that its outputs would have
-            refused.append(Refused(prefix, files[0].subject, problem, (files[0].relative,)))
+            refused.append(Refused(prefix, subject, problem, paths))
         else:
             usable.append(files[0])
     return usable, refused
@@ -303,6 +326,10 @@ def _contrast_agent(sidecar: dict[str, Any], label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecars."""
     said = (label, sidecar.get("ContrastBolusIngredient"))
     return any(str(text or "none").lower() not in ("none", "n/a", "no", "pre") for text in said)
+
+
+def _prefix(entities: dict[str, str]) -> str:
+    return "_".join(f"{k}-{v}" for k, v in entities.items())
 
 
 def _own_entities(t1w: T1w) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bids_inpaint.images import InputError
 from bids_inpaint.matching import NATIVE, Dataset, File, Folder, Match, distinct, listed
 from bids_inpaint.names import LESION_MASKS, Sidecars
@@ -44,12 +46,7 @@ def add_derivatives(
     matches = []
     for image, t1w in found:
         match = Match(t1w)
-        # of several T1w images some programs make one, whose coordinates are its own
-        to_mean = [
-            file
-            for file in folder.near(t1w)
-            if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
-        ]
+        to_mean = _to_mean(folder, t1w, dataset)
         _add_brain_mask(match, image, folder, dataset, name, to_mean)
         _add_affines(match, image, folder, dataset, name, template, of_mean=bool(to_mean))
         matches.append(match)
@@ -108,6 +105,34 @@ def _is_transform(file: File, *ends: tuple[str, str]) -> bool:
         and said.get("mode", "image") == "image"
         and (file.space("from"), file.space("to")) in ends
     )
+
+
+def _to_mean(folder: Folder, t1w: T1w, dataset: Dataset) -> list[File]:
+    """Transforms to the one image that some programs make of several T1w images, which the dataset notes.
+
+    Its coordinates are its own, and what its derivatives call the space T1w.
+    """
+    found = [
+        file
+        for file in folder.near(t1w)
+        if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
+    ]
+    dataset.to_means.setdefault(t1w.path, []).extend(file.path for file in found)
+    return found
+
+
+def _mean_of(t1w: T1w, dataset: Dataset) -> Path | None:
+    """The transform of a T1w to a mean that lies elsewhere; that of a person's only T1w moves nothing."""
+    from bids_inpaint.transforms import read_xfm
+
+    for xfm in dataset.to_means[t1w.path]:
+        try:
+            if not np.allclose(read_xfm(xfm), np.eye(4), atol=1e-3):
+                return xfm
+        except InputError:
+            # it may move anything
+            return xfm
+    return None
 
 
 def _is_affine(file: File, template: str) -> bool:
@@ -233,11 +258,12 @@ def add_lesion_masks(
     refused : list of Refused
     warnings : list of str
     """
-    folder = Folder(path, ("mask", "roi"))
+    folder = Folder(path, ("mask", "roi", "xfm"))
     sidecars = Sidecars(path)
     matches = []
     for image, t1w in found:
         match = Match(t1w)
+        _to_mean(folder, t1w, dataset)
         usable, unused = _sorted_out(folder, t1w, dataset, template, sidecars)
         native = [file for file in usable if file.space() in NATIVE]
         chosen = distinct(native or usable)
@@ -255,10 +281,15 @@ def add_lesion_masks(
             match.changes["lesion_space"] = "T1w" if native else "template"
             match.use(LESION_MASKS, chosen)
         elif needed:
-            remedy = "give it one on its T1w" if unused else "add an empty mask if it has no lesion"
+            others = unused + [
+                f"{file.path} (by its name it is of no T1w)"
+                for file in folder.near(t1w)
+                if _is_meant(file) and not dataset.owners(file, t1w.subject)
+            ]
+            remedy = "give it one on its T1w" if others else "add an empty mask if it has no lesion"
             match.problem = (
                 f"{path} has no lesion mask (label-L_mask.nii.gz or label-lesion_mask.nii.gz) of "
-                f"{image.prefix}{_not_used(unused)}: {remedy}, or leave the participant out."
+                f"{image.prefix}{_not_used(others)}: {remedy}, or leave the participant out."
             )
         if unused:
             match.notes.append(f"Masks that are not used{_not_used(unused).replace(' but', ':', 1)}.")
@@ -272,9 +303,13 @@ def _not_used(unused: list[str]) -> str:
 
 
 def _is_meant(file: File) -> bool:
-    """Whether a file may be meant as a lesion mask: all but brain masks and text."""
+    """Whether a file may be meant as a lesion mask: all but brain masks, transforms and text."""
     said = file.entities
-    return not file.path.name.endswith(".txt") and (said.get("label"), said.get("desc")) != (None, "brain")
+    return (
+        said["suffix"] != "xfm"
+        and not file.path.name.endswith(".txt")
+        and (said.get("label"), said.get("desc")) != (None, "brain")
+    )
 
 
 def _sorted_out(
@@ -295,6 +330,11 @@ def _sorted_out(
             reason = "by its label it holds no lesions, which are label-L, label-lesion or of the Type Lesion"
         elif file.space() not in (*NATIVE, template):
             reason = f"it lies in the space {file.space()}, not in that of the T1w or {template}"
+        elif file.space() in ("T1w", "individual") and (mean := _mean_of(t1w, dataset)):
+            reason = (
+                f"by {mean} its space {file.space()} is that of the mean of several T1w images: resample it "
+                "onto its own T1w and name it space-orig"
+            )
         else:
             usable.append(file)
             continue

@@ -109,6 +109,12 @@ def join(people: People, found: Sequence[Image], every: bool) -> Covariates:
 
 
 def _unmatched(people: People, found: Sequence[Image], every: bool) -> Iterable[str]:
+    without = [i.prefix for i in found if people.lacks(i.subject, i.entities.get("ses"))]
+    if without:
+        yield (
+            f"sub-LABEL_sessions.tsv has no row that is about {len(without)} of "
+            f"{counted(len(found), 'image')}, which have {NOTHING} in its columns: {some(without)}."
+        )
     if not people.used:
         return
     alone = [i.prefix for i in found if people.row(i.subject, i.entities.get("ses")) is None]

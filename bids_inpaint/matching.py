@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_inpaint.names import entities_of, identity
+from bids_inpaint.names import DATATYPES, entities_of, identity
 from bids_inpaint.scan import T1w, problem_of
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 #: Spaces whose coordinates are those of the T1w; none is the image's own.
 NATIVE = (None, "orig", "T1w", "individual")
-#: Folders of BIDS whose files are no results of a T1w.
-_OTHERS = {"beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "micr", "motion", "mrs", "nirs", "perf", "pet"}
 #: Names that a sentence lists at most.
 _SHOWN = 8
 #: Sentences on files of one folder that are of no T1w.
@@ -43,12 +41,16 @@ class File:
 
     @cached_property
     def identity(self) -> dict[str, str]:
-        """Of which image it is; folders may say what its name doesn't."""
+        """Of which image it is; folders may say what its name doesn't.
+
+        What lies in a folder of BIDS other than ``anat``, at any depth, is no result of a T1w.
+        """
         own = identity(self.entities)
-        folder = self.path.parent
-        if folder.name in _OTHERS:
-            own["datatype"] = folder.name
-        above = [part[4:] for part in self.relative.split("/")[:-1] if part.startswith("ses-")]
+        folders = self.relative.split("/")[:-1]
+        datatypes = [part for part in folders if part in DATATYPES]
+        if datatypes and datatypes[-1] != "anat":
+            own["datatype"] = datatypes[-1]
+        above = [part[4:] for part in folders if part.startswith("ses-")]
         return {**({"ses": above[-1]} if above else {}), **own}
 
     def space(self, entity: str = "space") -> str | None:
@@ -150,10 +152,13 @@ class Dataset:
         Every T1w of each participant that was looked at, whether it is processed or not.
     complete : bool
         Whether these are all participants of the dataset.
+    to_means : dict of list of Path
+        By path of a T1w, the transforms to the mean whose space is called T1w.
     """
 
     persons: dict[str, list[T1w]]
     complete: bool
+    to_means: dict[Path, list[Path]] = field(default_factory=dict)
     _owners: dict[Path, list[T1w]] = field(default_factory=dict)
 
     def owners(self, file: File, subject: str) -> list[T1w]:
@@ -194,7 +199,7 @@ class Dataset:
                     own = ", ".join(Path(t1w.relative).name for t1w in self.persons[subject][:_SHOWN])
                     said.append(
                         f"{file.path} is of no T1w of sub-{subject} by its name, and is not used: "
-                        f"its entities must be among those of one of {own}."
+                        f"its entities must be among those of one of {own}, and words need a key."
                     )
         if len(said) > _SENTENCES:
             said[_SENTENCES:] = [

@@ -21,6 +21,11 @@ ENTITIES = {
     "reconstruction": "rec",
     "run": "run",
 }
+#: Folders of a participant or a session.
+DATATYPES = {
+    "anat", "beh", "dwi", "eeg", "fmap", "func", "ieeg", "meg", "micr", "motion", "mrs", "nirs", "perf",
+    "pet",
+}  # fmt: skip
 #: Entities whose values are numbers: ``run-01`` is ``run-1``.
 _INDICES = {"run", "echo", "flip", "inv", "split"}
 #: Entities of derivatives: they say what was made of an image, not of which image.
@@ -36,16 +41,22 @@ Entities = Mapping[str, str]
 def entities_of(name: str) -> dict[str, str]:
     """Entities of a file by short name, their values as BIDS compares them, and its ``suffix``.
 
+    Words without a key are ``words``, but for T1w: they may name another image.
+
     Examples
     --------
     >>> entities_of("sub-01_run-02_label-L_mask.nii.gz")
     {'sub': '01', 'run': '2', 'label': 'L', 'suffix': 'mask'}
+    >>> entities_of("sub-01_T1w_mask.nii.gz"), entities_of("sub-01_T2w_mask.nii.gz")
+    ({'sub': '01', 'suffix': 'mask'}, {'sub': '01', 'words': 'T2w', 'suffix': 'mask'})
     """
     *pairs, suffix = name.split(".")[0].split("_")
     found = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
     for key in _INDICES & found.keys():
         if found[key].isdecimal():
             found[key] = str(int(found[key]))
+    if words := "_".join(pair for pair in pairs if "-" not in pair and pair != "T1w"):
+        found["words"] = words
     return {**found, "suffix": suffix}
 
 

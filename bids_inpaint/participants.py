@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint.files import printable, read_sidecar
-from bids_inpaint.tables import NOTHING, Row, Table, read_table
+from bids_inpaint.tables import NOTHING, Row, Table, label_of, read_table
 
 log = logging.getLogger("bids_inpaint")
 
@@ -24,6 +24,13 @@ _A_YEAR = {
     **dict.fromkeys(("week", "weeks", "wk", "wks", "w"), 365.25 / 7),
     **dict.fromkeys(("day", "days", "d"), 365.25),
 }
+_UNITS = "years?|yrs?|months?|mos?|weeks?|wks?|days?"
+#: Places of a description where a word is the unit: "in months", "(months)", "months of age", "age, months".
+_UNIT = re.compile(
+    rf"\bin (?:\w+ )?(years|months|weeks|days)\b|[(\[]({_UNITS})[)\]]|\b({_UNITS}) (?:of age|old)\b"
+    rf"|(?:^|[,;:/=-])\s*({_UNITS})\.?$",
+    re.MULTILINE,
+)
 _NUMBER = r"(\d+(?:\.\d+)?|\d+,\d{1,2})"
 
 
@@ -70,12 +77,20 @@ class People:
     def row(self, subject: str, session: str | None) -> Row | None:
         """The row of ``participants.tsv`` that is about an image, by column.
 
-        That of another session is none; a participant's only row counts for all sessions if it names none.
+        That of another session is none; a participant's only row counts for all sessions if it names none,
+        in a column of whatever name.
         """
         rows = self._rows.get(subject, [])
         own = [row for row in rows if row.get("session_id", "") == (session or "")]
         if not own and all(not row.get("session_id") for row in rows):
             own = rows
+        if others := [row for row in own if session and _names_another(row, session, self._table)]:
+            own = [row for row in own if row not in others]
+            self._warn(
+                f"{self._root / 'participants.tsv'} has a column {self._table.like_sessions[0]}, which is "
+                "taken for session_id, so that a row counts for the session that it names alone: rename the "
+                "column as BIDS asks, or otherwise if it names no session."
+            )
         different = [row for i, row in enumerate(own) if row not in own[:i]]
         if len(different) > 1:
             which = f"ses-{session} of " if session and self._table.sessions else ""
@@ -105,6 +120,13 @@ class People:
             rows = []
         # the participant's value would be that of another time
         return out | {name: rows[0][name] if rows else NOTHING for name in table.columns}
+
+    def lacks(self, subject: str, session: str | None) -> bool:
+        """Whether a participant has a table of sessions without a row of this one."""
+        if session is None:
+            return False
+        table = self._of_sessions(subject)
+        return table.used and all(row["session_id"] != session for row in table.rows)
 
     def explained(self, column: str) -> dict[str, Any] | None:
         """What the dataset says of a column."""
@@ -148,16 +170,13 @@ class People:
         content = self._explained if subject is None else self._explained_sessions[subject]
         entry = content.get(column)
         entry = entry if isinstance(entry, dict) else {}
-        unit = str(entry.get("Units") or "").strip().lower()
-        if not unit:
-            said = re.search(r"\bin (months|weeks|days)\b", str(entry.get("Description")).lower())
-            return _A_YEAR[said[1]] if said else 1.0
+        unit = str(entry.get("Units") or "").strip().lower() or _described_unit(entry)
         word = re.match("[a-z]*", unit)
         known = _A_YEAR.get(word[0] if word else "")
         if known is None:
             self._warn(
                 f"The unit {unit[:40]!a} of ages in {self._root} is not known, so ages are "
-                "not used: use year, month, week or day."
+                "not used: write year, month, week or day as its Units."
             )
         return known
 
@@ -184,6 +203,27 @@ class People:
         if text not in self.warnings:
             self.warnings.append(text)
             log.warning("%s", text)
+
+
+def _names_another(row: Row, session: str, table: Table) -> bool:
+    """Whether a row names another session in a column that is not called ``session_id``."""
+    named = {label_of(row[name], "ses-") for name in table.like_sessions}
+    return not named <= {session, ""}
+
+
+def _described_unit(entry: dict[str, Any]) -> str:
+    """The unit of an age that its description names; all of it if it may mean another one than years.
+
+    Examples
+    --------
+    >>> _described_unit({"Description": "Age (months)"}), _described_unit({"Description": "Age"})
+    ('months', 'years')
+    """
+    text = "\n".join(str(entry.get(key) or "").strip().lower() for key in ("LongName", "Description"))
+    named = {next(filter(None, groups)) for groups in _UNIT.findall(text)}
+    if len({_A_YEAR[unit] for unit in named}) == 1:
+        return named.pop()
+    return text.strip() if named or re.search(r"\b(months|weeks|days)\b", text) else "years"
 
 
 def _bounds(text: str) -> tuple[float | None, float | None]:

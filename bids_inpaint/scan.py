@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from bids_inpaint.names import entities_of, identity
+from bids_inpaint.names import DATATYPES, entities_of, identity
 
 _T1W = re.compile(r"(?is)sub-.*_T1w\.nii(\.gz)?")
+#: What may be meant as a T1w where none is looked for.
+_STRAY = re.compile(r"(?is)(?!\.)(.*_)?T1w\.nii(\.gz)?")
 _LABEL = "[0-9a-zA-Z+]+"
 _WELL_NAMED = re.compile(
     rf"(sub-{_LABEL}(?:/ses-{_LABEL})?)/anat/(sub-{_LABEL}(?:_ses-{_LABEL})?)(?:_[a-z]+-{_LABEL})*_T1w\.nii(\.gz)?"
@@ -106,12 +108,15 @@ class Found:
         Participant and session (None without) that have a FLAIR.
     refused : list of Refused
         Participants whose folders can't be read.
+    strays : list of str
+        Folders and files, relative to the dataset, that seem to hold T1w images and are not looked at.
     """
 
     subjects: list[str] = field(default_factory=list)
     images: list[T1w] = field(default_factory=list)
     flair: set[tuple[str, str | None]] = field(default_factory=set)
     refused: list[Refused] = field(default_factory=list)
+    strays: list[str] = field(default_factory=list)
 
 
 def participants_in(root: Path) -> list[str]:
@@ -127,6 +132,10 @@ def participants_in(root: Path) -> list[str]:
 def scan(root: Path, labels: list[str]) -> Found:
     """Find the T1w images of participants, in their ``anat`` folders and in those of their sessions."""
     found = Found(labels)
+
+    def look_for_strays(folder: Path, names: list[str]) -> None:
+        others = (folder / name for name in sorted(names) if name not in DATATYPES and name[:4] != "ses-")
+        found.strays += [path.relative_to(root).as_posix() for path in others if _may_hold_t1w(path)]
 
     def names_in(folder: Path, label: str) -> list[str]:
         reason = _of_link(folder)
@@ -144,17 +153,48 @@ def scan(root: Path, labels: list[str]) -> Found:
 
     for label in labels:
         person = root / f"sub-{label}"
-        sessions = sorted(name[4:] for name in names_in(person, label) if name.startswith("ses-"))
+        own = names_in(person, label)
+        look_for_strays(person, own)
+        sessions = sorted(name[4:] for name in own if name.startswith("ses-"))
         for session in (None, *sessions):
             above = person if session is None else person / f"ses-{session}"
+            before = len(found.images)
             for name in names_in(above if _is_broken(above) and session else above / "anat", label):
                 path = above / "anat" / name
                 if _T1W.fullmatch(name):
                     found.images.append(T1w(path, path.relative_to(root).as_posix(), label, session))
+                elif _STRAY.fullmatch(name):
+                    found.strays.append(path.relative_to(root).as_posix())
                 elif name.startswith("sub-") and name.endswith(("_FLAIR.nii", "_FLAIR.nii.gz")):
                     found.flair.add((label, session))
+            if session and len(found.images) == before:
+                look_for_strays(above, _names_in(above))
     found.images.sort(key=lambda image: image.relative)
     return found
+
+
+def strange_folders(root: Path) -> list[str]:
+    """Folders of a dataset that seem to be participants with T1w images, as ``Sub-01`` and ``sub_01``."""
+    names = (name for name in _names_in(root) if name[:3].lower() == "sub" and not name.startswith("sub-"))
+    return sorted(name for name in names if _may_hold_t1w(root / name))
+
+
+def _may_hold_t1w(path: Path) -> bool:
+    """Whether a file is named as a T1w, or a folder holds one, at most in one of its sessions."""
+    if _STRAY.fullmatch(path.name):
+        return True
+    below = re.compile("(?i)anat|ses.*")
+    names = [] if path.is_symlink() else _names_in(path)
+    return any(
+        _STRAY.fullmatch(name) or (below.fullmatch(name) and _may_hold_t1w(path / name)) for name in names
+    )
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
 
 
 def problem_of(path: Path) -> str | None:

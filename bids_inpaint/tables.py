@@ -11,6 +11,8 @@ from pathlib import Path
 NOTHING = "n/a"
 _KEYS = ("participant_id", "session_id")
 _PREFIX = {"participant_id": "sub-", "session_id": "ses-"}
+#: Names that people give to a column of sessions.
+_SESSION = re.compile(r"(?i)(session|ses|visit|time_?point|wave)([ _-]?(id|label|name|number|no|nr))?")
 Row = dict[str, str]
 
 
@@ -37,6 +39,11 @@ class Table:
     sessions: bool = False
     warnings: list[str] = field(default_factory=list)
     used: bool = False
+
+    @property
+    def like_sessions(self) -> list[str]:
+        """Columns that name a session by another name than ``session_id``, where that is missing."""
+        return [] if self.sessions else [name for name in self.columns if _SESSION.fullmatch(name)]
 
 
 def read_table(path: Path, key: str) -> Table:
@@ -89,7 +96,7 @@ def read_table(path: Path, key: str) -> Table:
             odd.append(str(number))
             continue
         row = {name: cell or NOTHING for name, cell in zip(names, cells, strict=True) if name}
-        labels = {k: _label(row[k], _PREFIX[k]) for k in _KEYS if k in row}
+        labels = {k: label_of(row[k], _PREFIX[k]) for k in _KEYS if k in row}
         if labels[key]:
             table.rows.append(row | labels)
     if odd:
@@ -114,7 +121,8 @@ def _cells(line: str) -> list[str]:
     return [m[1].replace('""', '"').strip() if (m := quoted.fullmatch(c)) else c for c in cells]
 
 
-def _label(cell: str, prefix: str) -> str:
+def label_of(cell: str, prefix: str) -> str:
+    """Label in a cell, without ``sub-`` or ``ses-``; empty if it is unknown."""
     return "" if cell.lower() == NOTHING else cell.removeprefix(prefix)
 
 

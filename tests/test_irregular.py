@@ -166,6 +166,53 @@ def test_both_forms_of_an_image(root):
     assert refused.reason.endswith("would have the same outputs: remove one of them.")
 
 
+def test_zeros_of_runs_do_not_make_two_images(root):
+    """A mask would be of both."""
+    twins = [f"sub-03/anat/sub-03_run-{run}_T1w.nii.gz" for run in ("01", "1")]
+    add(root, *twins, "sub-03/anat/sub-03_run-2_T1w.nii.gz", "sub-04/anat/sub-04_run-01_T1w.nii.gz")
+    found = collect(root)
+    assert [image.prefix for image in found.images] == ["sub-01", "sub-03_run-2", "sub-04_run-01"]
+    assert [one.name for one in found.refused] == ["sub-03_run-01", "sub-03_run-1"]
+    said = f"{root / twins[0]} and {root / twins[1]} are one image by BIDS"
+    assert [said in one.reason for one in found.refused] == [True, True]
+
+
+STRAYS = [
+    "Sub-02/anat/Sub-02_T1w.nii.gz", "SUB-03/ses-1/anat/SUB-03_ses-1_T1w.nii",
+    "sub_04/anat/sub_04_T1w.nii.gz",
+    "sub-01/Ses-2/anat/sub-01_Ses-2_T1w.nii.gz", "sub-01/session-2/anat/sub-01_ses-2_T1w.nii.gz",
+    "sub-01/Anat/sub-01_T1w.nii.gz", "sub-01/sub-01_T1w.nii.gz", "sub-01/T1/sub-01_T1w.nii.gz",
+    "sub-01/ses-2/ANAT/sub-01_ses-2_T1w.nii.gz", "sub-01/ses-2/sub-01_ses-2_T1w.nii.gz",
+    "sub-01/anat/T1w.nii.gz",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("stray", STRAYS)
+def test_images_where_none_is_looked_for(root, stray):
+    add(root, stray)
+    found = collect(root)
+    assert (names(found), found.refused) == (["sub-01_T1w.nii.gz"], [])
+    (warning,) = found.warnings
+    place = re.search(r"none is looked for, in (\S+): name folders", warning)[1]
+    assert stray.startswith(place)
+    assert place != "sub-01"
+
+
+def test_strays_are_told_in_one_sentence_and_nothing_else_is_one(root):
+    add(
+        root, "code/sub-01_T1w.nii.gz", "sourcedata/sub-05/anat/sub-05_T1w.nii.gz", "sub-01/fmap/x_T1w.nii.gz"
+    )
+    (root / "sub-01/dicom").mkdir()
+    (root / "sub-01/all").symlink_to("..")
+    (root / "Sub-06").mkdir()
+    assert collect(root).warnings == []
+    add(root, *STRAYS)
+    (warning,) = collect(root).warnings
+    assert "in SUB-03, Sub-02, sub_04, sub-01/Anat, " in warning
+    (warning,) = collect(root, participant_label=("01",)).warnings
+    assert "in sub-01/Anat, " in warning
+
+
 def test_echoes(root):
     echoes = [f"sub-04/anat/sub-04_echo-{i}_T1w.nii.gz" for i in (1, 2, 3, 4)]
     add(root, *echoes, "sub-04/anat/sub-04_rec-rms_T1w.nii.gz")

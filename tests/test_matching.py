@@ -195,6 +195,9 @@ def test_the_graph_moves_the_mask(tmp_path):
         "anat/sub-01_space-FLAIR_desc-brain_mask.nii.gz",
         "anat/sub-01_mod-FLAIR_desc-brain_mask.nii.gz",
         "ses-9/anat/sub-01_desc-brain_mask.nii.gz",
+        "anat/sub-01_T2w_desc-brain_mask.nii.gz",
+        "dwi/masks/sub-01_desc-brain_mask.nii.gz",
+        "anat/func/masks/old/sub-01_desc-brain_mask.nii.gz",
     ],
 )
 def test_masks_of_other_images_are_not_used(tmp_path, other):
@@ -354,10 +357,48 @@ def test_lesion_masks_that_may_be_of_several_images_are_of_none(tmp_path):
     assert all("may be of any of 2 T1w images" in r.reason for r in found.refused)
 
 
-def test_lesion_masks_on_diffusion_images_are_not_used(tmp_path):
+@pytest.mark.parametrize(
+    "mask",
+    ["dwi/sub-01_label-L_mask.nii.gz", "dwi/masks/sub-01_label-L_mask.nii.gz",
+     "anat/sub-01_FLAIR_label-L_mask.nii.gz", "anat/sub-01_acq-x_label-L_mask.nii.gz"],
+)  # fmt: skip
+def test_lesion_masks_of_other_images_are_not_used(tmp_path, mask):
+    """Nor is an empty mask the remedy."""
     root = dataset(tmp_path, "sub-01_T1w.nii.gz")
-    with pytest.raises(InputError, match="no lesion mask"):
-        lesions(root, "sub-01/dwi/sub-01_label-L_mask.nii.gz")
+    with pytest.raises(InputError, match=rf"{mask} \(by its name it is of no T1w\): give it one on its T1w"):
+        lesions(root, f"sub-01/{mask}")
+
+
+def test_words_and_folders_that_name_the_t1w_are_no_matter(tmp_path):
+    root = dataset(tmp_path, "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz")
+    masks = ["sub-01_T1w_desc-brain_mask.nii.gz", "dwi/sub-02/anat/sub-02_desc-brain_mask.nii.gz"]
+    found = brains(root, *masks)
+    assert [name(image.brain_mask) for image in found.values()] == [Path(mask).name for mask in masks]
+    image = lesions(root, "sub-01_T1w_label-L_mask.nii.gz").images[0]
+    assert name(image.lesion_mask) == "sub-01_T1w_label-L_mask.nii.gz"
+
+
+@pytest.mark.parametrize("matrix", [np.eye(4), np.diag([1, 1, 1.01, 1]), None])
+@pytest.mark.parametrize("where", ["tool", "masks"])
+def test_lesion_masks_in_the_space_of_a_mean_are_not_those_of_the_t1w(tmp_path, matrix, where):
+    """As fMRIPrep has it, of several T1w images; the transform of a single one moves nothing."""
+    root = dataset(tmp_path, *(f"sub-01_ses-{s}_T1w.nii.gz" for s in "123"))
+    masks = [f"sub-01_ses-{s}_{end}_mask.nii.gz" for s, end in (
+        (1, "space-T1w_label-L"), (2, "label-L"), (3, "space-orig_label-L"))]  # fmt: skip
+    for s in "123":
+        xfm = (
+            plant(root / where, f"sub-01_ses-{s}_{TO_MEAN}") / f"sub-01/ses-{s}/anat/sub-01_ses-{s}_{TO_MEAN}"
+        )
+        if matrix is not None:
+            ITKLinearTransform.from_ras(matrix).to_filename(xfm)
+    derivatives = {"tool": plant(root / "tool", "sub-01_ses-1_desc-brain_mask.nii.gz")}
+    found = lesions(root, *masks, derivatives=derivatives)
+    still = matrix is not None and (matrix == np.eye(4)).all()
+    assert [name(image.lesion_mask) for image in found.images] == masks[not still :]
+    if not still:
+        (refused,) = found.refused
+        assert f"{masks[0]} (by {root / where}/sub-01/ses-1/anat/sub-01_ses-1_{TO_MEAN} its" in refused.reason
+        assert "give it one on its T1w" in refused.reason
 
 
 def test_lesion_masks_of_no_image_are_named(tmp_path):

@@ -502,8 +502,8 @@ def test_tables_that_can_not_be_used(root, capsys, caplog):
     people = People(root)
     assert people.age("01", "1") is None
     assert people.warnings[-1] == (
-        f"The unit 'moons' of ages in {root} is not known, so ages are not used: use year, month, week or "
-        "day."
+        f"The unit 'moons' of ages in {root} is not known, so ages are not used: write year, month, "
+        "week or day as its Units."
     )
     sessions.unlink()
     sessions.mkdir()

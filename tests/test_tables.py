@@ -100,6 +100,36 @@ def test_each_session_has_its_own_row(tmp_path, caplog):
     assert "2 different rows of ses-1 of sub-03, of which none is used" in caplog.text
 
 
+@pytest.mark.parametrize("column", ["session", "ses", "Visit", "visit_id", "Session Label", "timepoint"])
+def test_sessions_in_columns_of_other_names(tmp_path, caplog, column):
+    """A row is not that of another session, however the column is called."""
+    table = f"participant_id\tage\t{column}\nsub-01\t60\tses-2\nsub-02\t40\tn/a\nsub-03\t50\t1\n"
+    found = People(write(tmp_path, f"{table}sub-03\t52\t2\n"))
+    assert [found.age("02", "1"), found.age("01", "2"), found.age("01", None)] == [40, 60, 60]
+    assert not caplog.records
+    assert [found.age("01", "1"), found.age("03", "1"), found.age("03", "2")] == [None, 50, 52]
+    (record,) = caplog.records
+    assert f"participants.tsv has a column {column}, which is taken for session_id" in record.message
+    joined = join(found, IMAGES[:2], every=True)
+    assert [row["age"] for row in joined.rows.values()] == ["n/a", "60"]
+    assert (
+        "no row that is about 1 of 2 images, which have n/a in its columns: sub-01_ses-1"
+        in joined.warnings[0]
+    )
+
+
+def test_sessions_that_a_table_of_sessions_lacks_are_named(tmp_path):
+    root = write(tmp_path, "participant_id\n", **{
+        "sub-01__sub-01_sessions.tsv": "session_id\tage\nses-01\t60\nses-2\t61\n"})  # fmt: skip
+    (root / "participants.tsv").unlink()
+    joined = join(People(root), IMAGES, every=True)
+    assert [row["age"] for row in list(joined.rows.values())[:2]] == ["n/a", "61"]
+    assert joined.warnings == (
+        "sub-LABEL_sessions.tsv has no row that is about 1 of 6 images, which have n/a in its columns: "
+        "sub-01_ses-1.",
+    )
+
+
 def test_tables_of_sessions_are_joined(tmp_path, caplog):
     root = write(
         tmp_path, "participant_id\tsex\tage\nsub-01\tF\t20\nsub-02\tM\t30\n",
@@ -125,7 +155,13 @@ def test_tables_of_sessions_are_joined(tmp_path, caplog):
         ("30", {}, 30), ("8.5", {"Units": "years"}, 8.5), ("8,5", {}, 8.5), ("102", {"Units": "month"}, 8.5),
         ("102", {"Units": "Months"}, 8.5), ("6574.5", {"Units": "days"}, 18),
         ("3000", {"Units": "week"}, 57.5),
-        ("102", {"Description": "Age in months at the scan"}, 8.5), ("89+", {}, 89), (">89", {}, 89),
+        ("102", {"Description": "Age in months at the scan"}, 8.5),
+        ("102", {"Description": "Age of the participant (months)"}, 8.5),
+        ("102", {"LongName": "Months old"}, 8.5), ("6574.5", {"Description": "Age [days]"}, 18),
+        ("102", {"Description": "Age at scan, in full months."}, 8.5),
+        ("30", {"Description": "Age in years, within 30 days of the scan"}, 30),
+        ("30", {"Description": "Age on the day of the scan"}, 30),
+        ("102", {"Description": "Age (months)", "Units": "years"}, 102), ("89+", {}, 89), (">89", {}, 89),
         ("20-25", {}, 22.5), ("-9", {}, None), ("n/a", {}, None), ("", {}, None), ("nan", {}, None),
         ("inf", {}, None), ("adult", {}, None), ("6,205", {}, None),
     ],
@@ -141,7 +177,12 @@ def test_ages_are_in_years(tmp_path, caplog, cell, entry, years):
 
 @pytest.mark.parametrize(
     ("cell", "entry", "warning"),
-    [("150", {}, "ages of over 130 years"), ("20", {"Units": "furlong"}, "unit 'furlong' of ages")],
+    [
+        ("150", {}, "ages of over 130 years"),
+        ("20", {"Units": "furlong"}, "unit 'furlong' of ages"),
+        ("20", {"Description": "Age in years or in months"}, "unit 'age in years or in months' of ages"),
+        ("20", {"Description": "Age, seen within 9 weeks"}, "unit 'age, seen within 9 weeks' of ages"),
+    ],
 )
 def test_ages_that_can_not_be_are_not_used(tmp_path, caplog, cell, entry, warning):
     root = write(tmp_path, f"participant_id\tage\n01\t{cell}\n", **{

@@ -2,16 +2,20 @@
 
 import itertools
 from dataclasses import replace
+from io import StringIO
 
 import pytest
 from helpers import write_card, write_dataset
 from nipype.interfaces.base import isdefined
 
 from bids_inpaint import bids, models, template
+from bids_inpaint.bids import Image
+from bids_inpaint.crashes import read_crashes
 from bids_inpaint.images import InputError
+from bids_inpaint.progress import Progress
 from bids_inpaint.run import expanded
 from bids_inpaint.settings import Settings
-from bids_inpaint.workflows.base import init_participants_wf
+from bids_inpaint.workflows.base import crash_folder, image_wf_name, init_participants_wf
 from bids_inpaint.workflows.outputs import Products, expected
 
 NAMES = ["sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz"]
@@ -20,8 +24,8 @@ BOTH = [False, True]
 BRAINS = [n.replace("_T1w", "_desc-brain_mask") for n in NAMES]
 
 
-def build(tmp_path, toy_model, masks=False, brains=False, **options):
-    root = write_dataset(tmp_path / "bids", *NAMES)
+def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options):
+    root = write_dataset(tmp_path / "bids", *names)
     if masks:
         options["lesion_masks"] = write_dataset(tmp_path / "masks", *MASKS)
     if brains:
@@ -62,6 +66,27 @@ def test_option_combinations(tmp_path, toy_model, masks, brains, fill, skull_str
         # the network's whole output is kept where it is asked for
         assert isdefined(nodes[f"{image}.inpaint_wf.inpaint"].inputs.threshold) is (fill == "lesions")
     assert_everything_is_saved(workflow)
+
+
+def test_labels_with_a_plus_are_told_apart(tmp_path, toy_model):
+    """Nipype takes no such names, and crash files and the progress find the image by its workflow's."""
+    labels = ["1+2", "12", "1", "+1", "1+", "1++2"]
+    names = [f"sub-{label}/anat/sub-{label}_{run}T1w.nii" for label in labels for run in ("", "run-2_")]
+    _, nodes = build(tmp_path, toy_model, names=names)
+    saved = {name: node for name, node in nodes.items() if name.endswith(".outputs_wf.save")}
+    assert len(saved) == len(names)
+    crash = crash_folder(tmp_path / "out", "1+2", "x") / "crash.txt"
+    crash.parent.mkdir(parents=True)
+    image = Image("", "", {"sub": "1+2", "run": "2"})
+    node = next(node for node in saved.values() if "sub-1+2_run-2_" in str(node.inputs))
+    crash.write_text(f"Node: {node.fullname}\nRuntimeError: boom")
+    settings = Settings(bids_dir=tmp_path / "bids", output_dir=tmp_path / "out", work_dir=tmp_path / "w")
+    (read,) = read_crashes("1+2", settings, "x")
+    assert read.workflow == image_wf_name(image)
+    progress = Progress(1, StringIO())
+    progress.expect({image_wf_name(image): 2})
+    progress(node, "end")
+    assert progress.left == {image_wf_name(image): 1}
 
 
 def test_the_seed_reaches_every_step_that_draws(tmp_path, toy_model):

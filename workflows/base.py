@@ -91,8 +91,16 @@ def crash_folder(output_dir: Path, subject: str, run_uuid: str) -> Path:
 
 
 def image_wf_name(image: Image) -> str:
-    """Name of an image's workflow, as ``sub_01_ses_1_wf``."""
-    return image.prefix.replace("-", "_") + "_wf"
+    """Name of an image's workflow, as ``sub_01_ses_1_wf``.
+
+    Nipype takes no ``+``, which labels may have.
+
+    Examples
+    --------
+    >>> image_wf_name(Image("p", "u", {"sub": "1+2", "ses": "1"}))
+    'sub_1-2_ses_1_wf'
+    """
+    return image.prefix.translate(str.maketrans("-+", "_-")) + "_wf"
 
 
 def init_image_wf(

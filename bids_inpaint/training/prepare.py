@@ -23,6 +23,7 @@ from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.data import LABELS, cache_subject, storing, subjects, template_priors
 from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
+from bids_inpaint.workflows.base import image_wf_name
 from bids_inpaint.workflows.preprocess import init_preprocess_wf, name_source
 
 
@@ -142,7 +143,7 @@ def preprocess(
 
 
 def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFiles) -> pe.Workflow:
-    workflow = pe.Workflow(name=f"{image.prefix.replace('-', '_')}_wf")
+    workflow = pe.Workflow(name=image_wf_name(image))
     preprocess = init_preprocess_wf(
         template=files,
         brain_mask=image.brain_mask,
