@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from helpers import contents, write_dataset, write_finished, write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import cli, images, lesions, models, quality, run
+from bids_inpaint import cli, images, lesions, models, outcomes, quality, run
 from bids_inpaint.bids import Image
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.ending import finish
@@ -25,7 +26,7 @@ from bids_inpaint.scan import Refused
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected, provenance
+from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected, given_files, provenance
 
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
 SESSIONS = ("a", "b", "c")
@@ -189,6 +190,13 @@ def test_reports_of_what_another_version_or_other_options_made(small, capsys):
     assert "ses-c: These results were made with Fill full, not lesions" in told[1]
     page = (small / "out/sub-01.html").read_text()
     assert page.count("These results were made with") == 2
+    with_mask = replace(image_of("a"), brain_mask="mask.nii")
+    settings = Settings(small / "bids", small / "out", small / "work")
+    assert outcomes.differences(image_of("a"), settings, now) == []
+    assert "GivenFiles unknown, not brain mask" in outcomes.differences(with_mask, settings, now)[0]
+    warn(small, "a", Options=now["Options"] | given_files(with_mask))
+    assert outcomes.differences(with_mask, settings, now) == []
+    assert "GivenFiles brain mask, not the default" in outcomes.differences(image_of("a"), settings, now)[0]
     assert str(small) not in json.dumps(now)
 
 
@@ -263,6 +271,7 @@ def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):
     assert status() == "unfinished"
     save(tmp_path, "inpainted", "one").run()
     assert status() == "done"
+    assert status_of(tmp_path, "sub-1")["Parts"] == ["inpainted", "flair"]
     # a run that is killed while it replaces a file
     seen = []
 
@@ -426,6 +435,7 @@ def test_a_later_part_that_fails_takes_nothing_away(head, toy_model):
     assert "sub-01 failed in part (reference); the rest is done." in first.stderr
     status = status_of(out, "sub-01")
     assert (status["Status"], status["Failed"]) == ("failed", ["reference"])
+    assert status["Parts"] == ["inpainted"]
     assert "EarlierResults" not in status
     image = Image("", "", {"sub": "01"})
     products = Products(("inpainted", "reference"), reference=True)
@@ -443,7 +453,8 @@ def test_a_later_part_that_fails_takes_nothing_away(head, toy_model):
     second = whole_run(head, toy_model)
     assert second.returncode == 0, second.stderr
     assert "1 of 1 images done" in second.stderr
-    assert status_of(out, "sub-01")["Status"] == "done"
+    status = status_of(out, "sub-01")
+    assert (status["Status"], status["Parts"]) == ("done", ["inpainted", "reference"])
     assert not list((out / "sub-01/log").glob("*/*.saved"))
     good = contents(out)
     assert {name for name in good if name.startswith("sub-01")} | {
@@ -461,7 +472,7 @@ def test_a_later_part_that_fails_takes_nothing_away(head, toy_model):
     assert "sub-01 failed; its files in the output folder are of an earlier run." in third.stderr
     status = status_of(out, "sub-01")
     assert (status["Status"], status["EarlierResults"]) == ("failed", True)
-    assert status["Failed"] == ["inpainted", "reference"]
+    assert (status["Failed"], status["Parts"]) == (["inpainted", "reference"], [])
     assert "truncated or corrupt" in status["Error"]
     assert contents(out) == good
     assert "are of an earlier run" in (out / "sub-01.html").read_text()

@@ -90,7 +90,7 @@ class SaveDerivatives(FileInterface):
         run_uuid = self.inputs.run_uuid
         write_text(saved_file(status, run_uuid, self.inputs.part), "")
         if all(saved_file(status, run_uuid, part).exists() for part in self.inputs.parts):
-            write_status(status, run_uuid, "done")
+            write_status(status, run_uuid, "done", Parts=list(self.inputs.parts))
 
 
 def saved_file(status_file: Path, run_uuid: str, part: str) -> Path:
