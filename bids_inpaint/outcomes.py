@@ -163,7 +163,7 @@ def judge(
     before : Before
         What was there before the run.
     """
-    from bids_inpaint.interfaces.derivatives import saved_file
+    from bids_inpaint.interfaces.derivatives import is_held, saved_file
     from bids_inpaint.workflows.base import image_wf_name
 
     workflow, status = image_wf_name(image), status_file(settings.output_dir, image)
@@ -176,7 +176,8 @@ def judge(
     own = [crash for crash in crashes if crash.workflow == workflow]
     crashed = bool(own) or workflow in progress.failed
     failed = tuple(part for part in products.parts if part in unsaved or part in lost)
-    if crashed and not failed:
+    if (crashed and not failed) or (unsaved and not is_held(status, run_uuid)):
+        # what was saved may have been replaced by another run
         failed = products.parts
     if not failed:
         return Outcome(image, unasked=before.unasked)

@@ -17,6 +17,8 @@ from bids_inpaint import cli, images, lesions, models, outcomes, quality, run
 from bids_inpaint.bids import Image
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.ending import finish
+from bids_inpaint.group_measure import last_run
+from bids_inpaint.images import InputError
 from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
@@ -26,7 +28,15 @@ from bids_inpaint.scan import Refused
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected, given_files, provenance
+from bids_inpaint.workflows.outputs import (
+    EVERYTHING,
+    PARTS,
+    Products,
+    expected,
+    given_files,
+    provenance,
+    status_file,
+)
 
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
 SESSIONS = ("a", "b", "c")
@@ -291,6 +301,63 @@ def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):
     assert status() == "unfinished"
     save(tmp_path, "flair", "two", "z").run()
     assert (status(), status_of(tmp_path, "sub-1")["RunUUID"]) == ("done", "z")
+
+
+def test_two_runs_that_save_an_image_at_the_same_time_fail(tmp_path, monkeypatch):
+    """Whatever the order, no mixture of both passes for the results of one run."""
+
+    def status() -> tuple:
+        content = status_of(tmp_path, "sub-1")
+        return content["Status"], content["RunUUID"], content.get("Failed")
+
+    def content() -> list[str]:
+        return [(tmp_path / f"sub-1/anat/{part}.nii.gz").read_text() for part in ("inpainted", "flair")]
+
+    both, image = ["inpainted", "flair"], Image("", "", {"sub": "1"})
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path, "inpainted", "of a", "a").run()
+    save(tmp_path, "inpainted", "of b", "b").run()
+    save(tmp_path, "flair", "of b", "b").run()
+    assert (status(), content()) == (("done", "b", None), ["of b", "of b"])
+    with pytest.raises(InputError, match="has results of sub-1 that two runs wrote at the same time"):
+        save(tmp_path, "flair", "of a", "a").run()
+    assert (status(), content()) == (("failed", "a", both), ["of b", "of b"])
+    assert "two runs wrote at the same time" in last_run(image, tmp_path)[0]
+    # a later run is kept away by nothing, and stands for itself
+    for part in both:
+        save(tmp_path, part, "of c", "c").run()
+    assert (status(), content()) == (("done", "c", None), ["of c", "of c"])
+    assert last_run(image, tmp_path)[0] == ""
+
+    # one begins while the other one writes
+    written = derivatives.publish
+
+    def write(source, target):
+        written(source, target)
+        monkeypatch.setattr(derivatives, "publish", written)
+        other = save(tmp_path, "inpainted", "of e", "e")
+        other.run()
+        assert status() == ("unfinished", "e", None)
+
+    monkeypatch.setattr(derivatives, "publish", write)
+    with pytest.raises(InputError, match="at the same time"):
+        save(tmp_path, "inpainted", "of d", "d").run()
+    assert status() == ("failed", "d", both)
+    with pytest.raises(InputError, match="at the same time"):
+        save(tmp_path, "flair", "of e", "e").run()
+    assert status() == ("failed", "e", both)
+
+
+@pytest.mark.parametrize(("owner", "failed"), [("x", ("flair",)), ("y", ("inpainted", "flair"))])
+def test_what_a_run_has_saved_does_not_count_once_another_one_has_begun(small, owner, failed):
+    image, products = image_of("a"), Products(("inpainted",), flair=True)
+    finish_before(small, "a")
+    settings = Settings(small / "bids", small / "out", small / "work")
+    status = status_file(small / "out", image)
+    derivatives.write_text(derivatives.saved_file(status, "x", "inpainted"), "")
+    derivatives.write_status(status, owner, "unfinished")
+    found = outcomes.judge(image, settings, products, "x", [], Progress(1), "", outcomes.Before())
+    assert found.failed == failed
 
 
 def test_the_smallest_lesion_holds_on_the_voxels_of_the_t1w(tmp_path, monkeypatch):
