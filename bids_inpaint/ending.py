@@ -85,7 +85,8 @@ def finish(
         ]
     unwritten = 0
     if not settings.reports_only:
-        unwritten = _record(results, settings, run_uuid) + _record_refused(refused, found, settings, run_uuid)
+        unwritten = _record(results, settings, products, run_uuid)
+        unwritten += _record_refused(refused, found, settings, run_uuid)
     _tell_failures(results)
     unreported = _write_reports(results, crashes, settings, model, made, refused)
     warned = 0
@@ -109,12 +110,12 @@ def finish(
     return 1 if done < total or error or unwritten or unreported or strict else 0
 
 
-def _record(results: list[Outcome], settings: Settings, run_uuid: str) -> int:
+def _record(results: list[Outcome], settings: Settings, products: Products, run_uuid: str) -> int:
     """Write the status files of what failed; return how many can't be written."""
     unwritten = 0
     for result in results:
         try:
-            outcomes.record(result, settings, run_uuid)
+            outcomes.record(result, settings, products, run_uuid)
         except OSError as reason:
             unwritten += 1
             tell(

@@ -100,13 +100,13 @@ def run_group(settings: Settings) -> int:
     for warning in collected.warnings:
         log.warning("%s", warning)
     for image in found:
-        reason, failed = last_run(image, out_dir)
+        reason, made = last_run(image, out_dir)
         if reason:
             left_out[image.prefix] = reason
             log.warning("%s is left out, as %s: run the participant level for it.", image.prefix, reason)
         elif is_finished(image, settings, least):
             given = settings.lesion_masks is not None
-            tasks.append(Task(image, str(out_dir), settings.template, given, failed))
+            tasks.append(Task(image, str(out_dir), settings.template, given, made))
         else:
             missing.append(image.prefix)
             log.warning("%s is not finished and is left out: run the participant level for it.", image.prefix)

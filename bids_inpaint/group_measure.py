@@ -79,15 +79,15 @@ class Task:
     given : bool
         Whether reference masks are given to the group level; those of the participant level are not
         looked at then.
-    failed : frozenset of str
-        Parts of the last run that failed: what is there of them is of an earlier one.
+    made : frozenset of str
+        Which of the `OPTIONAL` parts its last run made: what is there of others is of an earlier one.
     """
 
     image: Image
     out_dir: str
     template: str
     given: bool
-    failed: frozenset[str] = frozenset()
+    made: frozenset[str] = OPTIONAL
 
 
 def measure(task: Task) -> Measured:
@@ -111,18 +111,32 @@ def _read(task: Task, out: Measured) -> None:
     native = f"{task.out_dir}/{prefix(task.image)}_"
     standard = f"{native}space-{task.template}_res-1_"
     sidecars = {name: _sidecar(f"{native}{name}") for _, name, _ in MADE_WITH.values()}
+    core = sidecars["desc-inpainted_T1w"]
+    options = core.get("Options")
+    options = options if isinstance(options, dict) else {}
+    if (last := options.get("Template", task.template)) != task.template:
+        raise InputError(
+            f"The results of {task.image.prefix} in {task.template} are not of its last run, which was in "
+            f"{last}: run the group level with --template {last}, or the participant level again."
+        )
+    if sidecars["dseg"] and (why := _not_of(sidecars["dseg"], core, options)):
+        out.notes.append(f"its tissue maps are not used, as {why}")
+        sidecars["dseg"] = {}
+    made = task.made
+    if options.get("CompareSegmentation") is False:
+        # statuses of earlier versions do not say what was made
+        made -= {"original"}
     out.made_with = {
         label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in MADE_WITH.items()
     }
-    options = sidecars["desc-inpainted_T1w"].get("Options")
-    out.options = {str(k): str(v) for k, v in options.items()} if isinstance(options, dict) else {}
+    out.options = {str(k): str(v) for k, v in options.items()}
     with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
         volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
     out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
     lesions = _standard(f"{standard}label-L_desc-inpaint_mask.nii.gz")
     out.voxels = np.flatnonzero(lesions.ravel("F") > 0)
     given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
-    reference = _reference(task, native)
+    reference = _reference(task, native, made, out.notes)
     if reference is not None:
         out.referenced = True
         out.lesion_free = not reference.any()
@@ -132,25 +146,19 @@ def _read(task: Task, out: Measured) -> None:
             out.lesions = _compare_lesions(native, reference)
     if not sidecars["dseg"]:
         return
-    made, segmented = (
-        [sidecars[name].get(key) for key in ("ModelSHA256", "SecondPassModelSHA256")]
-        for name in ("desc-inpainted_T1w", "dseg")
-    )
-    if made != segmented:
-        out.notes.append("its tissue maps are of another network's image")
-        return
     tissues = sidecars["dseg"].get("TissueVolumes", {})
     out.volumes |= {
         f"{t.lower()}_volume": float(tissues[t]) / 1000 for t in ("GM", "WM", "CSF") if t in tissues
     }
     names = ("desc-original_dseg", "dseg", "desc-reference_dseg")
     paths = [f"{standard}{name}.nii.gz" for name in names]
-    if failed := sorted(task.failed & {"original", "reference"}):
-        out.notes.append(
-            f"its tissue maps are not compared, as those of its {' and '.join(failed)} failed in its last run"
-        )
-        return
     if not all(Path(path).exists() for path in paths):
+        return
+    if old := sorted({"original", "reference"} - made):
+        out.notes.append(
+            f"its tissue maps are not compared, as those of its {' and '.join(old)} are not of its last run: "
+            "run the participant level with --lesion-masks and --compare-segmentation for it"
+        )
         return
     if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
         out.notes.append("its tissue maps come from different segmentations")
@@ -163,7 +171,16 @@ def _read(task: Task, out: Measured) -> None:
     }
 
 
-def _reference(task: Task, native: str) -> np.ndarray | None:
+def _not_of(dseg: dict[str, Any], core: dict[str, Any], options: dict[str, Any]) -> str:
+    """Why tissue maps are not those of the inpainted image, from both sidecars; empty if they are."""
+    if options.get("Segmentation") == "none":
+        return "its last run had --segmentation none: run the participant level without that for it"
+    if any(dseg.get(key) != core.get(key) for key in ("ModelSHA256", "SecondPassModelSHA256")):
+        return "they are of another network's image: run the participant level for it again"
+    return ""
+
+
+def _reference(task: Task, native: str, made: frozenset[str], notes: list[str]) -> np.ndarray | None:
     """The reference mask on the voxels of the T1w."""
     from bids_inpaint.transforms import read_xfm
 
@@ -175,10 +192,16 @@ def _reference(task: Task, native: str) -> np.ndarray | None:
         if task.image.lesion_space != "T1w":
             world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
         return masks.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
-    if "reference" in task.failed:
-        return None
     own = f"{native}label-L_desc-reference_mask.nii.gz"
-    return images.read(own, dtype=None)[0] > 0 if Path(own).exists() else None
+    if not Path(own).exists():
+        return None
+    if "reference" not in made:
+        notes.append(
+            "its reference mask is not used, as it is not of its last run: run the participant level with "
+            "--lesion-masks for it"
+        )
+        return None
+    return images.read(own, dtype=None)[0] > 0
 
 
 def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
@@ -219,17 +242,19 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
     -------
     reason : str
         Why its results can't be used; empty if they can.
-    failed : frozenset of str
-        Parts that failed without harm to the others, as ``reference``.
+    made : frozenset of str
+        Which of the `OPTIONAL` parts it made; all that did not fail if an earlier version wrote the status.
     """
     path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
     # those of 0.1.0 have none
     if not path.exists():
-        return "", frozenset()
+        return "", OPTIONAL
     content = read_sidecar(path)
     status = content.get("Status")
+    said = content.get("Parts")
+    made = OPTIONAL.intersection(map(str, said)) if isinstance(said, list) else OPTIONAL
     if status == "done":
-        return "", frozenset()
+        return "", made
     if status == "unfinished":
         return "its last run did not end, so its results may be those of several runs", frozenset()
     if status != "failed":
@@ -237,7 +262,7 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
     failed = content.get("Failed")
     parts = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
     if parts and parts <= OPTIONAL:
-        return "", parts
+        return "", made - parts
     error = content.get("Error")
     why = f" ({printable(str(error)).rstrip('.')})" if error else ""
     then = ", so its results are of an earlier one" if content.get("EarlierResults") is True else ""

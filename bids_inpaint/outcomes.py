@@ -19,6 +19,7 @@ from bids_inpaint.workflows.outputs import (
     PARTS,
     Products,
     expected,
+    given_files,
     is_finished,
     prefix,
     status_file,
@@ -162,7 +163,7 @@ def judge(
     before : Before
         What was there before the run.
     """
-    from bids_inpaint.interfaces.derivatives import saved_file
+    from bids_inpaint.interfaces.derivatives import is_held, saved_file
     from bids_inpaint.workflows.base import image_wf_name
 
     workflow, status = image_wf_name(image), status_file(settings.output_dir, image)
@@ -175,7 +176,8 @@ def judge(
     own = [crash for crash in crashes if crash.workflow == workflow]
     crashed = bool(own) or workflow in progress.failed
     failed = tuple(part for part in products.parts if part in unsaved or part in lost)
-    if crashed and not failed:
+    if (crashed and not failed) or (unsaved and not is_held(status, run_uuid)):
+        # what was saved may have been replaced by another run
         failed = products.parts
     if not failed:
         return Outcome(image, unasked=before.unasked)
@@ -213,7 +215,7 @@ def recall(image: Image, settings: Settings, products: Products) -> Outcome:
     return Outcome(image, left, reason, status.get("EarlierResults") is True)
 
 
-def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
+def record(outcome: Outcome, settings: Settings, products: Products, run_uuid: str) -> None:
     """Write the status of an image that failed, and remove what the run noted while it saved.
 
     Raises
@@ -226,7 +228,8 @@ def record(outcome: Outcome, settings: Settings, run_uuid: str) -> None:
     status = status_file(settings.output_dir, outcome.image)
     try:
         if not outcome.done:
-            more: dict[str, Any] = {"Error": outcome.error, "Failed": list(outcome.failed)}
+            made = [part for part in products.parts if part not in outcome.failed]
+            more: dict[str, Any] = {"Error": outcome.error, "Failed": list(outcome.failed), "Parts": made}
             more |= {"EarlierResults": True} if outcome.earlier else {}
             write_status(status, run_uuid, "failed", **more)
     finally:
@@ -298,10 +301,11 @@ def differences(image: Image, settings: Settings, made: dict) -> list[str]:
     out = [] if version == made["SoftwareVersion"] else [f"version {version}, not {made['SoftwareVersion']}"]
     had = sidecar.get("Options")
     had = had if isinstance(had, dict) else {}
-    for name, value in made["Options"].items() if had else ():
+    options = made["Options"] | given_files(image)
+    for name, value in options.items() if had else ():
         if had.get(name) != value:
             out.append(f"{name} {had.get(name, 'unknown')}, not {value}")
-    out += [f"{name} {had[name]}, not the default" for name in had if name not in made["Options"]]
+    out += [f"{name} {had[name]}, not the default" for name in had if name not in options]
     if not out and any(sidecar.get(n) != made.get(n) for n in ("ModelSHA256", "SecondPassModelSHA256")):
         out = ["another file of the network"]
     if not out:

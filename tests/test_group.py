@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -16,6 +17,7 @@ from bids_inpaint.group_measure import Task, measure
 from bids_inpaint.group_tables import VOLUMES
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
+from bids_inpaint.workflows.outputs import given_files
 
 NATIVE = Grid.of((91, 109, 91), [[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 
@@ -217,6 +219,89 @@ def test_what_can_not_be_compared_is_left_out(copy):
     assert group(copy) == 0
     assert not (copy / "out/group_desc-tissue_dice.tsv").exists()
     assert table(copy, "volumes")[1]["gm_volume"] == "n/a"
+
+
+def last_run(copy, label: str, *parts: str, **options) -> None:
+    """Let the status and the sidecar of an image say what its last run was; the files stay."""
+    status = copy / f"out/sub-{label}/log/sub-{label}_status.json"
+    status.parent.mkdir(exist_ok=True)
+    status.write_text(json.dumps({"Status": "done", "RunUUID": "x", **({"Parts": parts} if parts else {})}))
+    sidecar = copy / f"out/sub-{label}/anat/sub-{label}_desc-inpainted_T1w.json"
+    change(sidecar, Options={"Segmentation": "atropos", "CompareSegmentation": True, **options})
+
+
+def named(copy, name: str) -> list[str]:
+    """The participants in a table, if it is there."""
+    there = (copy / f"out/group_desc-{name}.tsv").exists()
+    return [row["participant_id"] for row in table(copy, name)] if there else []
+
+
+def test_tissue_maps_of_an_earlier_run_are_not_used(copy):
+    last_run(copy, "01", "inpainted", "reference", Segmentation="none", CompareSegmentation=False)
+    assert group(copy) == 0
+    rows = table(copy, "volumes")
+    assert [row["gm_volume"] for row in rows] == ["n/a", "600", "n/a", "n/a"]
+    assert [row["lesion_volume"] for row in rows] == ["0.512", "0.064", "0.064", "0"]
+    assert named(copy, "tissue_dice") == ["sub-02"]
+    # the reference mask is of the last run
+    assert named(copy, "lesion_dice") == ["sub-01", "sub-02"]
+    page = (copy / "out/group.html").read_text()
+    assert "sub-01: its tissue maps are not used, as its last run had --segmentation none" in page
+    assert "Segmentation is none in 3 images, Atropos in sub-02" in page
+
+
+def test_comparisons_with_an_earlier_run_are_not_made(copy):
+    """The last run of one image had neither masks nor a comparison; of the other, all is of one run."""
+    last_run(copy, "01", "inpainted", CompareSegmentation=False, LesionThreshold=0.2)
+    last_run(copy, "02", "inpainted", "original", "reference")
+    assert group(copy) == 0
+    assert named(copy, "tissue_dice") == named(copy, "lesion_dice") == ["sub-02"]
+    assert [row["gm_volume"] for row in table(copy, "volumes")] == ["600", "600", "n/a", "n/a"]
+    page = (copy / "out/group.html").read_text()
+    assert "sub-01: its reference mask is not used, as it is not of its last run" in page
+    assert "sub-01: its tissue maps are not compared, as those of its original and reference are not" in page
+    # a last run that adds them
+    last_run(copy, "01", "inpainted", "original", "reference")
+    assert group(copy) == 0
+    assert named(copy, "tissue_dice") == named(copy, "lesion_dice") == ["sub-01", "sub-02"]
+    assert "not of its last run" not in (copy / "out/group.html").read_text()
+
+
+def test_statuses_of_earlier_versions_do_not_say_what_was_made(copy):
+    """Their results are read as far as the options do not speak against it."""
+    last_run(copy, "01", CompareSegmentation=False)
+    last_run(copy, "02")
+    assert group(copy) == 0
+    assert named(copy, "lesion_dice") == ["sub-01", "sub-02"]
+    assert named(copy, "tissue_dice") == ["sub-02"]
+
+
+def test_results_in_another_template_than_that_of_the_last_run(copy):
+    last_run(copy, "02", "inpainted", "original", "reference", Template="MNI152NLin6Asym")
+    assert group(copy) == 1
+    assert named(copy, "volumes") == ["sub-01", "sub-03", "sub-03"]
+    page = (copy / "out/group.html").read_text()
+    assert f"sub-02 in {DEFAULT} are not of its last run, which was in MNI152NLin6Asym: run the group" in page
+
+
+def test_given_brain_masks_and_affines_are_options(copy):
+    image = Image("", "", {"sub": "01"}, brain_mask="m.nii", xfm=("a.txt", "b.txt"))
+    last_run(copy, "01", "inpainted", **given_files(image))
+    last_run(copy, "02", "inpainted", **given_files(replace(image, xfm=None)))
+    for session in ("a", "b"):
+        change(
+            copy / f"out/sub-03/ses-{session}/anat/sub-03_ses-{session}_desc-inpainted_T1w.json",
+            Options={
+                "Segmentation": "atropos",
+                "CompareSegmentation": True,
+                **given_files(Image("", "", {})),
+            },
+        )
+    assert group(copy) == 0
+    page = (copy / "out/group.html").read_text()
+    assert (
+        "Option GivenFiles is none in 2 images, brain mask and affine in sub-01, brain mask in sub-02" in page
+    )
 
 
 def test_images_without_lesions_are_no_test_of_inpainting(copy):

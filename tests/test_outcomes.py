@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 from helpers import contents, write_dataset, write_finished, write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import cli, images, lesions, models, quality, run
+from bids_inpaint import cli, images, lesions, models, outcomes, quality, run
 from bids_inpaint.bids import Image
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.ending import finish
+from bids_inpaint.group_measure import last_run
+from bids_inpaint.images import InputError
 from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
@@ -25,7 +28,15 @@ from bids_inpaint.scan import Refused
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import EVERYTHING, PARTS, Products, expected, provenance
+from bids_inpaint.workflows.outputs import (
+    EVERYTHING,
+    PARTS,
+    Products,
+    expected,
+    given_files,
+    provenance,
+    status_file,
+)
 
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
 SESSIONS = ("a", "b", "c")
@@ -189,6 +200,13 @@ def test_reports_of_what_another_version_or_other_options_made(small, capsys):
     assert "ses-c: These results were made with Fill full, not lesions" in told[1]
     page = (small / "out/sub-01.html").read_text()
     assert page.count("These results were made with") == 2
+    with_mask = replace(image_of("a"), brain_mask="mask.nii")
+    settings = Settings(small / "bids", small / "out", small / "work")
+    assert outcomes.differences(image_of("a"), settings, now) == []
+    assert "GivenFiles unknown, not brain mask" in outcomes.differences(with_mask, settings, now)[0]
+    warn(small, "a", Options=now["Options"] | given_files(with_mask))
+    assert outcomes.differences(with_mask, settings, now) == []
+    assert "GivenFiles brain mask, not the default" in outcomes.differences(image_of("a"), settings, now)[0]
     assert str(small) not in json.dumps(now)
 
 
@@ -263,6 +281,7 @@ def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):
     assert status() == "unfinished"
     save(tmp_path, "inpainted", "one").run()
     assert status() == "done"
+    assert status_of(tmp_path, "sub-1")["Parts"] == ["inpainted", "flair"]
     # a run that is killed while it replaces a file
     seen = []
 
@@ -282,6 +301,63 @@ def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):
     assert status() == "unfinished"
     save(tmp_path, "flair", "two", "z").run()
     assert (status(), status_of(tmp_path, "sub-1")["RunUUID"]) == ("done", "z")
+
+
+def test_two_runs_that_save_an_image_at_the_same_time_fail(tmp_path, monkeypatch):
+    """Whatever the order, no mixture of both passes for the results of one run."""
+
+    def status() -> tuple:
+        content = status_of(tmp_path, "sub-1")
+        return content["Status"], content["RunUUID"], content.get("Failed")
+
+    def content() -> list[str]:
+        return [(tmp_path / f"sub-1/anat/{part}.nii.gz").read_text() for part in ("inpainted", "flair")]
+
+    both, image = ["inpainted", "flair"], Image("", "", {"sub": "1"})
+    monkeypatch.chdir(tmp_path)
+    save(tmp_path, "inpainted", "of a", "a").run()
+    save(tmp_path, "inpainted", "of b", "b").run()
+    save(tmp_path, "flair", "of b", "b").run()
+    assert (status(), content()) == (("done", "b", None), ["of b", "of b"])
+    with pytest.raises(InputError, match="has results of sub-1 that two runs wrote at the same time"):
+        save(tmp_path, "flair", "of a", "a").run()
+    assert (status(), content()) == (("failed", "a", both), ["of b", "of b"])
+    assert "two runs wrote at the same time" in last_run(image, tmp_path)[0]
+    # a later run is kept away by nothing, and stands for itself
+    for part in both:
+        save(tmp_path, part, "of c", "c").run()
+    assert (status(), content()) == (("done", "c", None), ["of c", "of c"])
+    assert last_run(image, tmp_path)[0] == ""
+
+    # one begins while the other one writes
+    written = derivatives.publish
+
+    def write(source, target):
+        written(source, target)
+        monkeypatch.setattr(derivatives, "publish", written)
+        other = save(tmp_path, "inpainted", "of e", "e")
+        other.run()
+        assert status() == ("unfinished", "e", None)
+
+    monkeypatch.setattr(derivatives, "publish", write)
+    with pytest.raises(InputError, match="at the same time"):
+        save(tmp_path, "inpainted", "of d", "d").run()
+    assert status() == ("failed", "d", both)
+    with pytest.raises(InputError, match="at the same time"):
+        save(tmp_path, "flair", "of e", "e").run()
+    assert status() == ("failed", "e", both)
+
+
+@pytest.mark.parametrize(("owner", "failed"), [("x", ("flair",)), ("y", ("inpainted", "flair"))])
+def test_what_a_run_has_saved_does_not_count_once_another_one_has_begun(small, owner, failed):
+    image, products = image_of("a"), Products(("inpainted",), flair=True)
+    finish_before(small, "a")
+    settings = Settings(small / "bids", small / "out", small / "work")
+    status = status_file(small / "out", image)
+    derivatives.write_text(derivatives.saved_file(status, "x", "inpainted"), "")
+    derivatives.write_status(status, owner, "unfinished")
+    found = outcomes.judge(image, settings, products, "x", [], Progress(1), "", outcomes.Before())
+    assert found.failed == failed
 
 
 def test_the_smallest_lesion_holds_on_the_voxels_of_the_t1w(tmp_path, monkeypatch):
@@ -426,6 +502,7 @@ def test_a_later_part_that_fails_takes_nothing_away(head, toy_model):
     assert "sub-01 failed in part (reference); the rest is done." in first.stderr
     status = status_of(out, "sub-01")
     assert (status["Status"], status["Failed"]) == ("failed", ["reference"])
+    assert status["Parts"] == ["inpainted"]
     assert "EarlierResults" not in status
     image = Image("", "", {"sub": "01"})
     products = Products(("inpainted", "reference"), reference=True)
@@ -443,7 +520,8 @@ def test_a_later_part_that_fails_takes_nothing_away(head, toy_model):
     second = whole_run(head, toy_model)
     assert second.returncode == 0, second.stderr
     assert "1 of 1 images done" in second.stderr
-    assert status_of(out, "sub-01")["Status"] == "done"
+    status = status_of(out, "sub-01")
+    assert (status["Status"], status["Parts"]) == ("done", ["inpainted", "reference"])
     assert not list((out / "sub-01/log").glob("*/*.saved"))
     good = contents(out)
     assert {name for name in good if name.startswith("sub-01")} | {
@@ -461,7 +539,7 @@ def test_a_later_part_that_fails_takes_nothing_away(head, toy_model):
     assert "sub-01 failed; its files in the output folder are of an earlier run." in third.stderr
     status = status_of(out, "sub-01")
     assert (status["Status"], status["EarlierResults"]) == ("failed", True)
-    assert status["Failed"] == ["inpainted", "reference"]
+    assert (status["Failed"], status["Parts"]) == (["inpainted", "reference"], [])
     assert "truncated or corrupt" in status["Error"]
     assert contents(out) == good
     assert "are of an earlier run" in (out / "sub-01.html").read_text()

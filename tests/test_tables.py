@@ -11,7 +11,7 @@ from helpers import write_dataset, write_finished
 from bids_inpaint import cli
 from bids_inpaint.bids import Image, collect
 from bids_inpaint.group import mixed
-from bids_inpaint.group_measure import MADE_WITH, Measured, last_run
+from bids_inpaint.group_measure import MADE_WITH, OPTIONAL, Measured, last_run
 from bids_inpaint.group_tables import join
 from bids_inpaint.participants import People, ages, people
 from bids_inpaint.settings import Settings
@@ -300,7 +300,10 @@ def test_group_leaves_out_what_is_not_of_the_last_run(root, page):
     assert "sub-05 is left out, as its last run did not end" in page
     assert [row["participant_id"] for row in rows(root, "lesion_dice")] == ["sub-01", "sub-01"]
     assert [row["participant_id"] for row in rows(root, "tissue_dice")] == ["sub-01", "sub-01"]
-    assert "sub-03: its tissue maps are not compared, as those of its reference failed" in page
+    assert (
+        "sub-03: its tissue maps are not compared, as those of its reference are not of its last run" in page
+    )
+    assert "sub-03: its reference mask is not used, as it is not of its last run" in page
     described = json.loads((root / "out" / f"group_space-{DEFAULT}_res-1_label-L_probseg.json").read_text())
     assert described["Participants"] == 3
 
@@ -332,11 +335,15 @@ def test_alike_results_are_not_warned_of():
 def test_a_damaged_status_is_no_good_one(tmp_path, content):
     path = tmp_path / "sub-02/log/sub-02_status.json"
     path.parent.mkdir(parents=True)
-    assert last_run(IMAGES[2], tmp_path) == ("", frozenset())
+    assert last_run(IMAGES[2], tmp_path) == ("", OPTIONAL)
     path.write_text(content)
     assert "can't be read" in last_run(IMAGES[2], tmp_path)[0]
     path.write_text('{"Status": "failed", "Failed": ["flair", "original"]}')
-    assert last_run(IMAGES[2], tmp_path) == ("", {"flair", "original"})
+    assert last_run(IMAGES[2], tmp_path) == ("", {"reference"})
+    path.write_text('{"Status": "failed", "Failed": ["flair"], "Parts": ["inpainted", "original"]}')
+    assert last_run(IMAGES[2], tmp_path) == ("", {"original"})
+    path.write_text('{"Status": "done", "Parts": ["inpainted", "flair", ["x"]]}')
+    assert last_run(IMAGES[2], tmp_path) == ("", {"flair"})
     path.write_text('{"Status": "failed", "Failed": []}')
     assert "its last run failed" in last_run(IMAGES[2], tmp_path)[0]
 

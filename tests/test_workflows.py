@@ -63,6 +63,8 @@ def test_option_combinations(tmp_path, toy_model, masks, brains, fill, skull_str
         assert str(mask.precomputed).endswith("brain_mask.nii.gz") is brains
         assert mask.skull_strip == skull_strip
         assert nodes[f"{image}.lesions_wf.native"].inputs.fill == fill
+        said = nodes[f"{image}.outputs_wf.save"].inputs.metadata["native_inpainted"]["Options"]
+        assert said.get("GivenFiles") == ("brain mask" if brains else None)
         # the network's whole output is kept where it is asked for
         assert isdefined(nodes[f"{image}.inpaint_wf.inpaint"].inputs.threshold) is (fill == "lesions")
     assert_everything_is_saved(workflow)

@@ -17,6 +17,7 @@ from bids_inpaint.workflows.outputs import (
     NATIVE,
     STANDARD,
     Products,
+    given_files,
     provenance,
     threshold_of,
     tissue_key,
@@ -152,6 +153,8 @@ def init_image_wf(
         second_alone=second_alone,
         **drawn,
     )
+    origin = provenance(settings, model, second)
+    origin["Options"] |= given_files(image)
     outputs = init_outputs_wf(
         image=image,
         template=template,
@@ -162,7 +165,7 @@ def init_image_wf(
             "min_volume": settings.lesion_min_volume,
             "given": given is not None,
             "second_alone": second_alone,
-            "provenance": provenance(settings, model, second),
+            "provenance": origin,
         },
         output_dir=settings.output_dir,
         run_uuid=run_uuid,

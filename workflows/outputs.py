@@ -207,8 +207,18 @@ def figures_of(image: Image, products: Products) -> dict[str, str]:
     }
 
 
+def given_files(image: Image) -> dict[str, str]:
+    """The option that says what of an image another program made; empty if all is made here."""
+    given = (("brain mask", image.brain_mask), ("affine", image.xfm))
+    names = " and ".join(name for name, file in given if file)
+    return {"GivenFiles": names} if names else {}
+
+
 def provenance(settings: Settings, model: Model, second: Model | None) -> dict[str, Any]:
-    """What made the inpainted image, for its sidecar: version, networks, and the options that change it."""
+    """What made the inpainted images of a run, for their sidecars: version, networks, options that matter.
+
+    Of a single image, `given_files` is one more option.
+    """
     out: dict[str, Any] = {"SoftwareVersion": __version__, "Model": model.name, "ModelSHA256": model.sha256}
     if second:
         out |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}

@@ -21,7 +21,8 @@ from nipype.interfaces.base import (
 from nipype.interfaces.io import add_traits
 
 from bids_inpaint import __version__
-from bids_inpaint.files import replacing
+from bids_inpaint.files import read_sidecar, replacing
+from bids_inpaint.images import InputError
 from bids_inpaint.interfaces.base import FileInterface
 
 
@@ -44,7 +45,9 @@ class SaveDerivatives(FileInterface):
     """Copy results to their BIDS names, each with its sidecar, each whole or not at all.
 
     Files that are there already with the same content are left alone. The image is "unfinished" from before
-    the first change until this run has saved the last of its parts, so that a kill in between is seen.
+    the first change until this run has saved the last of its parts, so that a kill in between is seen. The
+    status names the run, so that each of two runs that save an image at the same time sees the other one, on
+    whatever machine and file system; nothing is locked, so that a run that was killed keeps none away.
     """
 
     input_spec = SaveDerivativesInputSpec
@@ -64,7 +67,7 @@ class SaveDerivatives(FileInterface):
         )
         status = Path(self.inputs.status_file) if isdefined(self.inputs.status_file) else None
         if status:
-            write_status(status, self.inputs.run_uuid, "unfinished")
+            self._begin(status)
         written = []
         for key in self._keys:
             source = getattr(self.inputs, key)
@@ -78,9 +81,30 @@ class SaveDerivatives(FileInterface):
             if key in metadata:
                 sidecar = target.with_name(target.name.split(".")[0] + ".json")
                 write_json(sidecar, metadata[key] | found.get(key, {}))
+            if status:
+                self._check_alone(status)
         if status:
             self._note(status)
         return {"out_files": written}
+
+    def _begin(self, status: Path) -> None:
+        run_uuid = self.inputs.run_uuid
+        if any(saved_file(status, run_uuid, part).exists() for part in self.inputs.parts):
+            self._check_alone(status)
+        write_status(status, run_uuid, "unfinished")
+
+    def _check_alone(self, status: Path) -> None:
+        """Fail the whole image if another run has begun to save it since this one did: both fail then."""
+        run_uuid = self.inputs.run_uuid
+        if is_held(status, run_uuid):
+            return
+        name = status.name.removesuffix("_status.json")
+        reason = (
+            f"{self.inputs.out_dir} has results of {name} that two runs wrote at the same time, so they may "
+            "be a mixture: wait until no other run of this image goes on, and run the same command again."
+        )
+        write_status(status, run_uuid, "failed", Error=reason, Failed=list(self.inputs.parts), Parts=[])
+        raise InputError(reason)
 
     def _note(self, status: Path) -> None:
         """Note that this part is saved; the image is done when all are.
@@ -90,12 +114,18 @@ class SaveDerivatives(FileInterface):
         run_uuid = self.inputs.run_uuid
         write_text(saved_file(status, run_uuid, self.inputs.part), "")
         if all(saved_file(status, run_uuid, part).exists() for part in self.inputs.parts):
-            write_status(status, run_uuid, "done")
+            write_status(status, run_uuid, "done", Parts=list(self.inputs.parts))
 
 
 def saved_file(status_file: Path, run_uuid: str, part: str) -> Path:
     """The file whose existence says that a run has saved a part of an image; it is gone when the run ends."""
     return status_file.parent / run_uuid / status_file.name.replace("_status.json", f"_{part}.saved")
+
+
+def is_held(status_file: Path, run_uuid: str) -> bool:
+    """Whether a run that has begun to save an image is the last that did, and has met no other one."""
+    content = read_sidecar(status_file)
+    return content.get("RunUUID") == run_uuid and content.get("Status") != "failed"
 
 
 def write_status(status_file: Path, run_uuid: str, status: str, **more: Any) -> None:
