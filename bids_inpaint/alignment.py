@@ -25,7 +25,7 @@ _AROUND = 8.0
 
 def refine(
     matrix: Array, template: Array, template_grid: Grid, brain: Array, brain_grid: Grid
-) -> tuple[Array, float]:
+) -> Array:
     """Move an affine to the nearest best fit of a brain and a template.
 
     Optimisers that draw samples or fill histograms, as ANTs does, end up to two millimetres apart for images
@@ -47,17 +47,14 @@ def refine(
 
     Returns
     -------
-    matrix : array, shape (4, 4)
-    moved : float
-        How far the corner that moved farthest was moved, in mm.
+    array, shape (4, 4)
     """
     extent = np.array(template_grid.shape) - 1
     corners = np.array([[x, y, z, 1] for x in (0, extent[0]) for y in (0, extent[1]) for z in (0, extent[2])])
     corners = template_grid.matrix @ corners.T
-    start = matrix
     for sigma, step in _STAGES:
         matrix = _fit(matrix, template, template_grid, brain, brain_grid, sigma, step, corners)
-    return matrix, _apart(matrix, start, corners)
+    return matrix
 
 
 def _apart(one: Array, other: Array, corners: Array) -> float:

@@ -23,6 +23,7 @@ import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from bids_inpaint import images, tissues
+from bids_inpaint.alignment import refine
 from bids_inpaint.interfaces.base import (
     AffineOutputSpec,
     FileInterface,
@@ -213,7 +214,7 @@ class RegisterAffineInputSpec(InputSpec):
 
 
 class RegisterAffine(FileInterface):
-    """Affine of the brain onto a template with ANTs, the same every time."""
+    """Affine of the brain onto a template: ANTs' and then the best one near it, the same every time."""
 
     input_spec = RegisterAffineInputSpec
     output_spec = AffineOutputSpec
@@ -226,6 +227,9 @@ class RegisterAffine(FileInterface):
             "QuickRigid" if self.inputs.sloppy else "AffineFast",
             runtime.cwd, self.inputs.random_seed,
         )  # fmt: skip
+        data, grid = images.read(self.inputs.in_file)
+        brain = np.where(images.read(self.inputs.mask_file)[0] > 0, data, 0)
+        matrix = refine(matrix, *images.read(self.inputs.template), brain, grid)
         outputs = {}
         for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):
             outputs[name] = within(runtime, f"{name}.txt")
