@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint import headers
-from bids_inpaint.images import InputError, grid_of, load, read_given
+from bids_inpaint.images import InputError, grid_of, load, load_given, read_data
 from bids_inpaint.space import Grid, resample
 
 #: Labels that a mask may have; an image has more values.
@@ -51,7 +51,7 @@ def read_brain(
     """
     if world is None:
         check_place(path, t1w)
-    data, own = read_given(path, dtype=None)
+    data, own = _read(path, t1w, warnings)
     mask = resample(_positive(data, path, "brain", warnings), own, grid, world, order=0) > 0.5
     if not mask.any():
         raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
@@ -91,7 +91,7 @@ def read_lesions(
     InputError
         If it isn't a mask, or has lesions but few of them in the brain, or as much of them as of brain.
     """
-    data, own = read_given(path, dtype=None)
+    data, own = _read(path, t1w, warnings)
     mask = _positive(data, path, "lesion", warnings)
     if not mask.any():
         return np.zeros(grid.shape, bool)
@@ -116,16 +116,42 @@ def check_place(path: str | os.PathLike, t1w: str | os.PathLike) -> None:
     A mask on a lattice of its own is resampled by its header; one with as many voxels as the T1w was drawn on
     it, and one of both headers is wrong.
     """
-    mask, image = load(path), load(t1w)
-    if sorted(mask.shape[:3]) != sorted(image.shape[:3]):
-        return
-    apart = headers.same_box(mask.affine, image.affine, mask.shape, image.shape)
-    if apart > 0.5 * grid_of(image).voxel_sizes.min():
+    mask, image = load_given(path), load(t1w)
+    apart = _apart(mask, image)
+    if apart is not None and apart > _rounding(image):
         raise InputError(
             f"{path} has the voxels of {t1w}, but its header places them up to {apart:.1f} mm away (affine "
             f"{headers.written(mask.affine)}, T1w {headers.written(image.affine)}): copy the header of the "
             "T1w if it was drawn on it, or resample it onto the T1w."
         )
+
+
+def _read(
+    path: str | os.PathLike, t1w: str | os.PathLike, warnings: list[str] | None
+) -> tuple[np.ndarray, Grid]:
+    """Stored labels and grid of a mask whose place is certain, or that has the lattice of its T1w."""
+    mask = load_given(path, warnings)
+    if doubt := headers.doubt(mask.header):
+        image = load(t1w)
+        apart = _apart(mask, image)
+        if apart is None or apart > _rounding(image):
+            raise InputError(
+                f"{path} {doubt}, and is not on the voxels of {t1w}: correct its header, or resample it onto "
+                "the T1w with the program that drew it."
+            )
+    return read_data(mask, path, None), grid_of(mask)
+
+
+def _apart(mask, image) -> float | None:
+    """Distance (mm) between the places of a mask and an image with as many voxels, or None for others."""
+    if sorted(mask.shape[:3]) != sorted(image.shape[:3]):
+        return None
+    return headers.same_box(mask.affine, image.affine, mask.shape, image.shape)
+
+
+def _rounding(image) -> float:
+    """Distance (mm) that is none: half a voxel."""
+    return 0.5 * float(grid_of(image).voxel_sizes.min())
 
 
 def darker_side(image: np.ndarray, lesions: np.ndarray, white: float) -> float:
