@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers import write_nifti
+from scipy import ndimage
 
 from bids_inpaint.images import InputError, load_t1w
 from bids_inpaint.masks import check_place, read_brain, read_lesions
@@ -189,3 +190,30 @@ def test_contradictions_of_a_mask_on_the_voxels_of_the_image_are_named(tmp_path,
     np.testing.assert_array_equal(lesions(path, bare, warnings=warnings), LESION > 0)
     assert len(warnings) == 1
     assert "left and right are a guess" in warnings[0]
+
+
+@pytest.mark.parametrize("top", [255, 100, 50])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_levels_in_whole_numbers_are_no_mask(tmp_path, t1w, top, dtype):
+    smooth = np.round(top * ndimage.gaussian_filter(LESION.astype(float), 1.5) / 0.4).clip(0, top)
+    sharp = np.round(top * ndimage.shift(ndimage.zoom(LESION, 2, order=0)[8:40, 8:38, 8:36], 0.4, float, 1))
+    for values in (smooth, sharp):
+        path = write_nifti(tmp_path / "mask.nii.gz", values.astype(dtype), AFFINE)
+        with pytest.raises(InputError, match=r"mask.nii.gz is not a binary mask, as its .*threshold it"):
+            lesions(path, t1w)
+
+
+def test_numbered_lesions_are_no_levels(tmp_path, t1w):
+    """Also where one is far larger than the others, and has the first or the last number."""
+    apart = np.zeros(LESION.shape, np.uint8)
+    apart[::3, ::3, ::3] = BRAIN[::3, ::3, ::3]
+    apart[4:14, 4:14, 4:14] = 0
+    many = ndimage.label(apart)[0]
+    large = np.zeros_like(many)
+    large[5:13, 5:13, 5:13] = 1
+    for values in (many, np.where(large, 1, many + (many > 0)), np.where(large, many.max() + 1, many)):
+        numbers = np.minimum(values, 250).astype(np.uint8)
+        warnings = []
+        path = write_nifti(tmp_path / "mask.nii.gz", numbers, AFFINE)
+        np.testing.assert_array_equal(lesions(path, t1w, warnings=warnings), numbers > 0)
+        assert "all of them were taken as lesion" in warnings[0]
