@@ -25,6 +25,8 @@ _BEGINS_WITH_AIR, _BEGINS, _AIR = 0.25, 0.5, 0.12
 SPIKE = 6.0
 #: They are fewer than these (fraction).
 _MOST_SPIKES = 0.2
+#: Filters with thresholds of their own expect an image whose brightest voxel lies in this range.
+_ORDINARY = (64.0, 2.0**20)
 #: An image with fewer grey levels is hardly an image of tissue.
 FEWEST_LEVELS = 24
 
@@ -116,6 +118,21 @@ def conform(data: Array) -> Conformed:
             f"it has only {levels} grey levels, which hide lesions; export it with its full range"
         )
     return Conformed(data, offset, tuple(warnings))
+
+
+def ordinary_factor(data: Array) -> np.float32:
+    """Power of two by which an image is brought to ordinary intensities, without rounding; 1 if it has them.
+
+    Examples
+    --------
+    >>> [float(ordinary_factor(np.array([0, top]))) for top in (100, 0.1, 1e7, 0)]
+    [1.0, 8192.0, 6.103515625e-05, 1.0]
+    """
+    top = float(np.abs(data).max())
+    low, high = _ORDINARY
+    if not top or low <= top < high:
+        return np.float32(1)
+    return np.float32(2.0 ** (10 - np.frexp(top)[1]))
 
 
 def _range(signal: Array) -> tuple[float, float]:
