@@ -13,7 +13,7 @@ Array = np.ndarray
 
 #: Standard deviation (mm) of the smoothing of both images, and step between the voxels of the template used.
 _STAGES = ((4.0, 6), (2.0, 3))
-#: The affine is found when no corner of the template's box moves by more (mm), or after so many steps a stage.
+#: A stage ends when no corner of the template moves by more (mm) in a step, or after so many steps.
 _TOLERANCE, _MOST_STEPS = 0.02, 30
 #: Residuals beyond so many standard deviations count nothing (Tukey 1974): lesions, what was cut off.
 _OUTLIER = 4.685
@@ -23,9 +23,7 @@ _UNIT = 50.0
 _AROUND = 8.0
 
 
-def refine(
-    matrix: Array, template: Array, template_grid: Grid, brain: Array, brain_grid: Grid
-) -> Array:
+def refine(matrix: Array, template: Array, template_grid: Grid, brain: Array, brain_grid: Grid) -> Array:
     """Move an affine to the nearest best fit of a brain and a template.
 
     Optimisers that draw samples or fill histograms, as ANTs does, end up to two millimetres apart for images

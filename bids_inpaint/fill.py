@@ -81,7 +81,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
             )
         data, grid = images.load_t1w(args.voided)
-        header = images.load(args.mask)
+        header = images.load_given(args.mask)
         if header.shape[:3] != grid.shape or not Grid.of(grid.shape, header.affine).same_as(grid):
             raise InputError(f"{args.mask} has other voxels than {args.voided}: resample it onto them.")
         warnings: list[str] = []

@@ -14,6 +14,8 @@ Array = np.ndarray
 #: Millimetres in the units of length that NIfTI knows; by other codes the unit is not known.
 _MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}
 _UNITS = {1: "metres", 3: "micrometres"}
+#: Codes of forms in the standard and its later additions.
+_CODES = range(6)
 #: A field of view that a head may have, along its longest axis (mm).
 HEAD_MM = (60.0, 1000.0)
 #: A quaternion may be longer than 1 by so much, for want of digits.
@@ -25,12 +27,13 @@ def settle(header: Any) -> tuple[Any, list[str]]:
 
     The sform is used if it has a code and is an affine, else the qform, else the voxel sizes alone. A
     quaternion that is longer than 1 by rounding is made a unit one, an sform that holds no affine loses its
-    code beside a usable qform, and the unit of length becomes the millimetre. Codes of usable forms stay.
+    code beside a usable qform, and the unit of length becomes the millimetre. Codes of usable forms stay, and
+    those that the standard does not know become 2. Voxel sizes that are none are those of the sform, or NaN.
 
     Parameters
     ----------
     header : nibabel.Nifti1Header or Nifti2Header
-        As it stands in the file; it is not changed.
+        As it stands in the file, without the repairs of nibabel's checks; it is not changed.
 
     Returns
     -------
@@ -46,7 +49,9 @@ def settle(header: Any) -> tuple[Any, list[str]]:
     """
     header = header.copy()
     warnings: list[str] = []
+    _mend_codes(header, warnings)
     _mend_quaternion(header, warnings)
+    _mend_sizes(header, warnings)
     _drop_broken_sform(header, warnings)
     _mend_intercept(header, warnings)
     _to_millimetres(header, warnings)
@@ -56,15 +61,31 @@ def settle(header: Any) -> tuple[Any, list[str]]:
         warnings.append(
             "its header has no orientation (sform and qform codes are 0), so that left and right are a guess"
         )
-    if sform is not None and qform is not None:
-        # a qform can't hold a shear, but other programs go by it
-        apart = farthest(sform, qform, header.get_data_shape())
-        if apart > 0.5 * voxel_sizes(sform).min():
-            warnings.append(
-                f"its sform and qform place it up to {apart:.1f} mm apart (sform {written(sform)}, qform "
-                f"{written(qform)}); the sform is used, and programs that read the qform see it elsewhere"
-            )
+    apart = forms_apart(header)
+    if sform is not None and qform is not None and apart:
+        warnings.append(
+            f"its sform and qform place it up to {apart:.1f} mm apart (sform {written(sform)}, qform "
+            f"{written(qform)}); the sform is used, and programs that read the qform see it elsewhere"
+        )
     return header, warnings
+
+
+def forms_apart(header: Any) -> float:
+    """Distance (mm) between the places that the two forms of a settled header give, if over half a voxel."""
+    sform, qform = usable_form(header, "sform"), usable_form(header, "qform")
+    if sform is None or qform is None:
+        return 0.0
+    # a qform can't hold a shear, but other programs go by it
+    apart = farthest(sform, qform, header.get_data_shape())
+    return apart if apart > 0.5 * voxel_sizes(sform).min() else 0.0
+
+
+def doubt(header: Any) -> str | None:
+    """Why a settled header may place a volume wrongly, as a predicate, or None."""
+    if not int(header["sform_code"]) and not int(header["qform_code"]):
+        return "has no orientation in its header (sform and qform codes are 0)"
+    apart = forms_apart(header)
+    return f"has a header whose sform and qform place it {apart:.1f} mm apart" if apart else None
 
 
 def usable_form(header: Any, name: str) -> Array | None:
@@ -112,17 +133,29 @@ def written(matrix: Array) -> str:
 
 
 def _corners(matrix: Array, shape: tuple[int, ...]) -> Array:
-    ends = np.array(list(product(*((0, n - 1) for n in shape[:3]))), float)
+    ends = np.array(list(product(*((0, n - 1) for n in (*shape, 1, 1)[:3]))), float)
     return ends @ matrix[:3, :3].T + matrix[:3, 3]
+
+
+def _mend_codes(header: Any, warnings: list[str]) -> None:
+    for name in ("sform", "qform"):
+        code = int(header[f"{name}_code"])
+        if code not in _CODES:
+            header[f"{name}_code"] = 2
+            warnings.append(f"its {name} has the code {code}, which NIfTI does not know; it was taken as 2")
 
 
 def _mend_quaternion(header: Any, warnings: list[str]) -> None:
     names = ("quatern_b", "quatern_c", "quatern_d")
     vector = np.array([float(header[name]) for name in names])
     length = np.linalg.norm(vector)
-    if not int(header["qform_code"]) or length <= 1:
+    side = float(header["pixdim"][0])
+    header["pixdim"][0] = -1 if side < 0 else 1
+    # readers differ about what mirrors a volume
+    sided = not side < 0 or side == -1
+    if not int(header["qform_code"]) or (length <= 1 and sided):
         return
-    if length < 1 + _ROUNDING:
+    if length < 1 + _ROUNDING and sided:
         for name, value in zip(names, vector / length, strict=True):
             # a float32 above the quotient would be too long again
             header[name] = np.nextafter(np.float32(value), np.float32(0))
@@ -131,6 +164,24 @@ def _mend_quaternion(header: Any, warnings: list[str]) -> None:
     for name in names:
         header[name] = 0
     warnings.append("its qform holds no rotation and was left out")
+
+
+def _mend_sizes(header: Any, warnings: list[str]) -> None:
+    """Where a voxel size is 0, negative or no number, readers take 1 mm, the opposite, or fail."""
+    sizes = np.array(header["pixdim"][1:4], float)
+    usable = np.isfinite(sizes) & (sizes > 0)
+    if usable.all():
+        return
+    sform = usable_form(header, "sform")
+    if sform is None:
+        # nibabel would repair them again
+        header["pixdim"][1:4] = np.where(usable, sizes, np.nan)
+        return
+    header["pixdim"][1:4] = voxel_sizes(sform)
+    shown = "×".join(f"{v:g}" for v in sizes)
+    if int(header["qform_code"]):
+        header["qform_code"] = 0
+        warnings.append(f"its voxel sizes ({shown} mm) are none, so that its qform was left out")
 
 
 def _drop_broken_sform(header: Any, warnings: list[str]) -> None:

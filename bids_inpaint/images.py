@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import struct
 import zlib
 from contextlib import nullcontext
 from pathlib import Path
@@ -70,12 +69,7 @@ def load(
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is not a regular file: give an image.")
     try:
-        image, header = _open(path)
-        header, found = headers.settle(header)
-        affine = header.get_best_affine()
-        # what isn't one is refused where it matters
-        if headers.is_affine(affine):
-            image = type(image)(image.dataobj, affine, header)
+        image, found = _open(path)
     except FileNotFoundError:
         reason = problem_of(Path(path)) if os.path.islink(path) else None
         raise InputError(reason or f"{path} does not exist: check the path or the link.") from None
@@ -88,25 +82,30 @@ def load(
     return image
 
 
-def _open(path: str | os.PathLike) -> tuple[Any, Any]:
-    """An image and its header, also where nibabel refuses what :func:`headers.settle` can mend."""
-    import nibabel as nib
-    from nibabel.spatialimages import HeaderDataError
+def _open(path: str | os.PathLike) -> tuple[Any, list[str]]:
+    """An image with a settled header, and clauses on what was contradictory in it.
 
-    try:
-        image: Any = nib.load(path)
-        return image, image.header
-    except (HeaderDataError, ValueError):
-        if not str(path).endswith((".nii", ".nii.gz")):
-            raise
+    The header is read without nibabel's checks, which take a voxel size of 0 as 1 mm and drop forms by their
+    codes. The image has no affine if the header holds none.
+    """
+    import nibabel as nib
+
     opened: Any = gzip.open if str(path).endswith(".gz") else open
     with opened(path, "rb") as file:
-        start = file.read(4)
-        file.seek(0)
-        kind = nib.Nifti2Image if 540 in (struct.unpack(f"{o}i", start)[0] for o in "<>") else nib.Nifti1Image
-        stated = kind.header_class.from_fileobj(file, check=False)
-    usable, _ = headers.settle(stated)
-    return kind(nib.arrayproxy.ArrayProxy(str(path), usable), None, usable), stated
+        start = file.read(nib.Nifti2Header.sizeof_hdr)
+    kinds: tuple[Any, ...] = (nib.Nifti1Image, nib.Nifti2Image)
+    kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
+    if kind is None:
+        raise ValueError("it has no header of NIfTI")
+    stated = kind.header_class(start[: kind.header_class.sizeof_hdr], check=False)
+    offset, first = float(stated["vox_offset"]), stated.single_vox_offset
+    if not offset >= first:
+        # programs begin at different bytes: at 0, 348 or 352
+        raise ValueError(f"its voxels begin at byte {offset:g}, inside its header, which ends at {first}")
+    header, warnings = headers.settle(stated)
+    affine = header.get_best_affine()
+    data = nib.arrayproxy.ArrayProxy(str(path), header)
+    return kind(data, affine if headers.is_affine(affine) else None, header), warnings
 
 
 def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tuple[np.ndarray, Grid]:
@@ -201,14 +200,9 @@ def _check_lattice(image: nib.Nifti1Image, path: str | os.PathLike, remedy: str)
         )
     if image.get_data_dtype().kind not in "iuf":
         raise InputError(f"{path} holds colours or complex numbers: export it again as grey values.")
-    affine = np.asarray(image.affine, dtype=float)
-    sizes = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-    declared = np.asarray(image.header.get_zooms()[:3], dtype=float)
-    usable = np.isfinite(affine).all() and (sizes > 0).all() and (declared > 0).all()
-    if not usable or abs(np.linalg.det(affine[:3, :3])) < 1e-6:
-        raise InputError(
-            f"{path} has no usable voxel size in its header ({_by(f'{v:g}' for v in declared)} mm): {remedy}."
-        )
+    if image.affine is None:
+        declared = _by(f"{v:g}" for v in image.header.get_zooms()[:3])
+        raise InputError(f"{path} has no usable voxel size in its header ({declared} mm): {remedy}.")
 
 
 def read_data(
@@ -299,11 +293,11 @@ def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, 
     return data, grid_of(image)
 
 
-def read_given(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:
-    """Voxels and grid of a mask that another program wrote."""
-    image = load(path)
+def load_given(path: str | os.PathLike, warnings: list[str] | None = None) -> nib.Nifti1Image:
+    """Open a mask that another program wrote (:func:`load`), and check that it is one volume somewhere."""
+    image = load(path, warnings)
     _check_lattice(image, path, "copy the header of the T1w")
-    return read_data(image, path, dtype), grid_of(image)
+    return image
 
 
 def _by(values) -> str:

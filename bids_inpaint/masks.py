@@ -6,14 +6,19 @@ import os
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from bids_inpaint import headers
-from bids_inpaint.images import InputError, grid_of, load, read_given
+from bids_inpaint.images import InputError, grid_of, load, load_given, read_data
 from bids_inpaint.lesions import transfer
 from bids_inpaint.space import Grid, resample
 
 #: Labels that a mask may have; an image has more values.
 _MOST_LABELS = 256
+#: So many values are levels, as those of a probability in per cent or of a smoothed mask, if less of the
+#: surface has the median value or more, and more of the neighbours differ (fractions). Of numbered lesions of
+#: eight patients, half of the surface does, and next to no neighbours differ.
+_LEVELS, _HIGH_SURFACE, _DIFFERENT = 8, 0.4, 0.1
 #: So much of a brain is no lesion (fraction), and so much of a lesion mask lies in the brain.
 _LARGEST_SHARE, _LEAST_INSIDE, _USUAL_INSIDE = 1 / 3, 0.5, 0.9
 #: Given lesions that are so much brighter than their mirror image may have left and right swapped.
@@ -52,7 +57,7 @@ def read_brain(
     """
     if world is None:
         check_place(path, t1w)
-    data, own = read_given(path, dtype=None)
+    data, own = _read(path, t1w, warnings)
     mask = resample(_positive(data, path, "brain", warnings), own, grid, world, order=0) > 0.5
     if not mask.any():
         raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
@@ -105,7 +110,7 @@ def read_lesions_and_reach(
     InputError
         If it isn't a mask, or has lesions but few of them in the brain, or as much of them as of brain.
     """
-    data, own = read_given(path, dtype=None)
+    data, own = _read(path, t1w, warnings)
     mask = _positive(data, path, "lesion", warnings)
     if not mask.any():
         return np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
@@ -127,16 +132,42 @@ def check_place(path: str | os.PathLike, t1w: str | os.PathLike) -> None:
     A mask on a lattice of its own is resampled by its header; one with as many voxels as the T1w was drawn on
     it, and one of both headers is wrong.
     """
-    mask, image = load(path), load(t1w)
-    if sorted(mask.shape[:3]) != sorted(image.shape[:3]):
-        return
-    apart = headers.same_box(mask.affine, image.affine, mask.shape, image.shape)
-    if apart > 0.5 * grid_of(image).voxel_sizes.min():
+    mask, image = load_given(path), load(t1w)
+    apart = _apart(mask, image)
+    if apart is not None and apart > _rounding(image):
         raise InputError(
             f"{path} has the voxels of {t1w}, but its header places them up to {apart:.1f} mm away (affine "
             f"{headers.written(mask.affine)}, T1w {headers.written(image.affine)}): copy the header of the "
             "T1w if it was drawn on it, or resample it onto the T1w."
         )
+
+
+def _read(
+    path: str | os.PathLike, t1w: str | os.PathLike, warnings: list[str] | None
+) -> tuple[np.ndarray, Grid]:
+    """Stored labels and grid of a mask whose place is certain, or that has the lattice of its T1w."""
+    mask = load_given(path, warnings)
+    if doubt := headers.doubt(mask.header):
+        image = load(t1w)
+        apart = _apart(mask, image)
+        if apart is None or apart > _rounding(image):
+            raise InputError(
+                f"{path} {doubt}, and is not on the voxels of {t1w}: correct its header, or resample it onto "
+                "the T1w with the program that drew it."
+            )
+    return read_data(mask, path, None), grid_of(mask)
+
+
+def _apart(mask, image) -> float | None:
+    """Distance (mm) between the places of a mask and an image with as many voxels, or None for others."""
+    if sorted(mask.shape[:3]) != sorted(image.shape[:3]):
+        return None
+    return headers.same_box(mask.affine, image.affine, mask.shape, image.shape)
+
+
+def _rounding(image) -> float:
+    """Distance (mm) that is none: half a voxel."""
+    return 0.5 * float(grid_of(image).voxel_sizes.min())
 
 
 def darker_side(image: np.ndarray, lesions: np.ndarray, white: float) -> float:
@@ -197,10 +228,30 @@ def _positive(data: np.ndarray, path: str | os.PathLike, what: str, warnings: li
             f"{path} is not a binary mask ({labels.size} values up to {high:g}): set it to 1 in the {what} "
             "and to 0 elsewhere."
         )
+    if labels.size >= _LEVELS and _are_levels(data):
+        raise InputError(
+            f"{path} is not a binary mask, as its {labels.size} values up to {high:g} fall towards its "
+            "surface like those of a probability or of a smoothed mask: threshold it to 0 and 1."
+        )
     if labels.size > 1 and warnings is not None:
         shown = ", ".join(f"{label:g}" for label in labels[:8]) + (", …" if labels.size > 8 else "")
         warnings.append(f"{Path(path).name}: it has labels {shown}; all of them were taken as {what}.")
     return data > 0
+
+
+def _are_levels(data: np.ndarray) -> bool:
+    """Whether values fall from inside a mask to its surface, instead of being the same in each part of it."""
+    mask = data > 0
+    surface = mask & ~ndimage.binary_erosion(mask, border_value=1)
+    if (data[surface] >= np.median(data[mask])).mean() >= _HIGH_SURFACE:
+        return False
+    pairs = different = 0
+    for axis in range(3):
+        one, other = (np.moveaxis(data, axis, 0)[part] for part in (slice(1, None), slice(-1)))
+        both = (one > 0) & (other > 0)
+        pairs += int(both.sum())
+        different += int((both & (one != other)).sum())
+    return different > _DIFFERENT * pairs
 
 
 def _check_amount(

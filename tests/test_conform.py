@@ -85,11 +85,69 @@ def test_spikes_are_replaced_by_their_surroundings(image, count, value):
     np.testing.assert_array_equal(found.data[others], image[others])
     assert np.abs(found.data[pick] - ndimage.median_filter(image, 5)[pick]).max() < 10
     assert found.warnings[0].startswith(
-        f"values more than 6 times as bright as 99 % of the image (voxels: {count})"
+        f"values more than 6 times as bright as 99 % of the others (voxels: {count})"
     )
     dark = image.copy()
     dark[pick] = -value
     assert conform(dark).data.min() == 0
+
+
+@pytest.mark.parametrize("shift", [200, 600, 1500])
+def test_zeros_below_a_shifted_scale_hide_nothing(shift):
+    """A single voxel, or the zeros that defacing or stripping leave."""
+    defaced = np.zeros(HEAD.shape, bool)
+    defaced[:, 40:, :20] = True
+    one = np.zeros(HEAD.shape, bool)
+    one[0, 0, 0] = True
+    around = RADIUS > 31
+    for zeros in (one, defaced, around):
+        plain = np.where(zeros, np.float32(0), HEAD)
+        found = conform(np.where(zeros, np.float32(0), HEAD + np.float32(shift)))
+        assert found.offset == pytest.approx(shift, abs=0.1)
+        assert f"its intensities begin at {found.offset:g}" in found.warnings[0]
+        np.testing.assert_allclose(found.data, plain, atol=0.1)
+        assert conform(plain).data is plain
+    brain = BRAIN * (BRAIN > 0)
+    found = conform(np.where(BRAIN > 0, BRAIN + np.float32(shift), 0))
+    # its darkest fluid is 10
+    assert found.offset == pytest.approx(shift, abs=11)
+    np.testing.assert_allclose(found.data, brain, atol=11)
+
+
+def test_images_that_begin_bright_are_not_shifted():
+    """A stripped brain whose fluid is bright, and a head whose air is cut off by a threshold."""
+    bright = np.where(BRAIN > 0, 0.7 * BRAIN + 30, 0).astype(np.float32)
+    threshold = np.where(HEAD < 16, np.float32(0), HEAD)
+    for image in (bright, threshold):
+        assert conform(image).data is image
+
+
+@pytest.mark.parametrize("share", [0.005, 0.02, 0.05])
+@pytest.mark.parametrize("image", [BRAIN, HEAD, HEAD - np.float32(1024)])
+def test_many_spikes_are_replaced_as_few_are(image, share):
+    spikes = RNG.random(image.shape) < share
+    found = conform(np.where(spikes, np.float32(65535), image))
+    plain = conform(image).data
+    np.testing.assert_allclose(found.data[~spikes], plain[~spikes], atol=1)
+    assert any(f"times as bright as 99 % of the others (voxels: {spikes.sum()})" in w for w in found.warnings)
+    inner = spikes & (RADIUS < 15) & (RADIUS > 6)
+    assert np.abs(found.data[inner] - 100).max() < 15
+    assert found.data[spikes & (RADIUS > 32)].max() < 10
+
+
+@pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 255), (10, 4095)])
+def test_a_constant_background_within_the_range_is_no_signal(low, high):
+    """As of a stripped brain that was standardised, and then stretched between two limits."""
+    inside = BRAIN != 0
+    noisy = BRAIN + RNG.normal(0, 2, BRAIN.shape)
+    z = np.where(inside, (noisy - noisy[inside].mean()) / noisy[inside].std(), 0)
+    stretched = (low + (z - z.min()) / np.ptp(z) * (high - low)).astype(np.float32)
+    found = conform(stretched)
+    assert not found.data[~inside].any()
+    np.testing.assert_array_equal(found.data[inside], stretched[inside])
+    assert found.warnings == (f"its background is {stretched[0, 0, 0]:g}, which was taken as no signal",)
+    white = np.where(inside, BRAIN, np.float32(110))
+    np.testing.assert_array_equal(conform(white).data, np.maximum(BRAIN, 0) * inside)
 
 
 def test_few_grey_levels_are_named():

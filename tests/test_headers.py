@@ -210,3 +210,86 @@ def test_background_that_is_no_number_is_no_signal(tmp_path):
     head[14:16, 14, 14] = np.nan
     with pytest.raises(images.InputError, match=r"NaN or infinite values inside the head \(voxels: 2\)"):
         images.load_t1w(write_nifti(tmp_path / "b_T1w.nii.gz", head))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+@pytest.mark.parametrize("size", [0.0, -2.0, np.nan, np.inf])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_voxel_sizes_that_are_none_are_needed_or_not(tmp_path, axis, size, kind):
+    where = (76 + 4 * (1 + axis), "<f") if kind is nib.Nifti1Image else (104 + 8 * (1 + axis), "<d")
+    for forms in ({"sform": 0}, {"sform": 0, "qform": 0}):
+        path = change(write(tmp_path / "a_T1w.nii", kind=kind, **forms), *where, size)
+        with pytest.raises(
+            images.InputError, match=r"a_T1w.nii has no usable voxel size.*: convert it again"
+        ):
+            images.load_t1w(path)
+    path = change(write(tmp_path / "a_T1w.nii", kind=kind), *where, size)
+    found, warnings = place(path)
+    np.testing.assert_allclose(found, PLACE, atol=1e-4)
+    assert len(warnings) == 1
+    assert "so that its qform was left out" in warnings[0]
+    raw, stored, _, _ = stored_values(path)
+    written = nib.load(write_like(raw, stored, str(tmp_path / "out.nii")))
+    np.testing.assert_allclose(written.get_qform(), PLACE, atol=1e-4)
+    found, warnings = place(change(write(tmp_path / "a_T1w.nii", qform=0, kind=kind), *where, size))
+    np.testing.assert_allclose(found, PLACE, atol=1e-4)
+    assert warnings == []
+
+
+@pytest.mark.parametrize("code", [-1, 17, 32767])
+def test_forms_with_codes_that_nifti_does_not_know_are_used_and_named(tmp_path, code):
+    moved = PLACE.copy()
+    moved[:3, 3] += [8, 0, 0]
+    for offset, name, others in ((254, "sform", {"qform": 0}), (252, "qform", {"sform": 0})):
+        path = change(write(tmp_path / "a_T1w.nii.gz", **others), offset, "<h", code)
+        found, warnings = place(path)
+        np.testing.assert_allclose(found, PLACE, atol=1e-4)
+        assert len(warnings) == 1
+        assert f"its {name} has the code {code}, which NIfTI does not know; it was taken as 2" in warnings[0]
+        assert images.load_t1w(path)[1].code == 2
+    path = change(write(tmp_path / "a_T1w.nii.gz"), 254, "<h", code)
+    change(path, 268, "<f", float(moved[0, 3]))
+    found, warnings = place(path)
+    np.testing.assert_allclose(found, PLACE, atol=1e-4)
+    assert "8.0 mm apart" in warnings[1]
+
+
+@pytest.mark.parametrize(("side", "sign"), [(0.0, 1), (0.5, 1), (np.nan, 1), (-1.0, -1)])
+def test_the_side_of_a_qform_is_read_as_by_other_programs(tmp_path, side, sign):
+    found, warnings = place(change(write(tmp_path / "a_T1w.nii", sform=0), 76, "<f", side))
+    first = nib.load(write(tmp_path / "b_T1w.nii", sform=0)).header["pixdim"][0]
+    np.testing.assert_allclose(found[:, 2], PLACE[:, 2] * sign * first, atol=1e-4)
+    assert warnings == []
+
+
+def test_a_qform_whose_side_no_two_programs_agree_on_is_left_out(tmp_path):
+    found, warnings = place(change(write(tmp_path / "a_T1w.nii"), 76, "<f", -0.5))
+    np.testing.assert_allclose(found, PLACE, atol=1e-4)
+    assert "qform holds no rotation" in warnings[0]
+
+
+@pytest.mark.parametrize("offset", [0.0, 1.0, 348.0, -16.0, np.nan])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_voxels_do_not_begin_within_the_header(tmp_path, offset, suffix):
+    path = change(write(tmp_path / f"a_T1w{suffix}"), 108, "<f", offset)
+    for reader in (images.load_t1w, images.load_given, stored_values):
+        with pytest.raises(images.InputError, match=r"a_T1w.nii.* \(its voxels begin at byte .*convert it"):
+            reader(path)
+
+
+def test_voxels_of_nifti_2_begin_behind_its_longer_header(tmp_path):
+    path = write(tmp_path / "a_T1w.nii", kind=nib.Nifti2Image)
+    assert place(path)[1] == []
+    for offset in (0, 352):
+        with pytest.raises(
+            images.InputError, match=r"begin at byte .*, inside its header, which ends at 544"
+        ):
+            images.load_t1w(change(path, 168, "<q", offset))
+
+
+def test_a_plane_is_no_volume_whatever_its_forms(tmp_path):
+    image = nib.Nifti1Image(DATA[:, :, 0], PLACE)
+    image.set_qform(PLACE, 1)
+    image.to_filename(tmp_path / "a_T1w.nii")
+    with pytest.raises(images.InputError, match="is not a volume"):
+        images.load_t1w(tmp_path / "a_T1w.nii")

@@ -29,7 +29,7 @@ def changed(**values):
         (GOOD[:, :, :1], "is not a volume"),
         (np.zeros_like(GOOD), "is 0 everywhere"),
         (np.full_like(GOOD, 7), "is 7 everywhere"),
-        (changed(v111=np.nan, v123=np.inf), r"NaN or infinite values inside the head \(voxels: 2\)"),
+        (changed(v111=np.nan, v123=np.inf), "NaN or infinite values inside the head (voxels: 2)"),
         (GOOD[:10, :10, :10], "covers only 40×40×40 mm"),
     ],
 )
@@ -50,7 +50,7 @@ def test_missing_voxel_size(tmp_path, size):
     image = nib.load(path)
     affine = image.affine.copy()
     affine[:, 2] = 0
-    image.header["pixdim"][3] = size
+    image.header["pixdim"][3], image.header["vox_offset"] = size, 352
     image.header["sform_code"] = 1
     image.header["srow_z"] = affine[2]
     image.header["srow_x"], image.header["srow_y"] = affine[0], affine[1]

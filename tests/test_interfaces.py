@@ -19,7 +19,16 @@ from scipy import ndimage
 
 from bids_inpaint import images, lesions, template
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.interfaces.ants import Denoise, RegisterAffine, _denoise, alone, each_alone, itk_matrix
+from bids_inpaint.interfaces.ants import (
+    Denoise,
+    RegisterAffine,
+    _denoise,
+    affine,
+    alone,
+    correct_bias,
+    each_alone,
+    itk_matrix,
+)
 from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, ToWorkingGrid
 from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
@@ -434,3 +443,44 @@ def test_a_sheared_head_is_placed_where_it_is():
         voxel = [n // 2 for n in image.shape]
         left, back, up = ants.transform_index_to_physical_point(image, voxel)
         assert image[tuple(voxel)] == pytest.approx(100 - left - 2 * back + 3 * up, abs=0.05)
+
+
+def test_no_filter_of_ants_depends_on_the_unit_of_intensity(here):
+    rng = np.random.default_rng(0)
+    points = np.indices((24, 24, 24)).T - 11.5
+    radius = np.sqrt((points**2).sum(-1)).T
+    mask = radius < 10
+    image = np.where(mask, np.where(radius < 6, 0.8, 0.5) + 0.05 * rng.normal(size=mask.shape), 0)
+    image = np.clip(image, 0, 1).astype(np.float32)
+    image[12, 12, 12] = 1
+    grid = Grid.of(mask.shape, np.eye(4))
+    images.save(here / "mask.nii.gz", mask, grid, np.uint8)
+
+    def denoised(top):
+        path = images.save(here / "image.nii.gz", image * np.float32(top), grid)
+        done = Denoise(in_file=path, mask_file=str(here / "mask.nii.gz")).run(cwd=str(here))
+        return images.read(done.outputs.out_file)[0] / np.float32(top)
+
+    plain = denoised(1000)
+    assert np.abs(plain - image)[mask].mean() > 0.01
+    for top in (1e-4, 1e-2, 1, 1e7):
+        np.testing.assert_allclose(denoised(top)[mask], plain[mask], rtol=5e-3)
+    for power in (-20, 16):
+        np.testing.assert_array_equal(denoised(1000 * 2.0**power), plain)
+    bias = correct_bias(np.float32(1000) * image, mask, grid)[1]
+    for top in (1e-4, 1e7):
+        found = correct_bias(np.float32(top) * image, mask, grid)[1]
+        np.testing.assert_allclose(found[mask], bias[mask], rtol=5e-3)
+
+
+def test_the_affine_does_not_depend_on_the_unit_of_intensity(here):
+    grid = tilted((60, 72, 60), (3, 3, 3), 8)
+    data = acquire(grid)[0].astype(np.float32)
+    mask = images.save(here / "mask.nii.gz", (data > 100).astype(np.uint8), grid)
+    brain = template.prepare(template.DEFAULT, here).t1w
+    found = []
+    for factor in (1.0, 2.0**-20, 2.0**16):
+        image = images.save(here / "t1w.nii.gz", data * np.float32(factor), grid)
+        found.append(alone(affine, image, mask, brain, "QuickRigid", str(here), 0))
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], atol=1e-3)

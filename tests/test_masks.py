@@ -1,9 +1,12 @@
 """What a mask means, and whether it belongs to an image."""
 
+import struct
+
 import nibabel as nib
 import numpy as np
 import pytest
 from helpers import write_nifti
+from scipy import ndimage
 
 from bids_inpaint.images import InputError, load_t1w
 from bids_inpaint.masks import check_place, read_brain, read_lesions
@@ -140,3 +143,77 @@ def test_other_transforms_are_named(tmp_path):
                     "Parameters: 1 2\nFixedParameters: 1\n")  # fmt: skip
     with pytest.raises(InputError, match=r"BSplineTransform_double_3_3 is no linear.*VersorRigid3D"):
         read_xfm(path)
+
+
+def with_forms(path, values, sform, qform, codes=(1, 1)):
+    """A mask whose codes are written as they are given, those that nibabel would change, too."""
+    image = nib.Nifti1Image(values, sform)
+    image.set_sform(sform, 1)
+    image.set_qform(qform, 1)
+    raw = bytearray(image.to_bytes())
+    struct.pack_into("<hh", raw, 252, codes[1], codes[0])
+    path.write_bytes(bytes(raw))
+    return path
+
+
+def test_a_mask_on_its_own_lattice_has_one_place(tmp_path, t1w):
+    padded = np.pad(LESION, 3)
+    own = AFFINE.copy()
+    own[:3, 3] += AFFINE[:3, :3] @ [-3, -3, -3]
+    np.testing.assert_array_equal(lesions(with_forms(tmp_path / "m.nii", padded, own, own), t1w), LESION > 0)
+    moved = own.copy()
+    moved[1, 3] += 20
+    for path, reason in (
+        (with_forms(tmp_path / "m.nii", padded, moved, own), "sform and qform place it 20.0 mm apart"),
+        (with_forms(tmp_path / "n.nii", padded, own, own, (0, 0)), "has no orientation in its header"),
+    ):
+        for read in (lesions, lambda path, t1w: read_brain(path, load_t1w(t1w)[1], t1w)):
+            with pytest.raises(InputError, match=rf"{path.name} .*{reason}.*not on the voxels of .*correct"):
+                read(path, t1w)
+    # a mask of that size in the space of a template, too
+    with pytest.raises(InputError, match=r"sform and qform place it 20\.0 mm apart"):
+        lesions(with_forms(tmp_path / "m.nii", padded, moved, own), t1w, world=np.eye(4))
+
+
+def test_contradictions_of_a_mask_on_the_voxels_of_the_image_are_named(tmp_path, t1w):
+    moved = AFFINE.copy()
+    moved[1, 3] += 20
+    warnings = []
+    path = with_forms(tmp_path / "m.nii", LESION, AFFINE, moved)
+    np.testing.assert_array_equal(lesions(path, t1w, warnings=warnings), LESION > 0)
+    assert len(warnings) == 1
+    assert warnings[0].startswith("m.nii: its sform and qform place it up to 20.0 mm apart")
+    # one drawn on an image without orientation
+    bare = with_forms(tmp_path / "sub-02_T1w.nii", IMAGE, AFFINE, AFFINE, (0, 0))
+    warnings = []
+    path = with_forms(tmp_path / "m.nii", LESION, AFFINE, AFFINE, (0, 0))
+    np.testing.assert_array_equal(lesions(path, bare, warnings=warnings), LESION > 0)
+    assert len(warnings) == 1
+    assert "left and right are a guess" in warnings[0]
+
+
+@pytest.mark.parametrize("top", [255, 100, 50])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_levels_in_whole_numbers_are_no_mask(tmp_path, t1w, top, dtype):
+    smooth = np.round(top * ndimage.gaussian_filter(LESION.astype(float), 1.5) / 0.4).clip(0, top)
+    sharp = np.round(top * ndimage.shift(ndimage.zoom(LESION, 2, order=0)[8:40, 8:38, 8:36], 0.4, float, 1))
+    for values in (smooth, sharp):
+        path = write_nifti(tmp_path / "mask.nii.gz", values.astype(dtype), AFFINE)
+        with pytest.raises(InputError, match=r"mask.nii.gz is not a binary mask, as its .*threshold it"):
+            lesions(path, t1w)
+
+
+def test_numbered_lesions_are_no_levels(tmp_path, t1w):
+    """Also where one is far larger than the others, and has the first or the last number."""
+    apart = np.zeros(LESION.shape, np.uint8)
+    apart[::3, ::3, ::3] = BRAIN[::3, ::3, ::3]
+    apart[4:14, 4:14, 4:14] = 0
+    many = ndimage.label(apart)[0]
+    large = np.zeros_like(many)
+    large[5:13, 5:13, 5:13] = 1
+    for values in (many, np.where(large, 1, many + (many > 0)), np.where(large, many.max() + 1, many)):
+        numbers = np.minimum(values, 250).astype(np.uint8)
+        warnings = []
+        path = write_nifti(tmp_path / "mask.nii.gz", numbers, AFFINE)
+        np.testing.assert_array_equal(lesions(path, t1w, warnings=warnings), numbers > 0)
+        assert "all of them were taken as lesion" in warnings[0]

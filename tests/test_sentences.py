@@ -337,17 +337,17 @@ def test_what_helps_depends_on_whose_file_it_is(tmp_path):
             images.read,
             "remove it and run this participant again, with --clean-workdir if it lies in",
         ),
-        (images.read_given, "copy or convert it again"),
+        (images.load_given, "copy or convert it again"),
         (images.load_t1w, "copy or convert it again"),
     ):
         with pytest.raises(InputError, match=f"ours.nii.gz cannot be read as NIfTI .*: {remedy}"):
             reader(ours)
     header = nib.load(write_nifti(tmp_path / "good.nii", good)).header
-    header["srow_z"], header["pixdim"][3] = 0, 0
+    header["srow_z"], header["pixdim"][3], header["vox_offset"] = 0, 0, 352
     flat = tmp_path / "flat.nii"
     flat.write_bytes(header.binaryblock + b"\0" * 4 + good.tobytes())
     for reader, remedy in (
-        (images.read_given, "copy the header of the T1w"),
+        (images.load_given, "copy the header of the T1w"),
         (images.load_t1w, "convert it again from the DICOM files"),
     ):
         with pytest.raises(InputError, match=f"no usable voxel size .*: {remedy}"):

@@ -24,6 +24,7 @@ from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, traits
 
 from bids_inpaint import images, tissues
 from bids_inpaint.alignment import refine
+from bids_inpaint.conform import ordinary_factor
 from bids_inpaint.interfaces.base import (
     AffineOutputSpec,
     FileInterface,
@@ -199,10 +200,12 @@ def _denoise(data: np.ndarray, mask: np.ndarray, own: slice) -> np.ndarray:
     import ants
 
     grid = Grid.of(data.shape, np.eye(4))
-    image, inside = _to_ants(ants, data, grid), _to_ants(ants, mask, grid).clone("unsigned char")
+    # the filter takes means and variances below a constant as none
+    factor = ordinary_factor(data)
+    image, inside = _to_ants(ants, data * factor, grid), _to_ants(ants, mask, grid).clone("unsigned char")
     out = image.clone()
     _run_filter("DenoiseImage", d=3, i=image, n="Rician", x=inside, s=1, p=1, r=1, o=out)
-    return out.numpy()[:, own]
+    return out.numpy()[:, own] / factor
 
 
 class RegisterAffineInputSpec(InputSpec):
@@ -312,7 +315,7 @@ def correct_bias(
     box = bounding_box(mask, margin=4)
     # the log of N4 needs positive values
     positive = np.maximum(data[box], 1e-3 * data[mask].mean())
-    inside = alone(_bias, positive, mask[box], grid.matrix, shrink)
+    inside = alone(_bias, positive * ordinary_factor(positive), mask[box], grid.matrix, shrink)
     # beyond the box the field goes on as at its border
     margins = [(s.start, n - s.stop) for s, n in zip(box, data.shape, strict=True)]
     field = np.pad(np.maximum(inside, 1e-3), margins, mode="edge")
