@@ -151,8 +151,8 @@ def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> s
     affine = (
         "A precomputed affine was used"
         if xfm
-        else f"The brain was registered to {template} with an affine transform (ANTs [@ants]), which was moved "
-        "to the nearest least-squares fit of both"
+        else f"The brain was registered to {template} with an affine transform (ANTs [@ants]), which was "
+        "moved to the nearest least-squares fit of both"
     )
     return (
         "Each T1-weighted (T1w) image was preprocessed as in @manjon2020. "
