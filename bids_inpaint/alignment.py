@@ -17,6 +17,8 @@ _STAGES = ((4.0, 6), (2.0, 3))
 _TOLERANCE, _MOST_STEPS = 0.02, 30
 #: Residuals beyond so many standard deviations count nothing (Tukey 1974): lesions, what was cut off.
 _OUTLIER = 4.685
+#: An answer that is farther from the beginning (mm) is of another minimum.
+_FARTHEST = 40.0
 #: Of length in the equations (mm).
 _UNIT = 50.0
 #: How far around the template's brain voxels count (mm): the outline is what is best seen.
@@ -46,13 +48,21 @@ def refine(matrix: Array, template: Array, template_grid: Grid, brain: Array, br
     Returns
     -------
     array, shape (4, 4)
+        `matrix` itself where there is no fit near it.
     """
     extent = np.array(template_grid.shape) - 1
     corners = np.array([[x, y, z, 1] for x in (0, extent[0]) for y in (0, extent[1]) for z in (0, extent[2])])
     corners = template_grid.matrix @ corners.T
-    for sigma, step in _STAGES:
-        matrix = _fit(matrix, template, template_grid, brain, brain_grid, sigma, step, corners)
-    return matrix
+    if not brain.any():
+        return matrix
+    refined = matrix
+    try:
+        with np.errstate(all="ignore"):
+            for sigma, step in _STAGES:
+                refined = _fit(refined, template, template_grid, brain, brain_grid, sigma, step, corners)
+    except np.linalg.LinAlgError:
+        return matrix
+    return refined if _apart(refined, matrix, corners) < _FARTHEST else matrix
 
 
 def _apart(one: Array, other: Array, corners: Array) -> float:

@@ -66,3 +66,12 @@ def test_what_is_cut_off_counts_nothing(brain):
     start = true.copy()
     start[:3, 3] += 2
     assert apart(refine(start, t1w, WORKING_GRID, cut, grid), true) < 1.5
+
+
+@pytest.mark.parametrize("factor", [0, 1])
+def test_where_nothing_fits_the_affine_stays(brain, factor):
+    """Without signal, or with the head far from the template."""
+    t1w, data, grid, true = brain
+    start = true.copy()
+    start[:3, 3] += 400 * factor
+    assert (refine(start, t1w, WORKING_GRID, factor * data, grid) == start).all()
