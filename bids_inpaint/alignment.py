@@ -7,6 +7,7 @@ from itertools import combinations_with_replacement
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.headers import farthest
 from bids_inpaint.space import Grid, bounding_box
 
 Array = np.ndarray
@@ -50,23 +51,21 @@ def refine(matrix: Array, template: Array, template_grid: Grid, brain: Array, br
     array, shape (4, 4)
         `matrix` itself where there is no fit near it.
     """
-    extent = np.array(template_grid.shape) - 1
-    corners = np.array([[x, y, z, 1] for x in (0, extent[0]) for y in (0, extent[1]) for z in (0, extent[2])])
-    corners = template_grid.matrix @ corners.T
     if not brain.any():
         return matrix
     refined = matrix
     try:
         with np.errstate(all="ignore"):
             for sigma, step in _STAGES:
-                refined = _fit(refined, template, template_grid, brain, brain_grid, sigma, step, corners)
+                refined = _fit(refined, template, template_grid, brain, brain_grid, sigma, step)
     except np.linalg.LinAlgError:
         return matrix
-    return refined if _apart(refined, matrix, corners) < _FARTHEST else matrix
+    return refined if _moved(matrix, refined, template_grid) < _FARTHEST else matrix
 
 
-def _apart(one: Array, other: Array, corners: Array) -> float:
-    return float(np.linalg.norm(((one - other) @ corners)[:3], axis=0).max())
+def _moved(one: Array, other: Array, template_grid: Grid) -> float:
+    """Largest distance (mm) between the places where two affines put a corner of the template."""
+    return farthest(one @ template_grid.matrix, other @ template_grid.matrix, template_grid.shape)
 
 
 def _fit(
@@ -77,7 +76,6 @@ def _fit(
     brain_grid: Grid,
     sigma: float,
     step: int,
-    corners: Array,
 ) -> Array:
     thin = (slice(None, None, step),) * 3
     size = template_grid.voxel_sizes[0] * step
@@ -119,7 +117,7 @@ def _fit(
         new = matrix.copy()
         new[:3, :3] += linear[:, :3] / _UNIT
         new[:3, 3] += linear[:, 3] - linear[:, :3] @ middle / _UNIT
-        moved, matrix = _apart(new, matrix, corners), new
+        moved, matrix = _moved(matrix, new, template_grid), new
         if moved < _TOLERANCE:
             break
     return matrix

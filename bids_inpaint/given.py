@@ -66,7 +66,12 @@ def add_derivatives(
         folder, "brain masks or affines", lambda f: _is_brain_mask(f) or _is_affine(f, template)
     )
     without = [match.t1w for match in matches if "xfm" not in match.changes]
-    composite = {file.path for t1w in without for file in folder.near(t1w) if _is_composite(file, template)}
+    composite = {
+        file.path
+        for t1w in without
+        for file in folder.near(t1w)
+        if _is_transform(file, ("T1w", template), extension=".h5")
+    }
     if composite:
         warnings.append(
             f"{path} has transforms that join an affine with a warp ({len(composite)}, such as "
@@ -96,11 +101,11 @@ def _is_brain_mask(file: File) -> bool:
     )
 
 
-def _is_transform(file: File, *ends: tuple[str, str]) -> bool:
+def _is_transform(file: File, *ends: tuple[str, str], extension: str = ".txt") -> bool:
     said = file.entities
     return (
         said["suffix"] == "xfm"
-        and file.path.name.endswith(".txt")
+        and file.path.name.endswith(extension)
         # of points it is the inverse
         and said.get("mode", "image") == "image"
         and (file.space("from"), file.space("to")) in ends
@@ -137,15 +142,6 @@ def _mean_of(t1w: T1w, dataset: Dataset) -> Path | None:
 
 def _is_affine(file: File, template: str) -> bool:
     return _is_transform(file, ("T1w", template), (template, "T1w"))
-
-
-def _is_composite(file: File, template: str) -> bool:
-    """Whether it is such as fMRIPrep's ``from-T1w_to-…_mode-image_xfm.h5``."""
-    return (
-        file.path.name.endswith("_xfm.h5")
-        and file.entities.get("mode", "image") == "image"
-        and (file.space("from"), file.space("to")) == ("T1w", template)
-    )
 
 
 def _choose(files: list[File], match: Match, what: str) -> File | None:

@@ -52,7 +52,7 @@ def measure(maps: Sequence[Array], mask: Array, priors: Sequence[Array]) -> dict
     return measures
 
 
-def check(maps: Sequence[Array], mask: Array, priors: Sequence[Array]) -> dict[str, float]:
+def check(maps: Sequence[Array], mask: Array, priors: Sequence[Array]) -> None:
     """Measure tissue maps, and refuse what can't be a brain's.
 
     A segmentation can fail without a word: a degenerate fit of SPM12 found 15 % of grey matter, which
@@ -62,11 +62,6 @@ def check(maps: Sequence[Array], mask: Array, priors: Sequence[Array]) -> dict[s
     ----------
     maps, mask, priors
         As of :func:`measure`.
-
-    Returns
-    -------
-    dict
-        The measures.
 
     Raises
     ------
@@ -86,4 +81,3 @@ def check(maps: Sequence[Array], mask: Array, priors: Sequence[Array]) -> dict[s
             raise Implausible(f"its {_NAMES[name]} is {value:.0%} of the brain")
         tissue = _NAMES[name.removesuffix("LikePrior")]
         raise Implausible(f"its {tissue} is not where the template's is (correlation {value:.2f})")
-    return measures

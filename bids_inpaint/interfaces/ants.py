@@ -230,9 +230,6 @@ class RegisterAffine(FileInterface):
             "QuickRigid" if self.inputs.sloppy else "AffineFast",
             runtime.cwd, self.inputs.random_seed,
         )  # fmt: skip
-        data, grid = images.read(self.inputs.in_file)
-        brain = np.where(images.read(self.inputs.mask_file)[0] > 0, data, 0)
-        matrix = refine(matrix, *images.read(self.inputs.template), brain, grid)
         outputs = {}
         for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):
             outputs[name] = within(runtime, f"{name}.txt")
@@ -247,12 +244,13 @@ def affine(in_file: str, mask_file: str, template: str, kind: str, folder: str, 
     ants.config._random_seed = seed + 1  # 0 would mean the clock
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
+    brain, standard = np.where(mask, data, 0), images.read(template)
     box = bounding_box(mask, margin=2)
-    brain = _unsheared(np.where(mask, data, 0)[box], grid.part(box))
-    fixed, moving = _to_ants(ants, *images.read(template)), _to_ants(ants, *brain)
+    fixed, moving = _to_ants(ants, *standard), _to_ants(ants, *_unsheared(brain[box], grid.part(box)))
     with _scratch(folder):
         result = ants.registration(fixed, moving, kind, outprefix="ants_")
-        return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+        matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
+    return refine(matrix, *standard, brain, grid)
 
 
 def rigid(
@@ -357,7 +355,8 @@ class SegmentAtropos(FileInterface):
         data, grid = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.mask_file)[0] > 0
         box = bounding_box(mask, margin=1)
-        priors = [np.clip(images.read(p)[0][box], 1e-3, 1) for p in self.inputs.priors]
+        expected = [images.read(path)[0] for path in self.inputs.priors]
+        priors = [np.clip(prior[box], 1e-3, 1) for prior in expected]
         # every voxel and three iterations, or one of every eight and one iteration
         step, iterations = (2, 1) if self.inputs.sloppy else (1, 3)
         thin = (slice(None, None, step),) * 3
@@ -374,7 +373,6 @@ class SegmentAtropos(FileInterface):
             volume[box] = np.clip(posterior[tuple(slice(n) for n in inside.shape)], 0, 1) * inside
             full.append(volume)
         try:
-            expected = [images.read(path)[0] for path in self.inputs.priors]
             tissues.check(full, mask, expected)
         except tissues.Implausible as error:
             raise images.InputError(
