@@ -358,7 +358,7 @@ def test_workers_have_one_thread_of_blas_each(monkeypatch):
 def _head(n: int = 40) -> tuple[np.ndarray, np.ndarray, list[np.ndarray]]:
     """A ball with a core and a shell, where it is, and the priors of shell, middle and core."""
     radius = np.linalg.norm(np.indices((n, n, n)) - n / 2, axis=0)
-    edges = (0, 6, 11, 15)
+    edges = (0, 9, 13, 15)
     tissues = [(radius >= a) & (radius < b) for a, b in pairwise(edges)][::-1]
     data = sum(v * t for v, t in zip((300, 600, 900), tissues, strict=True))
     noise = np.random.default_rng(0).normal(0, 40, data.shape)
