@@ -20,8 +20,9 @@ from scipy import ndimage
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers import write_dataset, write_finished
 
-from bids_inpaint import images, template
-from bids_inpaint.bids import Image
+from bids_inpaint.dataset import template
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 KINDS = 8

@@ -20,17 +20,19 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_inpaint import images, inference, models, template
-from bids_inpaint.intensity import Scale
-from bids_inpaint.metrics import psnr
+from bids_inpaint.dataset import template
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.metrics import psnr
+from bids_inpaint.io import images
+from bids_inpaint.networks import card, inpainting, registry, session, volumes
 
 PROVIDER = "CPUExecutionProvider"
 FASTER = "OpenVINOExecutionProvider"
 VARIANTS = {
     "upsampling, single precision, whole grid": ("baseline", 1000, PROVIDER),
     "folded, half stored, whole grid": ("shipped", 1000, PROVIDER),
-    "folded, half stored, around the brain": ("shipped", inference.MARGIN["blind"], PROVIDER),
-    "the same in OpenVINO": ("shipped", inference.MARGIN["blind"], FASTER),
+    "folded, half stored, around the brain": ("shipped", volumes.MARGIN["blind"], PROVIDER),
+    "the same in OpenVINO": ("shipped", volumes.MARGIN["blind"], FASTER),
 }
 
 
@@ -52,8 +54,8 @@ def main() -> None:
         folder = Path(name)
         template.prepare(template.DEFAULT, folder)
         networks = {
-            "baseline": write_baseline(models.find(models.DEFAULT), folder),
-            "shipped": models.DEFAULT,
+            "baseline": write_baseline(registry.find(registry.DEFAULT), folder),
+            "shipped": registry.DEFAULT,
         }
         seconds: dict[str, list[float]] = {variant: [] for variant in variants}
         peaks, outputs = {}, {}
@@ -76,7 +78,7 @@ def main() -> None:
             )
 
 
-def write_baseline(shipped: models.Model, folder: Path) -> str:
+def write_baseline(shipped: card.Model, folder: Path) -> str:
     """A shipped network with its upsampling, in single precision; its path."""
     from bids_inpaint.training.config import Config
     from bids_inpaint.training.export import to_onnx
@@ -100,11 +102,11 @@ def run(network: str, margin: int, provider: str, folder: Path, threads: int) ->
     brain, mask = images.read(files.t1w)[0], images.read(files.mask)[0] > 0
     priors = [images.read(files.priors[t])[0] for t in ("WM", "GM")]
     scale = Scale.measure(brain, mask, *priors)
-    model = models.find(network)
+    model = registry.find(network)
     onnxruntime.get_available_providers = lambda: [provider]
-    inference.MARGIN["blind"] = margin
+    volumes.MARGIN["blind"] = margin
     before = time.perf_counter()
-    out = inference.inpaint(model, brain, mask, scale, None, inference.Runtime("cpu", threads), priors)
+    out = inpainting.inpaint(model, brain, mask, scale, None, session.Runtime("cpu", threads), priors)
     spent = time.perf_counter() - before
     np.save(folder / "out.npy", out)
     print(json.dumps([spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))

@@ -22,11 +22,12 @@ import numpy as np
 from network import write_baseline
 from participant import write_dataset
 
-from bids_inpaint import images, inference, models
-from bids_inpaint.interfaces import ants as steps
-from bids_inpaint.metrics import dice, psnr
+from bids_inpaint.imaging import itk as steps
+from bids_inpaint.imaging.metrics import dice, psnr
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.networks import registry, volumes
 from bids_inpaint.space import WORKING_GRID
-from bids_inpaint.transforms import read_xfm
 
 STEPS = ("denoise", "register", "correct_bias", "network", "segment")
 VARIANTS = {"as the app does": (), **{step: (step,) for step in STEPS}, "all of them": STEPS}
@@ -51,8 +52,8 @@ def compare(t1w: Path, threads: int) -> None:
     """Print the table of one image."""
     with tempfile.TemporaryDirectory() as folder:
         write_dataset(Path(folder), t1w)
-        for name in (models.DEFAULT, models.REFERENCE):
-            write_baseline(models.find(name), Path(folder))
+        for name in (registry.DEFAULT, registry.REFERENCE):
+            write_baseline(registry.find(name), Path(folder))
         expected: dict[str, np.ndarray] = {}
         for name, slow in VARIANTS.items():
             start = time.perf_counter()
@@ -84,7 +85,7 @@ def slow_down(slow: list[str]) -> None:
 
     steps.alone, steps.each_alone = slowly, each_slowly
     if "network" in slow:
-        inference.MARGIN.update(blind=1000, filling=1000)
+        volumes.MARGIN.update(blind=1000, filling=1000)
 
 
 def denoise_with_radius_2(data: np.ndarray, mask: np.ndarray, own: slice) -> np.ndarray:
@@ -115,8 +116,8 @@ def run(folder: Path, threads: int, slow_network: bool) -> None:
     plugin.write_text("plugin: Linear\n")
     options = ["--use-plugin", plugin, "--nprocs", threads, "--skip-bids-validation", "-w", folder / "work"]
     if slow_network:
-        options += ["--model", folder / f"{models.DEFAULT}.onnx"]
-        options += ["--second-pass", folder / f"{models.REFERENCE}.onnx"]
+        options += ["--model", folder / f"{registry.DEFAULT}.onnx"]
+        options += ["--second-pass", folder / f"{registry.REFERENCE}.onnx"]
     argv = [folder / "bids", folder / "out", "participant", *options]
     sys.exit(cli.main([str(word) for word in argv]))
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from participant import time_app, write_dataset
 
-from bids_inpaint import images
+from bids_inpaint.io import images
 from bids_inpaint.space import Grid, resample
 
 

@@ -224,8 +224,8 @@ def main(argv: list[str] | None = None) -> int:
     except OSError as error:
         print(f"bids_inpaint: error: {error.strerror}", file=sys.stderr)
         return 2
-    from bids_inpaint.images import InputError
-    from bids_inpaint.run import run_participants
+    from bids_inpaint.errors import InputError
+    from bids_inpaint.participant.run import run_participants
     from bids_inpaint.settings import Settings
 
     for name in ("participant_label", "session_label"):
@@ -237,7 +237,7 @@ def main(argv: list[str] | None = None) -> int:
         settings = Settings(**args)
         if level == "participant":
             return run_participants(settings)
-        from bids_inpaint.group import run_group
+        from bids_inpaint.group.level import run_group
 
         return run_group(settings)
     except InputError as error:
@@ -247,7 +247,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _stop(number: int, _) -> None:
     """End at once, as schedulers kill what is left after some seconds; the workers end with this process."""
-    from bids_inpaint.files import discard_unfinished
+    from bids_inpaint.io.files import discard_unfinished
 
     discard_unfinished()
     message = (
@@ -268,7 +268,7 @@ def _label(prefix: str):
 
 def _by_name(pairs: list[tuple[str, Path]]) -> dict[str, Path]:
     """Derivatives by their names, each of which stands for one folder."""
-    from bids_inpaint.images import InputError
+    from bids_inpaint.errors import InputError
 
     named: dict[str, Path] = {}
     for name, path in pairs:

@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint import images, template
-from bids_inpaint.interfaces.derivatives import write_json
+from bids_inpaint.dataset import template
+from bids_inpaint.io import images
+from bids_inpaint.io.files import write_json
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 #: Centres (mm, MNI) and radii (mm) of the painted lesions: periventricular, deep and juxtacortical.
@@ -123,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("folder", type=Path, help="where everything goes")
     folder = p.parse_args(argv).folder.absolute()
     from bids_inpaint.cli import main as bids_inpaint
-    from bids_inpaint.metrics import dice
+    from bids_inpaint.imaging.metrics import dice
 
     dataset, output = make_dataset(folder / "bids"), folder / "out"
     places = [str(dataset), str(output)]

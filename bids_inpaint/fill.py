@@ -15,16 +15,18 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 
-from bids_inpaint import diffusion, images, inference, masks, models, slices
+from bids_inpaint.dataset import masks
 from bids_inpaint.environment import settle
-from bids_inpaint.files import printable
-from bids_inpaint.images import InputError
-from bids_inpaint.models import Model
+from bids_inpaint.errors import InputError, printable
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.io import images
+from bids_inpaint.networks import diffusion, registry, session
+from bids_inpaint.networks.card import Model
 from bids_inpaint.space import WORKING_GRID, Grid
 
 
 def fill(
-    voided: np.ndarray, hole: np.ndarray, grid: Grid, model: Model, runtime: inference.Runtime
+    voided: np.ndarray, hole: np.ndarray, grid: Grid, model: Model, runtime: session.Runtime
 ) -> np.ndarray:
     """Fill a hole of a volume in any orientation.
 
@@ -47,7 +49,8 @@ def fill(
     own = io_orientation(grid.matrix)
     there, back = ornt_transform(own, trained), ornt_transform(trained, own)
     turned, hole_turned = (nib.apply_orientation(v, there) for v in (voided, hole))
-    filled = slices.fill(model, turned, hole_turned.astype(bool), runtime)
+    assert model.engine.fill is not None
+    filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ())
     return np.where(hole, nib.apply_orientation(filled, back), voided)
 
 
@@ -72,11 +75,11 @@ def main(argv: list[str] | None = None) -> int:
         settle()
         if not args.output.name.endswith((".nii", ".nii.gz")):
             raise InputError(f"{args.output} is not the name of a NIfTI file: end it in .nii or .nii.gz.")
-        runtime = inference.Runtime(
+        runtime = session.Runtime(
             args.device, args.threads, args.random_seed, args.sampler, args.sampling_steps
         )
-        model = models.find(args.model)
-        if model.engine == "unet":
+        model = registry.find(args.model)
+        if not model.engine.slices:
             raise InputError(
                 f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
             )

@@ -24,6 +24,12 @@ _SCHEDULERS = {
 }
 
 
+#: What helps where no process can be started, as the end of a sentence.
+NO_PROCESS = (
+    "raise the limit (ulimit -u, or pids.max of the container), or run again with a smaller --nprocs."
+)
+
+
 def cpus(root: str | os.PathLike = "/", environ: Mapping[str, str] = os.environ) -> int:
     """Processors this process may use, at least 1.
 

@@ -11,12 +11,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint import models, resources, template
-from bids_inpaint.diffusion import check_steps
-from bids_inpaint.files import is_utf8, printable
-from bids_inpaint.images import InputError
-from bids_inpaint.spm import Spm
-from bids_inpaint.spm import find as find_spm
+from bids_inpaint import resources
+from bids_inpaint.dataset import template
+from bids_inpaint.errors import InputError, is_utf8, printable
+from bids_inpaint.networks import registry
+from bids_inpaint.networks.diffusion import check_steps
+from bids_inpaint.spm.program import Spm
+from bids_inpaint.spm.program import find as find_spm
 
 #: Options that are paths.
 _PATHS = (
@@ -52,8 +53,8 @@ class Settings:
     mem_gb: float | None = None
     use_plugin: Path | None = None
     device: str = "auto"
-    model: str = models.DEFAULT
-    second_pass: str = models.REFERENCE
+    model: str = registry.DEFAULT
+    second_pass: str = registry.REFERENCE
     sampler: str | None = None
     sampling_steps: int | None = None
     fill: str = "lesions"
@@ -86,7 +87,7 @@ class Settings:
         for name in ("model", "second_pass", "flair"):
             # shipped ones are known by name
             network = getattr(self, name)
-            if network not in (None, "none", *models.shipped()) and _absolute(network).is_file():
+            if network not in (None, "none", *registry.shipped()) and _absolute(network).is_file():
                 object.__setattr__(self, name, str(_absolute(network)))
         if not self.bids_dir.is_dir():
             raise InputError(f"{self.bids_dir} is not a folder: give the root of a BIDS dataset.")

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from bids_inpaint import images
+from bids_inpaint.io import images
 
 FILE = Path(__file__).parent / "images" / "before-after.png"
 

@@ -14,7 +14,7 @@ from disguises import HONEST, PLAIN, Disguise, Head, choose
 from nitransforms.io.itk import ITKLinearTransform
 from scipy import ndimage
 
-from bids_inpaint.template import DEFAULT
+from bids_inpaint.dataset.template import DEFAULT
 
 #: Corners of the template's brain in mm, homogeneous, shape (4, 8).
 CORNERS = np.array([[x, y, z, 1] for x in (-70, 70) for y in (-100, 70) for z in (-45, 75)]).T

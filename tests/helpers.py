@@ -15,13 +15,13 @@ import numpy as np
 import pytest
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import images
-from bids_inpaint.bids import Image
-from bids_inpaint.interfaces.inpaint import write_table
-from bids_inpaint.lesions import tabulate
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import Products, expected
+from bids_inpaint.dataset.template import DEFAULT
+from bids_inpaint.imaging.lesions import tabulate
+from bids_inpaint.interfaces.native import write_table
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample
-from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import Products, expected
 
 #: Configuration of a network that is trained in seconds.
 TOY = """

@@ -8,9 +8,9 @@ from helpers import TOY
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint import inference, models  # noqa: E402
-from bids_inpaint.intensity import Scale  # noqa: E402
-from bids_inpaint.training.adversarial import (  # noqa: E402
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.networks import card, inpainting, registry, session
+from bids_inpaint.training.adversarial import (
     HOLE,
     Adversarial,
     CasNet,
@@ -19,10 +19,10 @@ from bids_inpaint.training.adversarial import (  # noqa: E402
     cut,
     style_loss,
 )
-from bids_inpaint.training.config import Config  # noqa: E402
-from bids_inpaint.training.export import export  # noqa: E402
-from bids_inpaint.training.fit import fit, load_average  # noqa: E402
-from bids_inpaint.training.networks import build  # noqa: E402
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.export import export
+from bids_inpaint.training.fit import fit, load_average
+from bids_inpaint.training.networks import build
 
 TOY_GAN = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ip-medgan"')
@@ -117,19 +117,19 @@ def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_pat
     assert {"critics", "adversarial", "style", "perceptual", "hole_mse"} <= set(rows[0].split(","))
 
     path = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)
-    model = models.find(str(path))
-    session = inference.open_session(model, inference.Runtime("cpu"))
-    x = torch.rand(2, models.slice_channels(model.mirror, model.neighbours), 24, 40)
+    model = registry.find(str(path))
+    running = session.open_session(model, session.Runtime("cpu"))
+    x = torch.rand(2, card.slice_channels(model.card.mirror, model.card.neighbours), 24, 40)
     with torch.no_grad():
         theirs = load_average(config, checkpoint)(x).numpy()
     # weights are stored in half precision
-    assert np.abs(session.run(None, {"image": x.numpy()})[0] - theirs).max() < 5e-3
+    assert np.abs(running.run(None, {"image": x.numpy()})[0] - theirs).max() < 5e-3
 
     image = np.zeros((60, 70, 20), np.float32)
     image[10:50, 10:60, 2:18] = np.random.default_rng(0).uniform(200, 300, (40, 50, 16))
     lesion = np.zeros(image.shape, bool)
     lesion[20:24, 30:35, 8:11] = True
-    filled = inference.inpaint(model, image, image > 0, Scale(300.0), lesion)
+    filled = inpainting.inpaint(model, image, image > 0, Scale(300.0), lesion)
     changed = filled != image
     assert changed[lesion].all()
-    assert not changed[~inference.to_fill(lesion)].any()
+    assert not changed[~inpainting.to_fill(lesion)].any()

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from bids_inpaint import images, template
-from bids_inpaint.alignment import refine
+from bids_inpaint.dataset import template
+from bids_inpaint.imaging.alignment import refine
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 CORNERS = np.array([[x, y, z, 1] for x in (-70, 70) for y in (-105, 75) for z in (-60, 85)]).T

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from helpers import write_dataset, write_nifti
 
-from bids_inpaint import bids
-from bids_inpaint.images import InputError
+from bids_inpaint.dataset import bids
+from bids_inpaint.errors import InputError
 from bids_inpaint.settings import Settings
 
 T1W = [

@@ -3,9 +3,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_inpaint import brain, images, models
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.metrics import dice
+from bids_inpaint.imaging import brain
+from bids_inpaint.imaging.metrics import dice
+from bids_inpaint.io import images
+from bids_inpaint.networks import extraction, registry
 from bids_inpaint.space import Grid
 
 
@@ -63,17 +65,19 @@ def head(stripped):
 
 def test_brains_of_heads_are_extracted(head):
     data, mask, grid = head
-    found = brain.extract(data, grid, models.find(models.BRAIN, "brain"))
+    found = extraction.extract(data, grid, registry.find(registry.BRAIN, "brain"))
     assert dice(found, mask) > 0.93
 
 
 def test_extraction_does_not_depend_on_how_voxels_are_stored(head):
     """The same head stored with other axes, flipped, in other units: the same mask at the same place."""
     data, _, grid = head
-    model = models.find(models.BRAIN, "brain")
-    one = brain.extract(data, grid, model)
+    model = registry.find(registry.BRAIN, "brain")
+    one = extraction.extract(data, grid, model)
     turned = nib.Nifti1Image(900 * data, grid.matrix).as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
-    other = brain.extract(turned.get_fdata(dtype=np.float32), Grid.of(turned.shape, turned.affine), model)
+    other = extraction.extract(
+        turned.get_fdata(dtype=np.float32), Grid.of(turned.shape, turned.affine), model
+    )
     back = np.flip(other.transpose(2, 0, 1), (0, 2))
     assert back.shape == one.shape
     assert dice(back, one) > 0.998
@@ -115,7 +119,7 @@ def test_normalised_heads_do_not_depend_on_unit_or_zeros():
     rng = np.random.default_rng(0)
     image = np.zeros((30, 30, 30), np.float32)
     image[5:25, 5:25, 5:25] = rng.random((20, 20, 20)) + 0.1
-    one, two = brain.normalise(image), brain.normalise(np.pad(image * 700, 10))
+    one, two = extraction.normalise(image), extraction.normalise(np.pad(image * 700, 10))
     np.testing.assert_allclose(two[10:-10, 10:-10, 10:-10], one, atol=1e-4)
     assert one.max() == 1
-    assert not brain.normalise(np.zeros((4, 4, 4), np.float32)).any()
+    assert not extraction.normalise(np.zeros((4, 4, 4), np.float32)).any()

@@ -47,7 +47,7 @@ def test_help_imports_nothing_heavy():
 
 def test_torch_is_for_training_alone():
     code = (
-        "import sys; import bids_inpaint.run, bids_inpaint.workflows.base, bids_inpaint.inference;"
+        "import sys; import bids_inpaint.participant.run, bids_inpaint.workflows.base;"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"NO_ET": "1"})

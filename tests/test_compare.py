@@ -8,8 +8,8 @@ from helpers import TOY
 
 pytest.importorskip("torch")
 
-from bids_inpaint import inference
-from bids_inpaint.metrics import hole_scores
+from bids_inpaint.imaging.metrics import hole_scores
+from bids_inpaint.networks import session
 from bids_inpaint.training.compare import CLASSICAL, HOLES, compare, draw_holes, make_case
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, subjects, template_priors
@@ -60,7 +60,7 @@ def test_every_way_is_in_the_table(cache, shapes, tmp_path, capsys):
     config = Config.load(tmp_path / "toy.toml")
     table = compare(
         config, cache, shapes, ["toy_sub-01"], ["unet", "blind-unet"], "lesions",
-        inference.Runtime(threads=2), tmp_path / "scores.json", tmp_path / "figures",
+        session.Runtime(threads=2), tmp_path / "scores.json", tmp_path / "figures",
     )  # fmt: skip
     assert list(table) == [*CLASSICAL, "unet", "blind-unet"]
     assert table["unet"]["parameters"] > 1e6

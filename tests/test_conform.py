@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_inpaint import brain
-from bids_inpaint.conform import conform
+from bids_inpaint.imaging import brain
+from bids_inpaint.imaging.conform import conform
 from bids_inpaint.space import Grid
 
 POINTS = np.indices((64, 64, 64)).T - 31.5

@@ -10,16 +10,16 @@ from helpers import TOY, write_nifti
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
-from bids_inpaint import diffusion, inference, models, slices  # noqa: E402
-from bids_inpaint.intensity import Scale  # noqa: E402
-from bids_inpaint.training.config import Config  # noqa: E402
-from bids_inpaint.training.data import Lesions  # noqa: E402
-from bids_inpaint.training.diffusion import Diffusion, bound  # noqa: E402
-from bids_inpaint.training.export import export  # noqa: E402
-from bids_inpaint.training.fit import fit, load_average  # noqa: E402
-from bids_inpaint.training.inpainting import Place  # noqa: E402
-from bids_inpaint.training.networks import build  # noqa: E402
-from bids_inpaint.training.slices import Slices, draw_holes, mirrored  # noqa: E402
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.networks import diffusion, inpainting, registry, session, slices
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.data import Lesions
+from bids_inpaint.training.diffusion import Diffusion, bound
+from bids_inpaint.training.export import export
+from bids_inpaint.training.fit import fit, load_average
+from bids_inpaint.training.inpainting import Place
+from bids_inpaint.training.networks import build
+from bids_inpaint.training.slices import Slices, draw_holes, mirrored
 
 TOY_DDPM = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ddpm"')
@@ -126,16 +126,16 @@ def trained(request, cache, shapes, tmp_path_factory):
     config = Config.load(folder / "toy.toml")
     checkpoint = fit(config, Diffusion(config, cache, shapes), folder / "run", threads=1, workers=0)
     export(config, checkpoint, folder / "toy.onnx", None, 0.1)
-    return config, checkpoint, models.find(str(folder / "toy.onnx"))
+    return config, checkpoint, registry.find(str(folder / "toy.onnx"))
 
 
 def test_export_computes_what_was_trained_at_any_size(trained):
     config, checkpoint, model = trained
     network = load_average(config, checkpoint)
-    session = inference.open_session(model, inference.Runtime("cpu"))
+    running = session.open_session(model, session.Runtime("cpu"))
     for count, height, width in ((1, 16, 24), (3, 40, 8)):
         x = torch.rand(count, network.inputs, height, width)
-        (ours,) = session.run(None, {"image": x.numpy(), "step": np.array([7])})
+        (ours,) = running.run(None, {"image": x.numpy(), "step": np.array([7])})
         with torch.no_grad():
             theirs = network(x, torch.tensor([7])).numpy()
         # weights are stored in half precision
@@ -151,13 +151,13 @@ def test_only_the_hole_is_filled_from_the_seed_alone(trained):
     lesion[20:24, 30:35, 8:11] = True
 
     def fill(seed: int, **more) -> np.ndarray:
-        runtime = inference.Runtime("cpu", 1, seed, **more)
-        return inference.inpaint(model, image, image > 0, Scale(300.0), lesion, runtime)
+        runtime = session.Runtime("cpu", 1, seed, **more)
+        return inpainting.inpaint(model, image, image > 0, Scale(300.0), lesion, runtime)
 
     one = fill(0, steps=3)
     changed = one != image
     assert changed.any()
-    assert not changed[~inference.to_fill(lesion)].any()
+    assert not changed[~inpainting.to_fill(lesion)].any()
     assert one.tobytes() == fill(0, steps=3).tobytes()
     assert (one != fill(1, steps=3)).any()
     assert (fill(0, sampler="heun", steps=3) != fill(0, sampler="ddpm", steps=3)).any()
@@ -184,7 +184,7 @@ def test_slices_go_where_they_came_from(trained, monkeypatch):
     monkeypatch.setattr(slices, "ACROSS", 1e-3)
     hole = np.zeros(image.shape, bool)
     hole[40, 50, 4] = hole[3, 68, 7] = True
-    filled = slices.fill(model, image, hole, inference.Runtime("cpu"))
+    filled = slices.fill(model, image, hole, session.Runtime("cpu"))
     assert filled[40, 50, 4] == pytest.approx(min(image[39, 48, 4], limit))
     assert filled[3, 68, 7] == pytest.approx(min(image[2, 66, 7], limit))
 
@@ -224,7 +224,7 @@ def test_the_mirrored_slice_shows_the_other_side_but_not_the_hole():
 
 def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
     _, _, model = trained
-    if not model.mirror:
+    if not model.card.mirror:
         pytest.skip("this network doesn't look at the mirrored slice")
     shown = []
 
@@ -239,7 +239,7 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
     hole = np.zeros(image.shape, bool)
     hole[20, 25, 2] = True
     hole[30, 25, 1] = True
-    slices.fill(model, image, hole, inference.Runtime("cpu", steps=1))
+    slices.fill(model, image, hole, session.Runtime("cpu", steps=1))
     # the second slice that is filled
     _, seen, marked, *near, other, missing = shown[1][0]
     x, y = np.argwhere(marked)[0]

@@ -22,10 +22,13 @@ pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bids_inpaint import bids, images, masks, models
+from bids_inpaint import errors
+from bids_inpaint.dataset import bids, masks
 from bids_inpaint.interfaces.images import GivenAffine
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.networks import registry
 from bids_inpaint.space import Grid
-from bids_inpaint.transforms import read_xfm
 
 NIGHTLY = bool(os.environ.get("BIDS_INPAINT_NIGHTLY"))
 fuzz = settings(
@@ -164,7 +167,7 @@ def test_images_are_used_or_refused(file):
         tracemalloc.start()
         try:
             data, grid = images.load_t1w(path)
-        except images.InputError as error:
+        except errors.InputError as error:
             assert_sentence(error, path)
             # gzip packs at most so many bytes into one
             honest = len(content) * (1032 if name.endswith("gz") else 1)
@@ -194,7 +197,7 @@ def test_masks_are_used_or_refused(read, file):
         path.write_bytes(content)
         try:
             mask = read(path, grid, images.save(Path(folder) / "t1w.nii", np.zeros(grid.shape), grid))
-        except images.InputError as error:
+        except errors.InputError as error:
             assert_sentence(error, path)
         else:
             assert mask.dtype == bool
@@ -237,7 +240,7 @@ def test_affines_are_used_or_refused(texts):
         node = GivenAffine(xfm=paths[0], inverse_xfm=paths[1])
         try:
             node.process(None)
-        except images.InputError as error:
+        except errors.InputError as error:
             assert_sentence(error, folder)
         else:
             world = read_xfm(paths[0])
@@ -262,14 +265,14 @@ def test_cards_of_networks_are_used_or_refused(toy_model, changes):
         path.symlink_to(toy_model)
         write_card(path, **changes)
         try:
-            model = models.find(str(path))
-        except images.InputError as error:
+            model = registry.find(str(path))
+        except errors.InputError as error:
             assert_sentence(error, folder)
         else:
             # what is shown, and what is calculated with
             assert re.fullmatch(r"[\w.+-]+", model.name)
-            assert 0 < float(model.card["lesion_threshold"]) < 1
-            assert 0 < model.multiple < 1000
+            assert 0 < model.card.threshold < 1
+            assert 0 < model.card.multiple < 1000
 
 
 words = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=40)
@@ -344,7 +347,7 @@ def test_datasets_are_used_or_refused(tree, participants, sessions):
         )  # fmt: skip
         try:
             found = bids.collect(options).images
-        except images.InputError as error:
+        except errors.InputError as error:
             assert_sentence(error, root)
         else:
             assert found

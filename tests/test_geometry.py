@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import images, models
 from bids_inpaint.interfaces.images import Normalise, ToWorkingGrid
-from bids_inpaint.interfaces.inpaint import BackToNative, Inpaint, MapLesions
+from bids_inpaint.interfaces.inpaint import Inpaint
+from bids_inpaint.interfaces.lesions import MapLesions
+from bids_inpaint.interfaces.native import BackToNative
+from bids_inpaint.io import images
+from bids_inpaint.networks import registry
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 #: Where the lesion is in the template, in mm: in the right hemisphere, in front and above.
@@ -85,7 +88,7 @@ def test_a_lesion_is_found_and_removed_at_its_place(
     moved = ToWorkingGrid(in_file=own["denoised"], mask_file=own["mask"], xfm=paths["xfm"]).run().outputs
     normal = Normalise(in_file=moved.out_file, mask_file=moved.out_mask).run().outputs
     bias = images.save(tmp_path / "bias.nii.gz", np.ones(WORKING_GRID.shape, np.float32), WORKING_GRID)
-    model = models.find(str(toy_model))
+    model = registry.find(str(toy_model))
     inpainted = Inpaint(
         in_file=normal.out_file, mask_file=moved.out_mask, wm_prior=paths["wm"], gm_prior=paths["gm"],
         model=str(model.path), model_sha256=model.sha256,

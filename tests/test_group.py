@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from helpers import write_dataset, write_finished, write_nifti
 
-from bids_inpaint import cli, images
-from bids_inpaint.bids import Image
-from bids_inpaint.group_measure import Task, measure
-from bids_inpaint.group_tables import VOLUMES
+from bids_inpaint import cli
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import given_files
+from bids_inpaint.dataset.template import DEFAULT
+from bids_inpaint.group.measure import Task, measure
+from bids_inpaint.group.tables import VOLUMES
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid
-from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import given_files
 
 NATIVE = Grid.of((91, 109, 91), [[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from helpers import write_nifti
 
-from bids_inpaint import headers, images
-from bids_inpaint.interfaces.inpaint import stored_values, write_like
+from bids_inpaint import errors
+from bids_inpaint.io import headers, images
+from bids_inpaint.io.images import stored_values, write_like
 
 #: An oblique lattice of 96 mm.
 TURN = np.radians(10)
@@ -78,7 +79,7 @@ def test_a_wrong_unit_is_named_and_not_believed(tmp_path, unit, name):
 def test_an_extent_no_head_has_is_refused(tmp_path, factor):
     path = write(tmp_path / "a_T1w.nii.gz", np.diag([factor, factor, factor, 1]) @ PLACE)
     with pytest.raises(
-        images.InputError, match=rf"a_T1w.nii.gz covers {96 * factor}×.*voxel sizes or the unit"
+        errors.InputError, match=rf"a_T1w.nii.gz covers {96 * factor}×.*voxel sizes or the unit"
     ):
         images.load_t1w(path)
 
@@ -193,7 +194,7 @@ def test_big_endian_files_and_offsets_that_are_no_number(tmp_path):
 )
 def test_pointers_to_content_are_named(tmp_path, text, remedy):
     (tmp_path / "a_T1w.nii.gz").write_bytes(text)
-    with pytest.raises(images.InputError, match=f"content that is not here.*{remedy}"):
+    with pytest.raises(errors.InputError, match=f"content that is not here.*{remedy}"):
         images.load_t1w(tmp_path / "a_T1w.nii.gz")
 
 
@@ -208,7 +209,7 @@ def test_background_that_is_no_number_is_no_signal(tmp_path):
         np.testing.assert_array_equal(data, head)
         assert f"NaN or infinite values around the head (voxels: {background.sum()})" in warnings[0]
     head[14:16, 14, 14] = np.nan
-    with pytest.raises(images.InputError, match=r"NaN or infinite values inside the head \(voxels: 2\)"):
+    with pytest.raises(errors.InputError, match=r"NaN or infinite values inside the head \(voxels: 2\)"):
         images.load_t1w(write_nifti(tmp_path / "b_T1w.nii.gz", head))
 
 
@@ -220,7 +221,7 @@ def test_voxel_sizes_that_are_none_are_needed_or_not(tmp_path, axis, size, kind)
     for forms in ({"sform": 0}, {"sform": 0, "qform": 0}):
         path = change(write(tmp_path / "a_T1w.nii", kind=kind, **forms), *where, size)
         with pytest.raises(
-            images.InputError, match=r"a_T1w.nii has no usable voxel size.*: convert it again"
+            errors.InputError, match=r"a_T1w.nii has no usable voxel size.*: convert it again"
         ):
             images.load_t1w(path)
     path = change(write(tmp_path / "a_T1w.nii", kind=kind), *where, size)
@@ -273,7 +274,7 @@ def test_a_qform_whose_side_no_two_programs_agree_on_is_left_out(tmp_path):
 def test_voxels_do_not_begin_within_the_header(tmp_path, offset, suffix):
     path = change(write(tmp_path / f"a_T1w{suffix}"), 108, "<f", offset)
     for reader in (images.load_t1w, images.load_given, stored_values):
-        with pytest.raises(images.InputError, match=r"a_T1w.nii.* \(its voxels begin at byte .*convert it"):
+        with pytest.raises(errors.InputError, match=r"a_T1w.nii.* \(its voxels begin at byte .*convert it"):
             reader(path)
 
 
@@ -282,7 +283,7 @@ def test_voxels_of_nifti_2_begin_behind_its_longer_header(tmp_path):
     assert place(path)[1] == []
     for offset in (0, 352):
         with pytest.raises(
-            images.InputError, match=r"begin at byte .*, inside its header, which ends at 544"
+            errors.InputError, match=r"begin at byte .*, inside its header, which ends at 544"
         ):
             images.load_t1w(change(path, 168, "<q", offset))
 
@@ -291,5 +292,5 @@ def test_a_plane_is_no_volume_whatever_its_forms(tmp_path):
     image = nib.Nifti1Image(DATA[:, :, 0], PLACE)
     image.set_qform(PLACE, 1)
     image.to_filename(tmp_path / "a_T1w.nii")
-    with pytest.raises(images.InputError, match="is not a volume"):
+    with pytest.raises(errors.InputError, match="is not a volume"):
         images.load_t1w(tmp_path / "a_T1w.nii")

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from helpers import write_nifti
 
-from bids_inpaint import images
+from bids_inpaint import errors
+from bids_inpaint.io import images
 from bids_inpaint.space import Grid
 
 GOOD = np.random.default_rng(0).integers(0, 900, (32, 40, 32)).astype(np.int16)
@@ -35,7 +36,7 @@ def changed(**values):
 )
 def test_unusable_images_are_refused(tmp_path, data, reason):
     path = write_nifti(tmp_path / "bad_T1w.nii.gz", data)
-    with pytest.raises(images.InputError) as caught:
+    with pytest.raises(errors.InputError) as caught:
         images.load_t1w(path)
     message = str(caught.value)
     assert str(path) in message
@@ -57,7 +58,7 @@ def test_missing_voxel_size(tmp_path, size):
     broken = tmp_path / "broken.nii"
     with open(broken, "wb") as file:
         file.write(image.header.binaryblock + b"\0" * 4 + GOOD.tobytes())
-    with pytest.raises(images.InputError, match="no usable voxel size"):
+    with pytest.raises(errors.InputError, match="no usable voxel size"):
         images.load_t1w(broken)
 
 
@@ -65,14 +66,14 @@ def test_missing_voxel_size(tmp_path, size):
 def test_truncated_files(tmp_path, keep):
     path = write_nifti(tmp_path / "cut_T1w.nii", GOOD)
     path.write_bytes(path.read_bytes()[:keep])
-    with pytest.raises(images.InputError, match=r"cut_T1w\.nii"):
+    with pytest.raises(errors.InputError, match=r"cut_T1w\.nii"):
         images.load_t1w(path)
 
 
 def test_truncated_gzip(tmp_path):
     path = write_nifti(tmp_path / "cut_T1w.nii.gz", GOOD)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(images.InputError, match="truncated or corrupt"):
+    with pytest.raises(errors.InputError, match="truncated or corrupt"):
         images.load_t1w(path)
 
 
@@ -80,14 +81,14 @@ def test_pipes_and_folders(tmp_path):
     os.mkfifo(tmp_path / "pipe.nii.gz")
     (tmp_path / "folder.nii").mkdir()
     for name in ("pipe.nii.gz", "folder.nii"):
-        with pytest.raises(images.InputError, match=f"{name} is not a regular file"):
+        with pytest.raises(errors.InputError, match=f"{name} is not a regular file"):
             images.load_t1w(tmp_path / name)
 
 
 def test_not_nifti(tmp_path):
     path = tmp_path / "text_T1w.nii.gz"
     path.write_text("hello")
-    with pytest.raises(images.InputError, match="cannot be read as NIfTI"):
+    with pytest.raises(errors.InputError, match="cannot be read as NIfTI"):
         images.load_t1w(path)
 
 

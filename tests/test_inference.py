@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from helpers import write_card
 
-from bids_inpaint import inference, models
-from bids_inpaint.images import InputError
-from bids_inpaint.intensity import Scale
+from bids_inpaint.errors import InputError
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.networks import inpainting, registry, session, volumes
 
 
 @pytest.fixture(scope="module")
@@ -23,15 +23,15 @@ def volume():
 
 def test_paper_sub_volumes_are_parities():
     image = np.random.default_rng(1).random((182, 218, 182)).astype(np.float32)
-    channels = inference.space_to_depth(image)
+    channels = volumes.space_to_depth(image)
     assert channels.shape == (8, 91, 109, 91)
     assert (channels[6] == image[1::2, 1::2, 0::2]).all()
-    assert (inference.depth_to_space(channels) == image).all()
+    assert (volumes.depth_to_space(channels) == image).all()
 
 
 def test_padding_moves_nothing():
     channels = np.random.default_rng(2).random((8, 91, 109, 91)).astype(np.float32)
-    padded, crop = inference.pad_to_multiple(channels, 8)
+    padded, crop = volumes.pad_to_multiple(channels, 8)
     assert padded.shape == (8, 96, 112, 96)
     assert (padded[crop] == channels).all()
 
@@ -39,10 +39,10 @@ def test_padding_moves_nothing():
 def test_network_sees_white_matter_as_one(toy_model, volume):
     """The toy lifts to 0.9 what is above half of the white-matter level, in any unit."""
     image, mask, _ = volume
-    model = models.find(str(toy_model))
+    model = registry.find(str(toy_model))
     for unit in (1.0, 500.0):
         level = 0.7 * unit
-        out = inference.inpaint(model, image * unit, mask, Scale(level))
+        out = inpainting.inpaint(model, image * unit, mask, Scale(level))
         expected = np.where(image * unit > 0.5 * level, np.maximum(image * unit, 0.9 * level), image * unit)
         np.testing.assert_allclose(out[mask], expected[mask], rtol=1e-5)
         assert not out[~mask].any()
@@ -50,9 +50,9 @@ def test_network_sees_white_matter_as_one(toy_model, volume):
 
 def test_threads_give_the_same_bytes(toy_model, volume):
     image, mask, scale = volume
-    model = models.find(str(toy_model))
+    model = registry.find(str(toy_model))
     one, two = (
-        inference.inpaint(model, image, mask, scale, runtime=inference.Runtime("cpu", n)) for n in (1, 2)
+        inpainting.inpaint(model, image, mask, scale, runtime=session.Runtime("cpu", n)) for n in (1, 2)
     )
     assert one.tobytes() == two.tobytes()
 
@@ -62,7 +62,7 @@ def test_openvino_is_used_where_it_is_there_and_keeps_to_the_threads(monkeypatch
 
     present = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: present)
-    (name, options), (last, _) = inference.Runtime("cpu", 3).providers()
+    (name, options), (last, _) = session.Runtime("cpu", 3).providers()
     assert [name, last] == present
     assert json.loads(options["load_config"])["CPU"]["INFERENCE_NUM_THREADS"] == "3"
 
@@ -72,19 +72,19 @@ def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypat
     path = tmp_path / "masked.onnx"
     path.write_bytes(toy_model.read_bytes())
     write_card(path, blind=False)
-    model = models.find(str(path))
+    model = registry.find(str(path))
     with pytest.raises(ValueError, match="needs a lesion mask"):
-        inference.inpaint(model, image, mask, scale)
+        inpainting.inpaint(model, image, mask, scale)
     lesions = np.zeros_like(mask)
     lesions[80:90, 80:90, 80:90] = True
     seen = {}
 
     def capture(model, channels, runtime):
-        seen["volume"] = inference.depth_to_space(channels)
+        seen["volume"] = volumes.depth_to_space(channels)
         return channels
 
-    monkeypatch.setattr(inference, "run_network", capture)
-    inference.inpaint(model, image, mask, scale, lesions)
+    monkeypatch.setattr(volumes, "run_network", capture)
+    inpainting.inpaint(model, image, mask, scale, lesions)
     # a voxel more on each of its faces, in 24 voxels or more of what is around it
     assert (seen["volume"] == -1).sum() == 1000 + 600
     start = 48
@@ -102,8 +102,8 @@ def test_what_a_network_sees_is_around_the_brain_and_goes_back_where_it_was(volu
         sizes.append(channels.shape)
         return channels[:8] / 2
 
-    monkeypatch.setattr(inference, "run_network", half)
-    out = inference.inpaint(models.find(str(toy_model)), image, mask, Scale(1.0))
+    monkeypatch.setattr(volumes, "run_network", half)
+    out = inpainting.inpaint(registry.find(str(toy_model)), image, mask, Scale(1.0))
     np.testing.assert_allclose(out, image / 2, rtol=1e-6)
     # from 45 to 145 and 185; with 8 voxels more from 32 to 154 and 194; in halves, as multiples of 8
     assert sizes == [(8, 64, 88, 64)]
@@ -114,13 +114,13 @@ def test_second_pass_fills_what_was_found_and_nothing_else(toy_model, volume, tm
     path = tmp_path / "second.onnx"
     path.write_bytes(toy_model.read_bytes())
     write_card(path, blind=False)
-    model = models.find(str(path))
+    model = registry.find(str(path))
     found = np.zeros_like(mask)
-    assert inference.fill_again(model, image, found, mask, scale) is image
+    assert inpainting.fill_again(model, image, found, mask, scale) is image
     found[80:90, 80:90, 80:90] = True
-    monkeypatch.setattr(inference, "run_network", lambda model, channels, runtime: np.ones_like(channels))
-    out = inference.fill_again(model, image, found, mask, scale)
-    expected = np.where(inference.to_fill(found), (image + 0.7) / 2, image)
+    monkeypatch.setattr(volumes, "run_network", lambda model, channels, runtime: np.ones_like(channels))
+    out = inpainting.fill_again(model, image, found, mask, scale)
+    expected = np.where(inpainting.to_fill(found), (image + 0.7) / 2, image)
     np.testing.assert_allclose(out, expected, rtol=1e-5)
 
 
@@ -137,19 +137,19 @@ def test_foreign_networks(toy_model, tmp_path, change, reason):
     path.write_bytes(toy_model.read_bytes())
     write_card(path, **change)
     with pytest.raises(InputError, match=reason):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_missing_models_and_cards(toy_model, tmp_path):
     with pytest.raises(InputError, match=r"neither shipped nor a file: use one of .*blind-unet"):
-        models.find("best-unet")
+        registry.find("best-unet")
     path = tmp_path / "net.onnx"
     path.write_bytes(toy_model.read_bytes())
     with pytest.raises(InputError, match="has no card"):
-        models.find(str(path))
+        registry.find(str(path))
     path.with_suffix(".json").write_text("{")
     with pytest.raises(InputError, match="can't be read"):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_damaged_network(tmp_path):
@@ -157,7 +157,7 @@ def test_damaged_network(tmp_path):
     path.write_bytes(b"not a network")
     write_card(path)
     with pytest.raises(InputError, match="can't be loaded"):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_network_of_another_shape(tmp_path):
@@ -170,7 +170,7 @@ def test_network_of_another_shape(tmp_path):
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     write_card(path)
     with pytest.raises(InputError, match="must take and give one tensor"):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_networks_with_weights_elsewhere_are_refused(toy_model, tmp_path):
@@ -187,16 +187,16 @@ def test_networks_with_weights_elsewhere_are_refused(toy_model, tmp_path):
     path.write_bytes(network.SerializeToString())
     write_card(path)
     with pytest.raises(InputError, match="keeps weights in another file"):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_networks_of_any_size_are_not_read(toy_model, tmp_path, monkeypatch):
     path = tmp_path / "toy.onnx"
     path.write_bytes(toy_model.read_bytes())
     write_card(path)
-    monkeypatch.setattr(models, "LARGEST", 100)
+    monkeypatch.setattr(registry, "LARGEST", 100)
     with pytest.raises(InputError, match="at most 1 GB"):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_networks_with_operators_of_their_own_are_refused(toy_model, tmp_path):
@@ -209,7 +209,7 @@ def test_networks_with_operators_of_their_own_are_refused(toy_model, tmp_path):
     onnx.save(network, path)
     write_card(path)
     with pytest.raises(InputError, match="can't be loaded by ONNX Runtime"):
-        models.find(str(path))
+        registry.find(str(path))
 
 
 def test_onnx_runtime_keeps_no_record_of_the_machine(tmp_path):
@@ -221,7 +221,11 @@ def test_onnx_runtime_keeps_no_record_of_the_machine(tmp_path):
 
 
 def test_shipped_networks_load():
-    for name, task in [*((n, "inpaint") for n in models.available()), ("brain", "brain"), ("joint", "flair")]:
-        model = models.find(name, task)
-        assert model.card["scores"]
-        assert model.card["data"]["train"]
+    for name, task in [
+        *((n, "inpaint") for n in registry.available()),
+        ("brain", "brain"),
+        ("joint", "flair"),
+    ]:
+        model = registry.find(name, task)
+        assert model.card.more["scores"]
+        assert model.card.more["data"]["train"]

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from bids_inpaint.intensity import GREY, NOISE, Scale, levels
+from bids_inpaint.imaging.intensity import GREY, NOISE, Scale, levels
 from bids_inpaint.space import Misplaced
 
 

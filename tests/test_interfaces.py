@@ -17,8 +17,10 @@ from nipype.pipeline.plugins.tools import create_pyscript
 from nipype.utils.filemanip import loadpkl
 from scipy import ndimage
 
-from bids_inpaint import images, lesions, template
+from bids_inpaint import errors
+from bids_inpaint.dataset import template
 from bids_inpaint.demo import acquire, tilted
+from bids_inpaint.imaging import lesions
 from bids_inpaint.interfaces.ants import (
     Denoise,
     RegisterAffine,
@@ -29,12 +31,16 @@ from bids_inpaint.interfaces.ants import (
     each_alone,
     itk_matrix,
 )
-from bids_inpaint.interfaces.derivatives import SaveDerivatives, publish
+from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, ToWorkingGrid
-from bids_inpaint.interfaces.inpaint import BackToNative, LesionMask, write_like
-from bids_inpaint.progress import Progress
+from bids_inpaint.interfaces.lesions import LesionMask
+from bids_inpaint.interfaces.native import BackToNative
+from bids_inpaint.io import images
+from bids_inpaint.io.files import publish
+from bids_inpaint.io.images import write_like
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.participant.progress import Progress
 from bids_inpaint.space import WORKING_GRID, Grid, resample
-from bids_inpaint.transforms import read_xfm
 
 
 @pytest.fixture
@@ -66,7 +72,7 @@ def test_affines_of_other_tools_are_checked(here):
         (write_xfm(here / "m.txt", mirror), write_xfm(here / "m2.txt", mirror), "or a mirror"),
         (write_xfm(here / "v.txt", np.diag([20, 1, 1, 1.0])), back, "v.txt is no affine between a head"),
     ):
-        with pytest.raises(images.InputError, match=reason):
+        with pytest.raises(errors.InputError, match=reason):
             GivenAffine(xfm=one, inverse_xfm=two).run(cwd=str(here))
 
 
@@ -245,10 +251,10 @@ def test_lesion_masks_that_do_not_fit(here):
         return images.read(node.run(cwd=str(here)).outputs.out_file)[0]
 
     graded = np.random.default_rng(0).random(grid.shape).astype(np.float32)
-    with pytest.raises(images.InputError, match=r"mask\.nii\.gz is not a binary mask"):
+    with pytest.raises(errors.InputError, match=r"mask\.nii\.gz is not a binary mask"):
         bring(graded, grid)
     far = Grid.of((20, 20, 20), np.diag([1.0, 1, 1, 1]) + np.eye(4, k=3) * 900)
-    with pytest.raises(images.InputError, match="does not overlap the brain"):
+    with pytest.raises(errors.InputError, match="does not overlap the brain"):
         bring(np.ones((20, 20, 20), np.uint8), far)
     assert not bring(np.zeros(grid.shape, np.uint8), grid).any()
     # on another grid it is found by its header
@@ -263,7 +269,7 @@ def test_brains_outside_the_template_are_refused(here):
     away = np.eye(4)
     away[0, 3] = 500
     node = ToWorkingGrid(in_file=data, mask_file=data, xfm=write_xfm(here / "x.txt", away))
-    with pytest.raises(images.InputError, match="lies outside the template"):
+    with pytest.raises(errors.InputError, match="lies outside the template"):
         node.run(cwd=str(here))
 
 
@@ -376,7 +382,7 @@ def test_a_call_that_is_killed_takes_the_others_with_it():
 
 
 def _in_a_process_of_its_own():
-    from bids_inpaint.interfaces.ants import alone
+    from bids_inpaint.imaging.processes import alone
 
     return alone(max, 3, 5)
 
@@ -431,7 +437,7 @@ def test_a_sheared_head_is_placed_where_it_is():
     """ITK knows no shear: it gets the head on a lattice that it can place."""
     import ants
 
-    from bids_inpaint.interfaces.ants import _to_ants, _unsheared
+    from bids_inpaint.imaging.itk import _to_ants, _unsheared
 
     sheared = np.array([[-2.0, 0.12, 0, 30], [0, 1.9, -0.1, -40], [0.05, 0, 2.1, -20], [0, 0, 0, 1]])
     for matrix in (sheared, np.diag([-2.0, 2, 2, 1])):

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 from helpers import write_dataset, write_finished
 
-from bids_inpaint import bids, cli, models, run, scan
-from bids_inpaint.images import InputError
+from bids_inpaint import cli
+from bids_inpaint.dataset import bids, scan
+from bids_inpaint.errors import InputError
+from bids_inpaint.networks import registry
+from bids_inpaint.participant import run
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
 
@@ -408,5 +411,5 @@ def test_paths_are_absolute_whatever_they_were(root, toy_model, monkeypatch, tmp
         }
         assert settings.derivatives == {"tool": tmp_path / "tool"}
         assert settings.model == settings.flair == str(tmp_path / "net.onnx")
-        assert models.find(settings.model).identifier == str(tmp_path / "net.onnx")
+        assert registry.find(settings.model).identifier == str(tmp_path / "net.onnx")
     assert [settings.second_pass for settings in seen] == ["unet", str(tmp_path / "net.onnx")]

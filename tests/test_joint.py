@@ -10,26 +10,22 @@ from nitransforms.io.itk import ITKLinearTransform
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint import images, inference, models  # noqa: E402
-from bids_inpaint.flair import synthesise  # noqa: E402
-from bids_inpaint.images import InputError  # noqa: E402
-from bids_inpaint.intensity import Scale  # noqa: E402
-from bids_inpaint.interfaces.flair import SynthesiseFlair  # noqa: E402
-from bids_inpaint.space import WORKING_GRID, Grid, resample  # noqa: E402
-from bids_inpaint.training.config import Config  # noqa: E402
-from bids_inpaint.training.cross_validation import cross_validate, pair_of  # noqa: E402
-from bids_inpaint.training.data import (  # noqa: E402
-    Lesions,
-    cache_subject,
-    find_subjects,
-    subjects,
-    template_priors,
-)
-from bids_inpaint.training.export import export  # noqa: E402
-from bids_inpaint.training.fit import fit, load_average  # noqa: E402
-from bids_inpaint.training.joint import Joint, JointSynthesis  # noqa: E402
-from bids_inpaint.training.networks import build  # noqa: E402
-from bids_inpaint.training.pairs import Pairs, by_kind  # noqa: E402
+from bids_inpaint import errors
+from bids_inpaint.errors import InputError
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.interfaces.flair import SynthesiseFlair
+from bids_inpaint.io import images
+from bids_inpaint.networks import inpainting, registry, session
+from bids_inpaint.networks.flair import synthesise
+from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.cross_validation import cross_validate, pair_of
+from bids_inpaint.training.data import Lesions, cache_subject, find_subjects, subjects, template_priors
+from bids_inpaint.training.export import export
+from bids_inpaint.training.fit import fit, load_average
+from bids_inpaint.training.joint import Joint, JointSynthesis
+from bids_inpaint.training.networks import build
+from bids_inpaint.training.pairs import Pairs, by_kind
 
 PEOPLE = ["map", "ms_sub-01", "ms_sub-02", "toy_sub-01"]
 TOY_JOINT = (
@@ -170,15 +166,15 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
     rows = (tmp_path / "run" / "log.csv").read_text().splitlines()
     assert {"flair_mse", "lesion_flair_mse", "dice"} <= set(rows[0].split(","))
-    model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
-    with pytest.raises(images.InputError, match="trained for 'flair'"):
-        models.find(str(model.path))
+    model = registry.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
+    with pytest.raises(errors.InputError, match="trained for 'flair'"):
+        registry.find(str(model.path))
     network = load_average(config, checkpoint)
     x = torch.rand(2, 5, 24, 40)
     with torch.no_grad():
         theirs = network(x).numpy()
-    session = inference.open_session(model, inference.Runtime("cpu"))
-    assert np.abs(session.run(None, {"image": x.numpy()})[0] - theirs).max() < 2e-2
+    running = session.open_session(model, session.Runtime("cpu"))
+    assert np.abs(running.run(None, {"image": x.numpy()})[0] - theirs).max() < 2e-2
 
     later = replace(config, fit=replace(config.fit, steps=0, start=str(checkpoint)))
     started = fit(
@@ -193,7 +189,7 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
 def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, config, tmp_path, inpainter):
     config = replace(config, network={**config.network, "inpainter": inpainter})
     checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
-    model = models.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
+    model = registry.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
     rng = np.random.default_rng(0)
     image = np.zeros((40, 50, 30), np.float32)
     image[5:36, 8:43, 3:22] = rng.uniform(100, 200, (31, 35, 19))
@@ -201,16 +197,16 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     flair, probability = synthesise(model, image, image > 0, Scale(150.0), list(priors))
     assert not flair[image == 0].any()
     assert not probability[image == 0].any()
-    session = inference.open_session(model, inference.Runtime("cpu"))
+    running = session.open_session(model, session.Runtime("cpu"))
     # by hand: the tenth slice between its neighbours, in a frame of zeros to a multiple of 4
     x = np.zeros((1, 5 + bool(inpainter), 32, 36), np.float32)
     x[0, :3, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
     x[0, 3:5, :31, :35] = priors[:, 5:36, 8:43, 13]
     if inpainter:
-        blind = models.find(inpainter)
-        healthy = inference.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors))
+        blind = registry.find(inpainter)
+        healthy = inpainting.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors))
         x[0, 5, :31, :35] = healthy[5:36, 8:43, 13] / 150
-    answer = session.run(None, {"image": x})[0][0, :, :31, :35]
+    answer = running.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
     assert np.abs(probability[5:36, 8:43, 13] - 1 / (1 + np.exp(-answer[1]))).max() < 1e-4
 
@@ -218,13 +214,13 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
 @pytest.mark.parametrize("change", [{"inpainter_sha256": "0"}, {"inpainter": "../blind-unet"}])
 def test_a_network_is_shown_what_it_was_trained_to_see(tmp_path, change):
     """Not what another version of the blind network would make, nor any other file's network."""
-    shipped = models.find("joint", "flair").path
+    shipped = registry.find("joint", "flair").path
     path = tmp_path / "joint.onnx"
     path.write_bytes(shipped.read_bytes())
     card = json.loads(shipped.with_suffix(".json").read_text())
     path.with_suffix(".json").write_text(json.dumps(card | change))
     with pytest.raises(InputError, match="needs the output of another version of"):
-        models.find(str(path), "flair")
+        registry.find(str(path), "flair")
 
 
 def test_native_flair_and_lesions_lie_where_the_t1w_has_them(people, shapes, config, tmp_path, monkeypatch):

@@ -4,8 +4,8 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from bids_inpaint import lesions
-from bids_inpaint.intensity import Scale
+from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.space import Grid, resample
 
 GRID = Grid.of((40, 40, 40), np.diag([1.0, 1, 2, 1]))

@@ -18,11 +18,12 @@ import numpy as np
 import pytest
 from helpers import write_dataset, write_nifti
 
-from bids_inpaint import cli, environment, images, plugin, resources
-from bids_inpaint.crashes import explain
+from bids_inpaint import cli, environment, resources
 from bids_inpaint.environment import settle
-from bids_inpaint.files import is_utf8
-from bids_inpaint.images import InputError
+from bids_inpaint.errors import InputError, is_utf8
+from bids_inpaint.io import images
+from bids_inpaint.participant import plugin
+from bids_inpaint.participant.crashes import explain
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import Grid
 
@@ -397,7 +398,8 @@ def test_tissues_are_those_of_the_image_in_folders_with_any_name(folder):
 
 
 def test_affines_are_those_of_the_image_in_folders_with_any_name(folder):
-    from bids_inpaint.interfaces.ants import affine, alone
+    from bids_inpaint.imaging.itk import affine
+    from bids_inpaint.imaging.processes import alone
 
     data, mask, _ = _head()
     data[12:20, 18:22, 18:30] = 1500
@@ -422,7 +424,7 @@ def test_runs_in_folders_with_any_name(small):
 
 def test_names_that_are_not_utf8(tmp_path):
     """Only what is named so is left out."""
-    from bids_inpaint import bids
+    from bids_inpaint.dataset import bids
 
     root = write_dataset(tmp_path / "bids", "sub-01/anat/sub-01_T1w.nii.gz")
     (root / "sub-01/anat" / os.fsdecode(b"sub-01_acq-\xfc_T1w.nii.gz")).touch()

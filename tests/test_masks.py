@@ -8,9 +8,10 @@ import pytest
 from helpers import write_nifti
 from scipy import ndimage
 
-from bids_inpaint.images import InputError, load_t1w
-from bids_inpaint.masks import check_place, read_brain, read_lesions
-from bids_inpaint.transforms import read_xfm
+from bids_inpaint.dataset.masks import check_place, read_brain, read_lesions
+from bids_inpaint.errors import InputError
+from bids_inpaint.io.images import load_t1w
+from bids_inpaint.io.transforms import read_xfm
 
 AFFINE = np.array([[-4.0, 0, 0, 60], [0, 4, 0, -60], [0, 0, 4, -50], [0, 0, 0, 1]])
 IMAGE = np.random.default_rng(0).integers(50, 100, (32, 30, 28)).astype(np.int16)

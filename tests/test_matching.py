@@ -12,9 +12,10 @@ import pytest
 from helpers import write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import bids, images
-from bids_inpaint.images import InputError
+from bids_inpaint.dataset import bids
+from bids_inpaint.errors import InputError
 from bids_inpaint.interfaces.images import BrainMask
+from bids_inpaint.io import images
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import Grid
 
@@ -172,7 +173,7 @@ def test_the_mask_of_the_mean_lies_on_the_image(tmp_path, angle):
 
 
 def test_the_graph_moves_the_mask(tmp_path):
-    from bids_inpaint import template
+    from bids_inpaint.dataset import template
     from bids_inpaint.workflows.preprocess import init_preprocess_wf
 
     (tmp_path / "mask.nii.gz").write_text("x")

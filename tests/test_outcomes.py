@@ -13,22 +13,9 @@ import pytest
 from helpers import contents, write_dataset, write_finished, write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import cli, images, lesions, models, outcomes, quality, run
-from bids_inpaint.bids import Image
-from bids_inpaint.demo import LESIONS, acquire
-from bids_inpaint.ending import finish
-from bids_inpaint.group_measure import last_run
-from bids_inpaint.images import InputError
-from bids_inpaint.interfaces import derivatives
-from bids_inpaint.interfaces.derivatives import SaveDerivatives
-from bids_inpaint.interfaces.figures import LesionTable
-from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions, write_table
-from bids_inpaint.progress import Progress
-from bids_inpaint.scan import Refused
-from bids_inpaint.settings import Settings
-from bids_inpaint.space import WORKING_GRID, Grid
-from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import (
+from bids_inpaint import cli
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import (
     EVERYTHING,
     PARTS,
     Products,
@@ -37,6 +24,22 @@ from bids_inpaint.workflows.outputs import (
     provenance,
     status_file,
 )
+from bids_inpaint.dataset.scan import Refused
+from bids_inpaint.dataset.template import DEFAULT
+from bids_inpaint.demo import LESIONS, acquire
+from bids_inpaint.errors import InputError
+from bids_inpaint.group.measure import last_run
+from bids_inpaint.imaging import lesions, quality
+from bids_inpaint.interfaces.derivatives import SaveDerivatives
+from bids_inpaint.interfaces.figures import LesionTable
+from bids_inpaint.interfaces.lesions import MapLesions
+from bids_inpaint.interfaces.native import BackToNative, write_table
+from bids_inpaint.io import files, images
+from bids_inpaint.participant import outcomes, run
+from bids_inpaint.participant.ending import finish
+from bids_inpaint.participant.progress import Progress
+from bids_inpaint.settings import Settings
+from bids_inpaint.space import WORKING_GRID, Grid
 
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
 SESSIONS = ("a", "b", "c")
@@ -143,12 +146,12 @@ def test_results_that_a_run_was_not_asked_for_are_named(small, capsys):
 def test_results_of_refused_images_are_not_those_of_the_run(small, capsys):
     finish_before(small, *SESSIONS)
     settings = Settings(small / "bids", small / "out", small / "work")
-    model, made = models.find(models.DEFAULT), made_now(small)
+    networks = Networks.of(settings)
 
     def end(name: str, whole: bool = False) -> set[str]:
         """Images that the status files say failed, once one of this name was refused."""
         refused = Refused(name, "01", "it is a link to nowhere.", whole=whole)
-        assert finish([], None, settings, model, made, "x", Progress(1), {}, [refused]) == 1
+        assert finish(Run(settings, networks, "x", [], [refused]), None, Progress(1), {}) == 1
         return {p.name.removesuffix("_status.json") for p in (small / "out/sub-01/log").glob("*.json")}
 
     assert end("sub-02", whole=True) == set()
@@ -169,7 +172,7 @@ def warn(root: Path, session: str, **sidecar) -> None:
 
 def made_now(root: Path) -> dict:
     settings = Settings(root / "bids", root / "out", root / "work")
-    return provenance(settings, models.find(models.DEFAULT), models.find(models.REFERENCE))
+    return provenance(settings, Networks.of(settings))
 
 
 def test_strict_makes_warnings_count(small, capsys):
@@ -289,7 +292,7 @@ def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):
         seen.append(status())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(derivatives, "publish", killed)
+    monkeypatch.setattr(files, "publish", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, "inpainted", "two", "y").run()
     assert seen == ["unfinished"]
@@ -330,16 +333,16 @@ def test_two_runs_that_save_an_image_at_the_same_time_fail(tmp_path, monkeypatch
     assert last_run(image, tmp_path)[0] == ""
 
     # one begins while the other one writes
-    written = derivatives.publish
+    written = files.publish
 
     def write(source, target):
         written(source, target)
-        monkeypatch.setattr(derivatives, "publish", written)
+        monkeypatch.setattr(files, "publish", written)
         other = save(tmp_path, "inpainted", "of e", "e")
         other.run()
         assert status() == ("unfinished", "e", None)
 
-    monkeypatch.setattr(derivatives, "publish", write)
+    monkeypatch.setattr(files, "publish", write)
     with pytest.raises(InputError, match="at the same time"):
         save(tmp_path, "inpainted", "of d", "d").run()
     assert status() == ("failed", "d", both)
@@ -354,8 +357,8 @@ def test_what_a_run_has_saved_does_not_count_once_another_one_has_begun(small, o
     finish_before(small, "a")
     settings = Settings(small / "bids", small / "out", small / "work")
     status = status_file(small / "out", image)
-    derivatives.write_text(derivatives.saved_file(status, "x", "inpainted"), "")
-    derivatives.write_status(status, owner, "unfinished")
+    files.write_text(status.saved_file(status, "x", "inpainted"), "")
+    status.write_status(status, owner, "unfinished")
     found = outcomes.judge(image, settings, products, "x", [], Progress(1), "", outcomes.Before())
     assert found.failed == failed
 

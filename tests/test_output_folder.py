@@ -5,8 +5,9 @@ import json
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import cli, dataset
-from bids_inpaint.images import InputError
+from bids_inpaint import cli
+from bids_inpaint.dataset import description
+from bids_inpaint.errors import InputError
 from bids_inpaint.settings import Settings
 
 
@@ -27,14 +28,14 @@ def described(root) -> dict:
 
 
 def test_earlier_links_stay_and_the_newest_wins(root, caplog):
-    dataset.describe(settings(root, lesion_masks=root / "masks", derivatives={"tool": root / "tool"}))
+    description.describe(settings(root, lesion_masks=root / "masks", derivatives={"tool": root / "tool"}))
     links = {name: (root / folder).as_uri() for name, folder in
              {"raw": "bids", "lesions": "masks", "tool": "tool"}.items()}  # fmt: skip
     assert described(root)["DatasetLinks"] == links
-    dataset.describe(settings(root))
+    description.describe(settings(root))
     assert described(root)["DatasetLinks"] == links
     assert not caplog.records
-    dataset.describe(settings(root, derivatives={"tool": root / "other"}))
+    description.describe(settings(root, derivatives={"tool": root / "other"}))
     assert described(root)["DatasetLinks"] == links | {"tool": (root / "other").as_uri()}
     assert f"tool={links['tool']} in their Sources" in caplog.text
     assert described(root)["SourceDatasets"] == [{"URL": links["raw"]}]
@@ -46,22 +47,22 @@ def test_names_of_links_are_of_one_folder(root):
         {"derivatives": {"lesions": root / "tool"}, "lesion_masks": root / "masks"},
     ):
         with pytest.raises(InputError, match="is the name of another folder"):
-            dataset.describe(settings(root, **options))
+            description.describe(settings(root, **options))
     assert not list((root / "out").iterdir())
-    dataset.describe(settings(root, derivatives={"lesions": root / "masks"}, lesion_masks=root / "masks"))
+    description.describe(settings(root, derivatives={"lesions": root / "masks"}, lesion_masks=root / "masks"))
     assert described(root)["DatasetLinks"]["lesions"] == (root / "masks").as_uri()
 
 
 def test_what_users_and_earlier_versions_wrote_stays(root, monkeypatch):
-    dataset.describe(settings(root))
+    description.describe(settings(root))
     content = described(root) | {"Name": "Ours", "Authors": ["A", "Ü"], "BIDSVersion": "1.0"}
     content["GeneratedBy"].append({"Name": "own script"})
     (root / "out/dataset_description.json").write_text(json.dumps(content), encoding="utf-8")
     (root / "out/.bidsignore").write_text("notes.txt\n# ours\nfigures\nlog\n", encoding="utf-8")
     older = content["GeneratedBy"][0]
-    monkeypatch.setattr(dataset, "__version__", "99")
+    monkeypatch.setattr(description, "__version__", "99")
     for _ in range(2):
-        dataset.describe(settings(root))
+        description.describe(settings(root))
         new = described(root)
         assert new["GeneratedBy"] == [older | {"Version": "99"}, older, {"Name": "own script"}]
         assert (new["Name"], new["Authors"], new["BIDSVersion"]) == ("Ours", ["A", "Ü"], "1.10.0")

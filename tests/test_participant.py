@@ -19,13 +19,14 @@ import psutil
 import pytest
 from helpers import contents, write_dataset, write_nifti
 
-from bids_inpaint import cli, images
-from bids_inpaint.bids import Image
+from bids_inpaint import cli
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import Products, expected
+from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.demo import LESIONS, acquire, tilted
-from bids_inpaint.metrics import dice
+from bids_inpaint.imaging.metrics import dice
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid
-from bids_inpaint.template import DEFAULT
-from bids_inpaint.workflows.outputs import Products, expected
 
 LESIONED = Image("", "", {"sub": "01", "ses": "pre"})
 SECRET = b"Erika Mustermann"

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_inpaint import images, quality, template
+from bids_inpaint.dataset import template
+from bids_inpaint.imaging import quality
+from bids_inpaint.io import images
 
 NOTHING = np.zeros((182, 218, 182), bool)
 

@@ -13,8 +13,11 @@ import numpy as np
 import pytest
 from helpers import write_card
 
-from bids_inpaint import cli, images, inference, lesions, models
-from bids_inpaint.metrics import dice, lesion_scores, psnr
+from bids_inpaint import cli
+from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging.metrics import dice, lesion_scores, psnr
+from bids_inpaint.io import images
+from bids_inpaint.networks import registry, volumes
 from bids_inpaint.space import WORKING_GRID, Grid
 
 
@@ -58,8 +61,8 @@ def test_the_fast_networks_give_what_the_slow_ones_do(real_data, patient, tmp_pa
     write_baseline = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "network.py"))[
         "write_baseline"
     ]
-    slow = [write_baseline(models.find(name), tmp_path) for name in (models.DEFAULT, models.REFERENCE)]
-    monkeypatch.setattr(inference, "MARGIN", {"blind": 1000, "filling": 1000})
+    slow = [write_baseline(registry.find(name), tmp_path) for name in (registry.DEFAULT, registry.REFERENCE)]
+    monkeypatch.setattr(volumes, "MARGIN", {"blind": 1000, "filling": 1000})
     plugin = tmp_path / "linear.yml"
     plugin.write_text("plugin: Linear\n")
     argv = [

@@ -13,9 +13,11 @@ import numpy as np
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import cli, crashes, outcomes, run, validation
-from bids_inpaint.bids import Image
-from bids_inpaint.progress import tell
+from bids_inpaint import cli
+from bids_inpaint.dataset import validation
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.participant import crashes, outcomes, run
+from bids_inpaint.participant.progress import tell
 
 NAMES = [f"sub-{label}/ses-{session}" for label in ("01", "02") for session in ("a", "b", "c")]
 

@@ -15,15 +15,21 @@ import pytest
 from helpers import write_card, write_dataset, write_finished, write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint import bids, brain, cli, ending, fill, images, models, run, spm, template, validation
-from bids_inpaint.crashes import explain
-from bids_inpaint.images import InputError
+from bids_inpaint import cli, fill
+from bids_inpaint.dataset import bids, template, validation
+from bids_inpaint.dataset.participants import People
+from bids_inpaint.errors import InputError
 from bids_inpaint.interfaces.base import InputSpec
 from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid
-from bids_inpaint.interfaces.inpaint import LesionMask, MapLesions
-from bids_inpaint.participants import People
+from bids_inpaint.interfaces.lesions import LesionMask, MapLesions
+from bids_inpaint.io import images
+from bids_inpaint.networks import extraction, registry
+from bids_inpaint.networks.selection import Networks
+from bids_inpaint.participant import ending, run
+from bids_inpaint.participant.crashes import explain
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
+from bids_inpaint.spm import program
 from bids_inpaint.workflows.base import init_image_wf
 
 NOTHING = np.zeros(WORKING_GRID.shape, bool)
@@ -100,17 +106,17 @@ def test_commands_of_spm_that_no_shell_would_take(tmp_path, monkeypatch, variabl
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "Contents.m").write_text("% SPM\n% Version 7771 (SPM12) 13-Jan-20\n")
-    for name in (spm.VARIABLE, "SPMMCRCMD", "MATLABCMD"):
+    for name in (program.VARIABLE, "SPMMCRCMD", "MATLABCMD"):
         monkeypatch.delenv(name, raising=False)
     folder = tmp_path if variable == "MATLABCMD" else None
     monkeypatch.setenv(variable, "/opt/run.sh '/opt/mcr")
     with pytest.raises(InputError, match=rf"{variable} is '/opt/run\.sh '/opt/mcr'.*correct its quotes"):
-        spm.find(folder)
+        program.find(folder)
     # blank is as if it weren't set
     monkeypatch.setenv(variable, "  ")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InputError, match="Nothing runs the SPM12" if folder else "finds no SPM12"):
-        spm.find(folder)
+        program.find(folder)
 
 
 # filling of volumes
@@ -263,11 +269,13 @@ def test_every_step_of_an_image_knows_its_t1w(root, tmp_path):
     """And the path, which tells nothing of the content, is no reason to do a step again."""
     image = bids.Image("/d/sub-01_T1w.nii.gz", "", {"sub": "01"})
     options = settings(root, compare_segmentation=True)
-    model, second = models.find(models.DEFAULT), models.find(models.REFERENCE)
     workflow = init_image_wf(
-        image=image, settings=options, model=model, second=second, run_uuid="x",
+        image=image,
+        settings=options,
+        networks=Networks.of(options),
+        run_uuid="x",
         template=template.prepare(template.DEFAULT, tmp_path),
-    )  # fmt: skip
+    )
     nodes = [node for node in workflow._get_all_nodes() if isinstance(node.inputs, InputSpec)]
     assert {"mask", "resample", "inpaint", "map_lesions", "atropos", "quality"} <= {n.name for n in nodes}
     assert {node.inputs.source for node in nodes} == {image.path}
@@ -290,7 +298,7 @@ def test_want_of_memory_is_no_fault_of_the_image(root, tmp_path, monkeypatch, er
     def extract(*_):
         raise error
 
-    monkeypatch.setattr(brain, "extract", extract)
+    monkeypatch.setattr(extraction, "extract", extract)
     grid = Grid.of((50, 50, 50), np.diag([4.0, 4, 4, 1]))
     data = volume(tmp_path, "t1w", np.random.default_rng(0).random(grid.shape).astype(np.float32), grid)
     t1w = shutil.copy(data, tmp_path / "sub-01_T1w.nii.gz")
@@ -550,8 +558,8 @@ def test_networks_for_other_tasks_and_damaged_ones(tmp_path, toy_model):
         shutil.copy(toy_model.with_suffix(suffix), tmp_path / f"net{suffix}")
     path = tmp_path / "net.onnx"
     with pytest.raises(InputError, match="was trained for 'inpaint', not for 'flair': use another one"):
-        models.find(str(path), "flair")
+        registry.find(str(path), "flair")
     path.write_bytes(b"no network")
     write_card(path)
     with pytest.raises(InputError, match=r"can't be loaded by ONNX Runtime \(.*\): export it again\."):
-        models.find(str(path))
+        registry.find(str(path))

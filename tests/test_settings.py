@@ -4,7 +4,7 @@ import pytest
 from helpers import small_disk as mounted
 from helpers import write_dataset
 
-from bids_inpaint.images import InputError
+from bids_inpaint.errors import InputError
 from bids_inpaint.settings import Settings
 
 
@@ -66,7 +66,7 @@ def test_full_disk(dataset, small_disk):
 
 
 def test_disk_that_fills_up_during_the_run_keeps_no_part(small_disk, tmp_path):
-    from bids_inpaint.interfaces.derivatives import publish
+    from bids_inpaint.io.files import publish
 
     source = tmp_path / "image.nii.gz"
     source.write_bytes(b"x" * 200_000)
@@ -89,7 +89,7 @@ def test_disk_that_fills_up_during_the_run_keeps_no_part(small_disk, tmp_path):
     ],
 )
 def test_crashes_are_explained(dataset, crash, sentence):
-    from bids_inpaint.crashes import explain
+    from bids_inpaint.participant.crashes import explain
 
     assert sentence in explain(crash, make(dataset))
 

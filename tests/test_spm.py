@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bids_inpaint import images, spm, spm_job, template
+from bids_inpaint import errors
+from bids_inpaint.dataset import template
+from bids_inpaint.imaging.metrics import dice
 from bids_inpaint.interfaces.spm import SegmentSPM
-from bids_inpaint.metrics import dice
+from bids_inpaint.io import images
 from bids_inpaint.space import Grid
+from bids_inpaint.spm import job, program
 
 STANDIN = Path(__file__).with_name("spm_standin.py")
 
@@ -33,7 +36,7 @@ def brain(tmp_path, monkeypatch):
     return data
 
 
-def program(folder: Path, name: str) -> Path:
+def write_program(folder: Path, name: str) -> Path:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
     path.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{STANDIN}" "$@"\n')
@@ -54,19 +57,21 @@ def spm_folder(root: Path, version: str = "Version 7771 (SPM12) 13-Jan-20") -> P
 def installed(request, tmp_path, monkeypatch):
     """An SPM of each kind."""
     folder = spm_folder(tmp_path)
-    monkeypatch.delenv(spm.VARIABLE, raising=False)
+    monkeypatch.delenv(program.VARIABLE, raising=False)
     monkeypatch.delenv("SPMMCRCMD", raising=False)
     if request.param == "standalone":
-        monkeypatch.setenv("SPMMCRCMD", f"{program(tmp_path / 'bin', 'run_spm12.sh')} {tmp_path} script")
-        return spm.find(None)
+        monkeypatch.setenv(
+            "SPMMCRCMD", f"{write_program(tmp_path / 'bin', 'run_spm12.sh')} {tmp_path} script"
+        )
+        return program.find(None)
     monkeypatch.delenv("MATLABCMD", raising=False)
-    program(tmp_path / "bin", "matlab" if request.param == "matlab" else "octave-cli")
+    write_program(tmp_path / "bin", "matlab" if request.param == "matlab" else "octave-cli")
     # no MATLAB or Octave of this machine
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
-    return spm.find(folder)
+    return program.find(folder)
 
 
-def node(found: spm.Spm, **inputs) -> SegmentSPM:
+def node(found: program.Spm, **inputs) -> SegmentSPM:
     folder = {"folder": found.folder} if found.folder else {}
     files = {
         "in_file": "brain.nii.gz", "mask_file": "mask.nii.gz",
@@ -75,7 +80,7 @@ def node(found: spm.Spm, **inputs) -> SegmentSPM:
     return SegmentSPM(command=list(found.command), kind=found.kind, **folder, **files | inputs)
 
 
-def segment(found: spm.Spm, cwd: Path):
+def segment(found: program.Spm, cwd: Path):
     return node(found).run(cwd=str(cwd)).outputs
 
 
@@ -103,7 +108,7 @@ def test_solver_gets_axes_of_equally_many_halvings(brain, installed, tmp_path, m
     mask = images.read("mask.nii.gz")[0] > 0
     mask[:, 4:] = False
     images.save("mask.nii.gz", mask, images.read("mask.nii.gz")[1], np.uint8)
-    monkeypatch.setattr("bids_inpaint.tissues.check", lambda *args: None)
+    monkeypatch.setattr("bids_inpaint.imaging.tissues.check", lambda *args: None)
     shapes = []
     write = images.save
     monkeypatch.setattr(
@@ -136,7 +141,7 @@ def test_every_failure_is_noticed(brain, installed, tmp_path, monkeypatch, mode,
     stale.mkdir()
     for i in (1, 2, 3):
         shutil.copy("brain.nii.gz", stale / f"c{i}brain.nii")
-    with pytest.raises(images.InputError, match=reason):
+    with pytest.raises(errors.InputError, match=reason):
         segment(installed, tmp_path)
 
 
@@ -170,14 +175,14 @@ def test_spm_ends_with_the_process_that_wanted_it(brain, installed, tmp_path, mo
 
 
 def test_names_of_folders_are_no_code(tmp_path):
-    job = spm_job.code(spm.Spm(("octave",), "octave", "/o'brien/spm"), 3)
-    assert "addpath('/o''brien/spm');" in job
+    text = job.code(program.Spm(("octave",), "octave", "/o'brien/spm"), 3)
+    assert "addpath('/o''brien/spm');" in text
 
 
 @pytest.mark.parametrize("version", ["Version 7771 (SPM12) 13-Jan-20", "Version 25.01.02 (SPM25) 25-Jan-25"])
 def test_releases_that_are_known(tmp_path, monkeypatch, version):
     monkeypatch.setenv("MATLABCMD", "true")
-    assert spm.find(spm_folder(tmp_path, version)).kind == "matlab"
+    assert program.find(spm_folder(tmp_path, version)).kind == "matlab"
 
 
 @pytest.mark.parametrize(
@@ -185,44 +190,44 @@ def test_releases_that_are_known(tmp_path, monkeypatch, version):
     [("Version 6313 (SPM8) 01-Jan-14", r"SPM8 \(release 6313\)"), ("My toolbox", "no version that it tells")],
 )
 def test_others_are_refused_before_any_work(tmp_path, version, reason):
-    with pytest.raises(images.InputError, match=f"{reason}.*SPM12 or SPM25 is needed"):
-        spm.find(spm_folder(tmp_path, version))
+    with pytest.raises(errors.InputError, match=f"{reason}.*SPM12 or SPM25 is needed"):
+        program.find(spm_folder(tmp_path, version))
 
 
 def test_missing_spm_is_told(tmp_path, monkeypatch):
-    monkeypatch.delenv(spm.VARIABLE, raising=False)
+    monkeypatch.delenv(program.VARIABLE, raising=False)
     monkeypatch.delenv("SPMMCRCMD", raising=False)
-    with pytest.raises(images.InputError, match=r"finds no SPM12: get SPM12 from .*--spm12.*SPMMCRCMD"):
-        spm.find(None)
+    with pytest.raises(errors.InputError, match=r"finds no SPM12: get SPM12 from .*--spm12.*SPMMCRCMD"):
+        program.find(None)
     monkeypatch.setenv("SPMMCRCMD", "/nowhere/run_spm12.sh /mcr script")
-    with pytest.raises(images.InputError, match=r"/nowhere/run_spm12\.sh, which is not a program"):
-        spm.find(None)
+    with pytest.raises(errors.InputError, match=r"/nowhere/run_spm12\.sh, which is not a program"):
+        program.find(None)
     monkeypatch.setenv("SPMMCRCMD", f"true {tmp_path}")
-    with pytest.raises(images.InputError, match="and the word 'script'"):
-        spm.find(None)
-    with pytest.raises(images.InputError, match=r"is not a folder of SPM12, as it has no spm\.m"):
-        spm.find(tmp_path)
+    with pytest.raises(errors.InputError, match="and the word 'script'"):
+        program.find(None)
+    with pytest.raises(errors.InputError, match=r"is not a folder of SPM12, as it has no spm\.m"):
+        program.find(tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     folder = spm_folder(tmp_path)
-    with pytest.raises(images.InputError, match="install GNU Octave"):
-        spm.find(folder)
-    program(tmp_path, "octave-cli")
+    with pytest.raises(errors.InputError, match="install GNU Octave"):
+        program.find(folder)
+    write_program(tmp_path, "octave-cli")
     for path in folder.glob("*.mex"):
         path.unlink()
-    with pytest.raises(images.InputError, match="not compiled for Octave: run 'make PLATFORM=octave'"):
-        spm.find(folder)
+    with pytest.raises(errors.InputError, match="not compiled for Octave: run 'make PLATFORM=octave'"):
+        program.find(folder)
 
 
 def test_the_real_one(tmp_path):
     """At 1 mm, in a folder whose name MATLAB code and shells would take apart."""
-    if not os.environ.get(spm.VARIABLE):
-        pytest.skip(f"{spm.VARIABLE} names no SPM")
+    if not os.environ.get(program.VARIABLE):
+        pytest.skip(f"{program.VARIABLE} names no SPM")
     files = template.prepare(template.DEFAULT, tmp_path)
     work = tmp_path / "it's a, [b] 50% c"
     work.mkdir()
     out = (
         node(
-            spm.find(None),
+            program.find(None),
             in_file=files.t1w,
             mask_file=files.mask,
             priors=[files.priors[t] for t in template.TISSUES],

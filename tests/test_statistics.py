@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bids_inpaint.statistics import agree, compare
+from bids_inpaint.group.statistics import agree, compare
 
 
 def test_an_improvement_of_all_is_significant_from_six_on():

@@ -9,14 +9,14 @@ import pytest
 from helpers import write_dataset, write_finished
 
 from bids_inpaint import cli
-from bids_inpaint.bids import Image, collect
-from bids_inpaint.group import mixed
-from bids_inpaint.group_measure import MADE_WITH, OPTIONAL, Measured, last_run
-from bids_inpaint.group_tables import join
-from bids_inpaint.participants import People, ages, people
+from bids_inpaint.dataset.bids import Image, collect
+from bids_inpaint.dataset.participants import People, ages, people
+from bids_inpaint.dataset.template import DEFAULT
+from bids_inpaint.group.level import mixed
+from bids_inpaint.group.measure import MADE_WITH, OPTIONAL, Measured, last_run
+from bids_inpaint.group.tables import join
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
-from bids_inpaint.template import DEFAULT
 
 
 def write(root, table: str | bytes, **files: str):

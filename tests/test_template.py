@@ -7,10 +7,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from bids_inpaint import images, template
-from bids_inpaint.run import _clean
+from bids_inpaint import errors
+from bids_inpaint.dataset import template
+from bids_inpaint.dataset.outputs import standard_space
+from bids_inpaint.io import images
+from bids_inpaint.participant.run import _clean
 from bids_inpaint.space import WORKING_GRID, Grid
-from bids_inpaint.workflows.outputs import standard_space
 
 
 def test_bundled_template(tmp_path):
@@ -66,7 +68,7 @@ def test_cleaning_spares_what_is_not_ours(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     path = tmp_path / ".bids_inpaint.lock"
     hold = (
-        "import sys; from bids_inpaint.run import _lock; file = open(sys.argv[1], 'a');"
+        "import sys; from bids_inpaint.participant.run import _lock; file = open(sys.argv[1], 'a');"
         "_lock(file, 'sub_02_wf'); print(flush=True); input()"
     )
     # another run is at sub-02
@@ -116,14 +118,14 @@ def test_graph_is_written(tmp_path, toy_model):
 def test_why_a_template_can_not_be_used(tmp_path, monkeypatch, name, reason):
     monkeypatch.setenv("TEMPLATEFLOW_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(template, "_fetch", lambda name: "no network")
-    with pytest.raises(images.InputError, match=f"(?s){re.escape(name)} .*{reason}") as raised:
+    with pytest.raises(errors.InputError, match=f"(?s){re.escape(name)} .*{reason}") as raised:
         template.prepare(name, tmp_path)
     assert "\n" not in str(raised.value)
     # what an earlier version left in the work folder is not used either
     if "cohort" in reason:
         bundled = template.prepare(template.DEFAULT, tmp_path)
         Path(bundled.t1w).parent.rename(tmp_path / f"tpl-{name}")
-        with pytest.raises(images.InputError, match="has cohorts"):
+        with pytest.raises(errors.InputError, match="has cohorts"):
             template.prepare(name, tmp_path)
 
 

@@ -8,21 +8,14 @@ from helpers import TOY
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint import inference, models  # noqa: E402
-from bids_inpaint.intensity import Scale  # noqa: E402
-from bids_inpaint.space import WORKING_GRID  # noqa: E402
-from bids_inpaint.training import networks, synthesis  # noqa: E402
-from bids_inpaint.training.config import Config, Synthesis  # noqa: E402
-from bids_inpaint.training.data import Lesions, subjects  # noqa: E402
-from bids_inpaint.training.fit import fit, load_average, load_exported  # noqa: E402
-from bids_inpaint.training.inpainting import (  # noqa: E402
-    Inpainting,
-    Patches,
-    Place,
-    draw_place,
-    given_mask,
-    make_sample,
-)
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.networks import inpainting, registry, session, volumes
+from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.training import networks, synthesis
+from bids_inpaint.training.config import Config, Synthesis
+from bids_inpaint.training.data import Lesions, subjects
+from bids_inpaint.training.fit import fit, load_average, load_exported
+from bids_inpaint.training.inpainting import Inpainting, Patches, Place, draw_place, given_mask, make_sample
 
 
 def config(folder: Path, steps=4, blind="true") -> Config:
@@ -45,7 +38,7 @@ def test_exported_weights_start_another_run(cache, shapes, tmp_path):
     network = networks.UNet(**settings.network)
     load_exported(network, path)
     x = torch.rand(1, 8, 16, 16, 16)
-    ours = inference.run_network(models.find(str(path)), x[0].numpy(), inference.Runtime("cpu"))
+    ours = volumes.run_network(registry.find(str(path)), x[0].numpy(), session.Runtime("cpu"))
     assert np.abs(network.eval()(x)[0].detach().numpy() - ours).max() < 1e-5
     with pytest.raises(ValueError, match="another architecture"):
         load_exported(networks.UNet(), path)
@@ -63,16 +56,16 @@ def test_a_network_that_sees_the_template_begins_as_one_that_does_not(cache, sha
     network = networks.UNet(**wider.network).eval()
     load_exported(network, first)
     x = torch.rand(1, 10, 16, 16, 16)
-    before = inference.run_network(models.find(str(first)), x[0, :8].numpy(), inference.Runtime("cpu"))
+    before = volumes.run_network(registry.find(str(first)), x[0, :8].numpy(), session.Runtime("cpu"))
     assert np.abs(network(x)[0].detach().numpy() - before).max() < 1e-5
 
     second = tmp_path / "wider.onnx"
     export(wider, fit_toy(wider, cache, shapes, tmp_path / "two"), second, None, 0.1)
-    model = models.find(str(second))
-    assert model.priors
+    model = registry.find(str(second))
+    assert model.card.priors
     image = np.ones(WORKING_GRID.shape, np.float32)
     with pytest.raises(ValueError, match="needs the tissue priors"):
-        inference.inpaint(model, image, image > 0, Scale(1.0))
+        inpainting.inpaint(model, image, image > 0, Scale(1.0))
 
 
 def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_path, monkeypatch):
@@ -94,10 +87,10 @@ def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_pa
         seen["priors"] = channels[8:, :91, :109, :91]  # the brain fills the grid
         return channels[:8]
 
-    monkeypatch.setattr(inference, "run_network", capture)
-    model = replace(models.find(models.DEFAULT), priors=True)
+    monkeypatch.setattr(volumes, "run_network", capture)
+    model = replace(registry.find(registry.DEFAULT), priors=True)
     image = np.ones(WORKING_GRID.shape, np.float32)
-    inference.inpaint(model, image, image > 0, Scale(1.0), priors=patches.priors)
+    inpainting.inpaint(model, image, image > 0, Scale(1.0), priors=patches.priors)
     np.testing.assert_allclose(seen["priors"], shown, atol=1e-6)
     assert patches.sample(0)[3].shape == shown.shape
 
@@ -181,7 +174,7 @@ def test_non_blind_networks_fill_the_same_in_training_and_in_use():
     brain = torch.from_numpy(rng.random(support.shape) < 0.9).float()
     masks = given_mask(support, brain)
     for mask, lesion, inside in zip(masks, support, brain, strict=True):
-        used = inference.to_fill(lesion[0].numpy() > 0.5) & (inside[0].numpy() > 0)
+        used = inpainting.to_fill(lesion[0].numpy() > 0.5) & (inside[0].numpy() > 0)
         assert (mask[0].numpy() == used).all()
         assert 0 < used.mean() < 1
 
@@ -194,12 +187,12 @@ def test_export_computes_what_was_trained(cache, shapes, tmp_path):
     scores = tmp_path / "scores.json"
     scores.write_text(json.dumps({"split": "validation"}))
     path = export(settings, checkpoint, tmp_path / "toy.onnx", scores, 0.12)
-    model = models.find(str(path))
-    assert model.card["lesion_threshold"] == 0.12
-    assert model.card["scores"] == {"split": "validation"}
-    assert model.multiple == 4
+    model = registry.find(str(path))
+    assert model.card.lesion_threshold == 0.12
+    assert model.card.more["scores"] == {"split": "validation"}
+    assert model.card.multiple == 4
     x = np.random.default_rng(0).random((8, 24, 16, 20)).astype(np.float32)
-    ours = inference.run_network(model, x, inference.Runtime("cpu"))
+    ours = volumes.run_network(model, x, session.Runtime("cpu"))
     with torch.no_grad():
         theirs = load_average(settings, checkpoint)(torch.from_numpy(x)[None])[0].numpy()
     # weights are stored in half precision

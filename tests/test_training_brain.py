@@ -6,17 +6,17 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from dataclasses import replace  # noqa: E402
+from dataclasses import replace
 
-from bids_inpaint import brain, models  # noqa: E402
-from bids_inpaint.images import InputError  # noqa: E402
-from bids_inpaint.metrics import dice  # noqa: E402
-from bids_inpaint.space import Grid  # noqa: E402
-from bids_inpaint.training.config import Config  # noqa: E402
-from bids_inpaint.training.export import export  # noqa: E402
-from bids_inpaint.training.extraction import BrainExtraction, load_heads  # noqa: E402
-from bids_inpaint.training.fit import fit  # noqa: E402
-from bids_inpaint.training.heads import brain_of, draw_head, make_head  # noqa: E402
+from bids_inpaint.errors import InputError
+from bids_inpaint.imaging.metrics import dice
+from bids_inpaint.networks import extraction, registry
+from bids_inpaint.space import Grid
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.export import export
+from bids_inpaint.training.extraction import BrainExtraction, load_heads
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.heads import brain_of, draw_head, make_head
 
 SHAPE = (80, 80, 80)
 TOY = """
@@ -110,14 +110,14 @@ def test_trained_extractor_is_no_inpainting_network(folder, tmp_path):
     config = Config.load(path)
     checkpoint = fit(config, BrainExtraction(config, folder), tmp_path / "run", threads=1, workers=0)
     onnx = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)
-    model = models.find(str(onnx), "brain")
-    assert "lesion_threshold" not in model.card
+    model = registry.find(str(onnx), "brain")
+    assert model.card.lesion_threshold is None
     with pytest.raises(InputError, match="trained for 'brain', not for 'inpaint'"):
-        models.find(str(onnx))
+        registry.find(str(onnx))
     # an untrained one finds no brain of a brain's volume
     grid = Grid.of((40, 48, 40), np.diag([4.0, 4, 4, 1]))
     with pytest.raises(ValueError, match="the brain extracted measures"):
-        brain.extract(np.random.default_rng(0).random(grid.shape).astype(np.float32), grid, model)
+        extraction.extract(np.random.default_rng(0).random(grid.shape).astype(np.float32), grid, model)
 
 
 def test_missing_label_maps_are_named(folder):

@@ -3,12 +3,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint import inference  # noqa: E402
-from bids_inpaint.training import networks  # noqa: E402
-from bids_inpaint.training.export import to_onnx  # noqa: E402
-from bids_inpaint.training.inpainting import (  # noqa: E402
-    sub_volumes,
-)
+from bids_inpaint.networks import volumes
+from bids_inpaint.training import networks
+from bids_inpaint.training.export import to_onnx
+from bids_inpaint.training.inpainting import sub_volumes
 
 
 def test_paper_architecture():
@@ -49,22 +47,22 @@ def test_a_residual_network_fills_with_white_matter_to_begin_with():
     torch.nn.init.zeros_(network.low.bias)
     x = torch.rand(1, 8, 8, 8, 8)
     masked = torch.rand(x.shape) < 0.1
-    out = network(torch.where(masked, inference.MASKED, x))
+    out = network(torch.where(masked, volumes.MASKED, x))
     assert torch.equal(out, torch.where(masked, 1.0, x))
 
 
 def test_whole_volumes_are_padded_as_at_inference():
     volume = torch.rand(1, 1, 182, 218, 182)
-    padded, crop = inference.pad_to_multiple(inference.space_to_depth(volume[0, 0].numpy()), 8)
+    padded, crop = volumes.pad_to_multiple(volumes.space_to_depth(volume[0, 0].numpy()), 8)
     ours = sub_volumes(volume, 8)
     assert ours.shape == (1, 8, 96, 112, 96)
     assert (ours[0].numpy() == padded).all()
-    assert (inference.depth_to_space(ours[0].numpy()[crop]) == volume[0, 0].numpy()).all()
+    assert (volumes.depth_to_space(ours[0].numpy()[crop]) == volume[0, 0].numpy()).all()
 
 
 def test_both_space_to_depths_agree():
     volume = np.random.default_rng(0).random((8, 6, 4)).astype(np.float32)
-    ours = inference.space_to_depth(volume)
+    ours = volumes.space_to_depth(volume)
     assert (networks.space_to_depth(torch.from_numpy(volume)[None, None])[0].numpy() == ours).all()
 
 

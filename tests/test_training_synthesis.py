@@ -3,7 +3,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint.training import synthesis  # noqa: E402
+from bids_inpaint.training import synthesis
 
 
 def test_lesions_grow_in_deep_grey_matter_but_not_in_the_cortex():

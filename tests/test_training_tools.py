@@ -7,7 +7,8 @@ from helpers import TOY, write_dataset
 
 pytest.importorskip("torch")
 
-from bids_inpaint import images, template
+from bids_inpaint.dataset import template
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.data import cache_subject, subjects
 
@@ -76,7 +77,7 @@ def test_images_that_cannot_be_prepared_are_named(tmp_path, capfd):
 
 def test_lesions_are_painted_into_raw_images(shapes, tmp_path):
     """At their place in the world, in the unit and type of the raw image, which is else as it was."""
-    from bids_inpaint import bids
+    from bids_inpaint.dataset import bids
     from bids_inpaint.demo import acquire, tilted
     from bids_inpaint.settings import Settings
     from bids_inpaint.training.__main__ import main

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from helpers import write_dataset
 
-from bids_inpaint import validation
-from bids_inpaint.images import InputError
+from bids_inpaint.dataset import validation
+from bids_inpaint.errors import InputError
 from bids_inpaint.settings import Settings
 
 pytestmark = pytest.mark.skipif(

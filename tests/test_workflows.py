@@ -8,20 +8,27 @@ import pytest
 from helpers import write_card, write_dataset
 from nipype.interfaces.base import isdefined
 
-from bids_inpaint import bids, models, template
-from bids_inpaint.bids import Image
-from bids_inpaint.crashes import read_crashes
-from bids_inpaint.images import InputError
-from bids_inpaint.progress import Progress
-from bids_inpaint.run import expanded
+from bids_inpaint.dataset import bids, template
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import Products, crash_folder, expected, image_wf_name
+from bids_inpaint.errors import InputError
+from bids_inpaint.networks import registry
+from bids_inpaint.networks.card import Model
+from bids_inpaint.networks.selection import Networks
+from bids_inpaint.participant.crashes import read_crashes
+from bids_inpaint.participant.progress import Progress
+from bids_inpaint.participant.run import expanded
 from bids_inpaint.settings import Settings
-from bids_inpaint.workflows.base import crash_folder, image_wf_name, init_participants_wf
-from bids_inpaint.workflows.outputs import Products, expected
+from bids_inpaint.workflows.base import init_participants_wf
 
 NAMES = ["sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz"]
 MASKS = [n.replace("_T1w", "_label-lesion_mask") for n in NAMES]
 BOTH = [False, True]
 BRAINS = [n.replace("_T1w", "_desc-brain_mask") for n in NAMES]
+
+
+def with_card(model: Model, **facts) -> Model:
+    return replace(model, card=replace(model.card, **facts))
 
 
 def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options):
@@ -35,12 +42,15 @@ def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options
     )
     files = template.prepare(template.DEFAULT, tmp_path.parent)
     images = bids.collect(settings).images
-    model = models.find(str(toy_model))
+    model = registry.find(str(toy_model))
+    networks = Networks(
+        model,
+        reference=with_card(model, blind=False) if masks and model.blind else None,
+        flair=with_card(model, name="joint", task="flair") if settings.flair else None,
+    )
     workflow = init_participants_wf(
-        images=images, settings=settings, model=model, template=files, run_uuid="x",
-        reference=replace(model, blind=False) if masks and model.blind else None,
-        flair=replace(model, name="joint", task="flair") if settings.flair else None,
-    )  # fmt: skip
+        images=images, settings=settings, networks=networks, template=files, run_uuid="x"
+    )
     return workflow, {node.fullname.split(".", 1)[1]: node for node in expanded(workflow).nodes()}
 
 
@@ -132,7 +142,7 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
         tmp_path / "bids", tmp_path / "out", tmp_path / "w", segmentation=method,
         compare_segmentation=compare, lesion_masks=tmp_path / "masks" if masks else None,
     )  # fmt: skip
-    names = expected(image, template.DEFAULT, Products.of(settings, models.find(str(toy_model))))
+    names = expected(image, template.DEFAULT, Products.of(settings, Networks(registry.find(str(toy_model)))))
     space = "sub-01/anat/sub-01_space-MNI152NLin2009aSym_res-1"
     for name, there in (
         ("dseg.nii.gz", method != "none"),

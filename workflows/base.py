@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from nipype.pipeline import engine as pe
 
-from bids_inpaint.bids import Image
-from bids_inpaint.models import Model
-from bids_inpaint.settings import Settings
-from bids_inpaint.template import TemplateFiles
-from bids_inpaint.workflows.flair import init_flair_wf
-from bids_inpaint.workflows.inpaint import init_inpaint_wf
-from bids_inpaint.workflows.lesions import init_lesions_wf
-from bids_inpaint.workflows.outputs import (
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import (
+    GRAPH,
     NATIVE,
     STANDARD,
     Products,
-    given_files,
-    provenance,
-    threshold_of,
+    crash_folder,
+    image_wf_name,
     tissue_key,
 )
+from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.networks.selection import Networks
+from bids_inpaint.settings import Settings
+from bids_inpaint.workflows.flair import init_flair_wf
+from bids_inpaint.workflows.inpaint import init_inpaint_wf
+from bids_inpaint.workflows.lesions import init_lesions_wf
 from bids_inpaint.workflows.preprocess import init_preprocess_wf, name_source
 from bids_inpaint.workflows.saving import init_outputs_wf
 from bids_inpaint.workflows.segment import TISSUE_MAPS, init_segment_wf
@@ -31,13 +29,9 @@ def init_participants_wf(
     *,
     images: list[Image],
     settings: Settings,
-    model: Model,
+    networks: Networks,
     template: TemplateFiles,
     run_uuid: str,
-    reference: Model | None = None,
-    second: Model | None = None,
-    second_alone: bool = False,
-    flair: Model | None = None,
 ) -> pe.Workflow:
     """Build the graph of a run.
 
@@ -46,37 +40,25 @@ def init_participants_wf(
     images : list of Image
         The T1w images to process.
     settings : Settings
-    model : Model
+    networks : Networks
     template : TemplateFiles
     run_uuid : str
         Names the folders of crash files, and the run in the status of each image.
-    reference : Model, optional
-        Fills the lesions of given masks, beside what a blind network does.
-    second : Model, optional
-        Fills again what a blind network found.
-    second_alone : bool
-        Whether its filling is the result, not the mean of both.
-    flair : Model, optional
-        Makes a FLAIR and a lesion map of each T1w.
 
     Returns
     -------
     Workflow
         ``bids_inpaint_wf``, with one workflow an image inside.
     """
-    whole = pe.Workflow(name="bids_inpaint_wf", base_dir=str(settings.work_dir))
+    whole = pe.Workflow(name=GRAPH, base_dir=str(settings.work_dir))
     threads = settings.threads(len(images))
     for image in images:
         workflow = init_image_wf(
             image=image,
             settings=settings,
-            model=model,
+            networks=networks,
             template=template,
             run_uuid=run_uuid,
-            reference=reference,
-            second=second,
-            second_alone=second_alone,
-            flair=flair,
             threads=threads,
         )
         crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
@@ -86,183 +68,194 @@ def init_participants_wf(
     return whole
 
 
-def crash_folder(output_dir: Path, subject: str, run_uuid: str) -> Path:
-    """Where the crash files of a participant's run go."""
-    return output_dir / f"sub-{subject}" / "log" / run_uuid
-
-
-def image_wf_name(image: Image) -> str:
-    """Name of an image's workflow, as ``sub_01_ses_1_wf``.
-
-    Nipype takes no ``+``, which labels may have.
-
-    Examples
-    --------
-    >>> image_wf_name(Image("p", "u", {"sub": "1+2", "ses": "1"}))
-    'sub_1-2_ses_1_wf'
-    """
-    return image.prefix.translate(str.maketrans("-+", "_-")) + "_wf"
-
-
 def init_image_wf(
     *,
     image: Image,
     settings: Settings,
-    model: Model,
+    networks: Networks,
     template: TemplateFiles,
     run_uuid: str,
-    reference: Model | None = None,
-    second: Model | None = None,
-    second_alone: bool = False,
-    flair: Model | None = None,
     threads: int = 1,
 ) -> pe.Workflow:
-    """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs."""
-    threshold = threshold_of(settings, model)
-    products = Products.of(settings, model)
-    workflow = pe.Workflow(name=image_wf_name(image))
-    # a blind network makes its own map; given masks lead to the reference it is compared with
-    given = None if model.blind else image.lesion_mask
-    preprocess = init_preprocess_wf(
-        template=template,
-        skull_strip=settings.skull_strip,
-        brain_mask=image.brain_mask,
-        brain_mask_xfm=image.brain_mask_xfm,
-        xfm=image.xfm,
-        random_seed=settings.random_seed,
-        omp_nthreads=threads,
-        sloppy=settings.sloppy,
-    )
-    preprocess.inputs.inputnode.t1w = image.path
-    drawn: dict = {
-        "random_seed": settings.random_seed,
-        "sampler": settings.sampler,
-        "sampling_steps": settings.sampling_steps,
-    }
-    inpaint = init_inpaint_wf(
-        model=model,
-        template=template,
-        lesion_mask=given,
-        lesion_space=image.lesion_space,
-        device=settings.device,
-        omp_nthreads=threads,
-        threshold=threshold,
-        min_volume=settings.lesion_min_volume,
-        confine=model.blind and settings.fill == "lesions",
-        second=second,
-        second_alone=second_alone,
-        **drawn,
-    )
-    origin = provenance(settings, model, second)
-    origin["Options"] |= given_files(image)
-    outputs = init_outputs_wf(
-        image=image,
-        template=template,
-        model=model,
-        options={
-            "fill": settings.fill,
-            "threshold": threshold,
-            "min_volume": settings.lesion_min_volume,
-            "given": given is not None,
-            "second_alone": second_alone,
-            "provenance": origin,
-        },
-        output_dir=settings.output_dir,
-        run_uuid=run_uuid,
-        products=products,
-        reference=reference,
-        second=second,
-        flair=flair,
-    )
+    """Build everything of one T1w: preprocessing, inpainting, segmentation, lesions, outputs.
 
-    def link(source, target, pairs):
-        workflow.connect([(source, target, [(f"outputnode.{a}", f"inputnode.{b}") for a, b in pairs])])
+    Parameters
+    ----------
+    image : Image
+    settings : Settings
+    networks : Networks
+    template : TemplateFiles
+    run_uuid : str
+        Of the run, for the status of the image.
+    threads : int
+        Of one step.
 
-    def same(*names):
-        return [(n, n) for n in names]
+    Returns
+    -------
+    Workflow
+        Named as :func:`bids_inpaint.dataset.outputs.image_wf_name` says. It has no inputs or outputs: what
+        it makes goes into the output folder.
+    """
+    graph = _ImageGraph(image, settings, networks, template, run_uuid, threads)
+    graph.add_inpainting()
+    if "original" in graph.products.segmented:
+        graph.segment(graph.preprocess, "segment_original_wf", "original", "preproc")
+    if networks.flair:
+        graph.add_flair()
+    if networks.reference:
+        graph.add_reference()
+    return graph.finished()
 
-    def segment(source, name, image_name, field):
+
+class _ImageGraph:
+    """The graph of one T1w while it is built: what the parts of it connect to."""
+
+    def __init__(
+        self,
+        image: Image,
+        settings: Settings,
+        networks: Networks,
+        template: TemplateFiles,
+        run_uuid: str,
+        threads: int,
+    ):
+        self.image, self.settings, self.networks = image, settings, networks
+        self.template, self.threads = template, threads
+        self.products = Products.of(settings, networks)
+        self.threshold = networks.threshold(settings)
+        # a blind network makes its own map; given masks lead to the reference it is compared with
+        self.lesion_mask = None if networks.main.blind else image.lesion_mask
+        self.workflow = pe.Workflow(name=image_wf_name(image))
+        self.steps: list[pe.Workflow] = []
+        self.preprocess = init_preprocess_wf(
+            template=template,
+            skull_strip=settings.skull_strip,
+            brain_mask=image.brain_mask,
+            brain_mask_xfm=image.brain_mask_xfm,
+            xfm=image.xfm,
+            random_seed=settings.random_seed,
+            omp_nthreads=threads,
+            sloppy=settings.sloppy,
+        )
+        self.preprocess.inputs.inputnode.t1w = image.path
+        self.outputs = init_outputs_wf(
+            image=image,
+            settings=settings,
+            networks=networks,
+            template=template,
+            run_uuid=run_uuid,
+            products=self.products,
+        )
+        self.link(
+            self.preprocess,
+            self.outputs,
+            _same(
+                "conformed", "brain_mask", "mask_method", "working_mask", "preproc", "xfm", "inverse_xfm",
+                "input_warnings", "mask_warnings",
+            ),
+        )  # fmt: skip
+
+    def link(self, source: pe.Workflow, target: pe.Workflow, pairs: list[tuple[str, str]]) -> None:
+        """Connect outputs of a workflow to inputs of another."""
+        fields = [(f"outputnode.{a}", f"inputnode.{b}") for a, b in pairs]
+        self.workflow.connect([(source, target, fields)])
+
+    def add_inpainting(self) -> None:
+        """Inpaint, segment the result, and map the lesions."""
+        inpaint = init_inpaint_wf(
+            model=self.networks.main,
+            settings=self.settings,
+            template=self.template,
+            lesion_mask=self.lesion_mask,
+            lesion_space=self.image.lesion_space,
+            omp_nthreads=self.threads,
+            threshold=self.threshold,
+            second=self.networks.second,
+            second_alone=self.networks.second_alone,
+        )
+        inpaint.inputs.inputnode.t1w = self.image.path
+        self.link(self.preprocess, inpaint, _same("preproc", "working_mask", "xfm", "inverse_xfm"))
+        segmented = None
+        if self.products.segmented:
+            segmented = self.segment(inpaint, "segment_wf", "inpainted", "inpainted")
+        given = self.lesion_mask is not None
+        lesions = self.map_lesions(inpaint, segmented, "lesions_wf", self.settings.fill, given)
+        self.link(inpaint, self.outputs, _same("inpainted", *(["lesion_warnings"] if given else [])))
+        native = [key for key in NATIVE if key.startswith("native_")]
+        mapped = [key for key in STANDARD if key in ("mask", "probability")]
+        self.link(lesions, self.outputs, _same(*native, *mapped, "darkening", "table"))
+        self.steps += [self.preprocess, inpaint, *([segmented] if segmented else []), lesions]
+
+    def segment(self, source: pe.Workflow, name: str, image_name: str, field: str) -> pe.Workflow:
         """Segment an image, and save its tissues."""
-        step = init_segment_wf(template=template, spm=settings.spm, sloppy=settings.sloppy, name=name)
-        link(source, step, [(field, "in_file")])
-        link(preprocess, step, same("working_mask", "brain_mask", "inverse_xfm"))
-        pairs = [(k, tissue_key(image_name, k)) for k in TISSUE_MAPS]
-        native = [(f"native_{a}", f"native_{b}") for a, b in pairs]
-        told = [(what, f"{image_name}_{what}") for what in ("volumes", "method")]
-        link(step, outputs, [*pairs, *native, *told])
+        step = init_segment_wf(
+            template=self.template, spm=self.settings.spm, sloppy=self.settings.sloppy, name=name
+        )
+        self.link(source, step, [(field, "in_file")])
+        self.link(self.preprocess, step, _same("working_mask", "brain_mask", "inverse_xfm"))
+        standard = [(tissue, tissue_key(image_name, tissue)) for tissue in TISSUE_MAPS]
+        native = [(f"native_{a}", f"native_{b}") for a, b in standard]
+        facts = [(fact, f"{image_name}_{fact}") for fact in ("volumes", "method")]
+        self.link(step, self.outputs, [*standard, *native, *facts])
         return step
 
-    def back(source, tissues, name, fill, given):
+    def map_lesions(
+        self, inpaint: pe.Workflow, segmented: pe.Workflow | None, name: str, fill: str, given: bool
+    ) -> pe.Workflow:
         """The lesion map of an inpainted image, and both on the voxels of the T1w."""
         step = init_lesions_wf(
-            template=template,
-            threshold=threshold,
-            min_volume=settings.lesion_min_volume,
+            template=self.template,
+            threshold=self.threshold,
+            min_volume=self.settings.lesion_min_volume,
             fill=fill,
             given=given,
-            segmented=tissues is not None,
+            segmented=segmented is not None,
             name=name,
         )
-        step.inputs.inputnode.t1w = image.path
-        link(
-            preprocess,
-            step,
-            same("brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"),
-        )
-        link(source, step, [("whole", "inpainted"), *same("white", "exponent")])
+        step.inputs.inputnode.t1w = self.image.path
+        needed = ("brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm")
+        self.link(self.preprocess, step, _same(*needed))
+        self.link(inpaint, step, [("whole", "inpainted"), *_same("white", "exponent")])
         if given:
-            link(source, step, same("given_lesions", "native_given_lesions"))
-        if tissues:
-            link(tissues, step, same("wm"))
+            self.link(inpaint, step, _same("given_lesions", "native_given_lesions"))
+        if segmented:
+            self.link(segmented, step, _same("wm"))
         else:
-            step.inputs.inputnode.wm = template.priors["WM"]
+            step.inputs.inputnode.wm = self.template.priors["WM"]
         return step
 
-    inpaint.inputs.inputnode.t1w = image.path
-    prepared = same("preproc", "working_mask", "xfm", "inverse_xfm")
-    link(preprocess, inpaint, prepared)
-    tissues = segment(inpaint, "segment_wf", "inpainted", "inpainted") if products.segmented else None
-    lesions = back(inpaint, tissues, "lesions_wf", settings.fill, given is not None)
-    steps = [preprocess, inpaint, *([tissues] if tissues else []), lesions]
-    link(
-        preprocess,
-        outputs,
-        same(
-            "conformed", "brain_mask", "mask_method", "working_mask", "preproc", "xfm", "inverse_xfm",
-            "input_warnings", "mask_warnings",
-        ),
-    )  # fmt: skip
-    link(inpaint, outputs, same("inpainted", *(["lesion_warnings"] if given else [])))
-    native = [key for key in NATIVE if key.startswith("native_")]
-    mapped = [key for key in STANDARD if key in ("mask", "probability")]
-    link(lesions, outputs, same(*native, *mapped, "darkening", "table"))
-    if "original" in products.segmented:
-        segment(preprocess, "segment_original_wf", "original", "preproc")
-    if flair:
-        make = init_flair_wf(
-            model=flair, template=template, device=settings.device, omp_nthreads=threads
-        )  # fmt: skip
-        link(preprocess, make, same("preproc", "working_mask", "brain_mask", "inverse_xfm"))
-        made = [("mask", "joint_mask"), ("native_mask", "native_joint_mask")]
-        link(make, outputs, [*same("flair", "native_flair"), *made])
-        steps.append(make)
-    if reference:
-        fill = init_inpaint_wf(
-            model=reference,
-            template=template,
-            lesion_mask=image.lesion_mask,
-            lesion_space=image.lesion_space,
-            device=settings.device,
-            omp_nthreads=threads,
+    def add_flair(self) -> None:
+        """Make a FLAIR and the lesion map of both."""
+        assert self.networks.flair is not None
+        flair = init_flair_wf(
+            model=self.networks.flair,
+            template=self.template,
+            device=self.settings.device,
+            omp_nthreads=self.threads,
+        )
+        self.link(self.preprocess, flair, _same("preproc", "working_mask", "brain_mask", "inverse_xfm"))
+        masks = [("mask", "joint_mask"), ("native_mask", "native_joint_mask")]
+        self.link(flair, self.outputs, [*_same("flair", "native_flair"), *masks])
+        self.steps.append(flair)
+
+    def add_reference(self) -> None:
+        """Fill the lesions of given masks, for comparison."""
+        assert self.networks.reference is not None
+        reference = init_inpaint_wf(
+            model=self.networks.reference,
+            settings=self.settings,
+            template=self.template,
+            lesion_mask=self.image.lesion_mask,
+            lesion_space=self.image.lesion_space,
+            omp_nthreads=self.threads,
             reference=True,
-            **drawn,
             name="reference_wf",
         )
-        fill.inputs.inputnode.t1w = image.path
-        link(preprocess, fill, prepared)
-        link(
-            fill,
-            outputs,
+        reference.inputs.inputnode.t1w = self.image.path
+        self.link(self.preprocess, reference, _same("preproc", "working_mask", "xfm", "inverse_xfm"))
+        self.link(
+            reference,
+            self.outputs,
             [
                 ("inpainted", "reference"),
                 ("given_lesions", "reference_mask"),
@@ -270,16 +263,24 @@ def init_image_wf(
                 ("lesion_warnings", "reference_warnings"),
             ],
         )
-        tissues = None
-        if "reference" in products.segmented:
-            tissues = segment(fill, "segment_reference_wf", "reference", "inpainted")
-        filled = back(fill, tissues, "reference_lesions_wf", "lesions", True)
-        link(filled, outputs, [("native_inpainted", "native_reference")])
-        steps.append(fill)
-    name_source(workflow, image.path)
-    workflow.__desc__ = "".join(getattr(step, "__desc__", "") for step in steps)
-    if others := [name for name in products.segmented if name != "inpainted"]:
-        workflow.__desc__ += (
-            f"For comparison, the {' and the '.join(others)} image was segmented in the same way.\n\n"
-        )
-    return workflow
+        segmented = None
+        if "reference" in self.products.segmented:
+            segmented = self.segment(reference, "segment_reference_wf", "reference", "inpainted")
+        native = self.map_lesions(reference, segmented, "reference_lesions_wf", "lesions", True)
+        self.link(native, self.outputs, [("native_inpainted", "native_reference")])
+        self.steps.append(reference)
+
+    def finished(self) -> pe.Workflow:
+        """The whole graph, with its methods text."""
+        name_source(self.workflow, self.image.path)
+        self.workflow.__desc__ = "".join(getattr(step, "__desc__", "") for step in self.steps)
+        if others := [name for name in self.products.segmented if name != "inpainted"]:
+            self.workflow.__desc__ += (
+                f"For comparison, the {' and the '.join(others)} image was segmented in the same way.\n\n"
+            )
+        return self.workflow
+
+
+def _same(*names: str) -> list[tuple[str, str]]:
+    """Outputs connected to inputs of the same names."""
+    return [(name, name) for name in names]

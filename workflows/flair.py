@@ -5,9 +5,10 @@ from __future__ import annotations
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.flair import SynthesiseFlair
-from bids_inpaint.models import Model
-from bids_inpaint.template import TemplateFiles
+from bids_inpaint.networks.card import Model
+from bids_inpaint.workflows.inpaint import network_inputs
 
 
 def init_flair_wf(
@@ -42,8 +43,8 @@ def init_flair_wf(
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = (
         "A fluid-attenuated inversion recovery (FLAIR) image was synthesised from the T1w image, and lesions "
-        f"were segmented in both, with the network '{model.name}', a generator and a classifier trained "
-        f"jointly [@orbes2018] (SHA-256 {model.sha256[:12]}…).\n\n"
+        f"were segmented in both, with the network '{model.name}', {model.engine.describes} "
+        f"(SHA-256 {model.sha256[:12]}…).\n\n"
     )
     inputnode = pe.Node(
         IdentityInterface(fields=["preproc", "working_mask", "brain_mask", "inverse_xfm"]), name="inputnode"
@@ -52,12 +53,7 @@ def init_flair_wf(
     outputnode = pe.Node(IdentityInterface(fields=outputs), name="outputnode")
     synthesise = pe.Node(
         SynthesiseFlair(
-            model=model.identifier,
-            model_sha256=model.sha256,
-            wm_prior=template.priors["WM"],
-            gm_prior=template.priors["GM"],
-            device=device,
-            num_threads=omp_nthreads,
+            **network_inputs(model, template, device, omp_nthreads),
         ),
         name="synthesise", n_procs=omp_nthreads, mem_gb=2,
     )  # fmt: skip

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
-from bids_inpaint.interfaces.inpaint import Inpaint, LesionMask
-from bids_inpaint.models import Model
-from bids_inpaint.template import TemplateFiles
-
-#: What kind of network an engine is, for the methods text.
-ENGINES = {
-    "unet": "a 3D U-Net on the eight parity sub-volumes of the image [@manjon2020]",
-    "ddpm": "a denoising diffusion model that draws axial slices [@durrer2023]",
-    "ip-medgan": "an adversarially trained cascade of U-blocks that fills axial slices [@ipmedgan]",
-}
+from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.interfaces.inpaint import Inpaint
+from bids_inpaint.interfaces.lesions import LesionMask
+from bids_inpaint.networks.card import Model
+from bids_inpaint.settings import Settings
 
 
 def init_inpaint_wf(
     *,
     model: Model,
+    settings: Settings,
     template: TemplateFiles,
     lesion_mask: str | None = None,
     lesion_space: str = "T1w",
-    device: str = "auto",
     omp_nthreads: int = 1,
     reference: bool = False,
     threshold: float = 0.1,
-    min_volume: float = 10.0,
-    confine: bool = False,
     second: Model | None = None,
     second_alone: bool = False,
-    random_seed: int = 0,
-    sampler: str | None = None,
-    sampling_steps: int | None = None,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -42,26 +34,23 @@ def init_inpaint_wf(
     ----------
     model : Model
         The network.
+    settings : Settings
+        Where and how it runs, and what becomes of changes away from the lesions.
     template : TemplateFiles
         Its tissue priors set the intensity scale.
     lesion_mask : str, optional
         Given lesions; a non-blind network needs them.
     lesion_space : {'T1w', 'template'}
         Where they lie.
+    omp_nthreads : int
     reference : bool
         Whether the result is what others are compared with.
     threshold : float
         λ of the lesions that a blind network found.
-    min_volume : float
-        Of these lesions, in mm³.
-    confine : bool
-        Whether what a blind network changed away from them is undone.
     second : Model, optional
         Non-blind network that fills them again.
     second_alone : bool
         Whether its filling is the result, not the mean of both.
-    random_seed, sampler, sampling_steps
-        Of a network that draws what it fills; None for the network's own.
 
     Inputs
     ------
@@ -81,32 +70,9 @@ def init_inpaint_wf(
     lesion_warnings
         What is unusual about it.
     """
+    confine = model.blind and settings.fill == "lesions"
     workflow = pe.Workflow(name=name)
-    what = (
-        "As a reference, the lesions of given masks were filled"
-        if reference
-        else f"Lesions were removed ({'blind, without masks' if model.blind else 'those of given masks'})"
-    )
-    workflow.__desc__ = (
-        f"{what} with the network '{model.name}', {ENGINES[model.engine]}"
-        f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime."
-    )
-    if second or confine:
-        workflow.__desc__ += (
-            " What it had made as bright as white matter, and had brightened by more than "
-            f"{threshold:g} of it, was taken for lesions in what follows."
-        )
-    if second:
-        workflow.__desc__ += (
-            f" In a second pass, the non-blind network '{second.name}', {ENGINES[second.engine]} (SHA-256 "
-            f"{second.sha256[:12]}…), filled these lesions in the output of the first"
-            f"{'' if second_alone else ', and the mean of both fillings was taken'}."
-        )
-    if confine:
-        workflow.__desc__ += (
-            " For the segmentation, changes were kept around these lesions and undone elsewhere."
-        )
-    workflow.__desc__ += "\n\n"
+    workflow.__desc__ = _methods(model, second, second_alone, threshold, reference, confine)
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )
@@ -124,23 +90,10 @@ def init_inpaint_wf(
         ),
         name="outputnode",
     )
-    more: dict = {"random_seed": random_seed}
-    if second:
-        more |= {"second_model": second.identifier, "second_sha256": second.sha256}
-        more |= {"second_alone": second_alone}
-    more |= {"sampler": sampler} if sampler else {}
-    more |= {"sampling_steps": sampling_steps} if sampling_steps else {}
-    if second or confine:
-        more |= {"threshold": threshold, "min_volume": min_volume, "confine": confine}
     inpaint = pe.Node(
         Inpaint(
-            model=model.identifier,
-            model_sha256=model.sha256,
-            wm_prior=template.priors["WM"],
-            gm_prior=template.priors["GM"],
-            device=device,
-            num_threads=omp_nthreads,
-            **more,
+            **network_inputs(model, template, settings.device, omp_nthreads),
+            **_second_inputs(settings, second, second_alone, threshold, confine),
         ),
         name="inpaint", n_procs=omp_nthreads, mem_gb=4,
     )  # fmt: skip
@@ -168,3 +121,61 @@ def init_inpaint_wf(
             ]),
         ])  # fmt: skip
     return workflow
+
+
+def network_inputs(model: Model, template: TemplateFiles, device: str, threads: int) -> dict[str, Any]:
+    """Inputs of every node that runs a network (:class:`bids_inpaint.interfaces.base.NetworkInputSpec`)."""
+    return {
+        "model": model.identifier,
+        "model_sha256": model.sha256,
+        "wm_prior": template.priors["WM"],
+        "gm_prior": template.priors["GM"],
+        "device": device,
+        "num_threads": threads,
+    }
+
+
+def _second_inputs(
+    settings: Settings, second: Model | None, second_alone: bool, threshold: float, confine: bool
+) -> dict[str, Any]:
+    """Inputs of the inpainting node about draws, and about the lesions that were found."""
+    out: dict[str, Any] = {"random_seed": settings.random_seed}
+    if second:
+        out |= {"second_model": second.identifier, "second_sha256": second.sha256}
+        out |= {"second_alone": second_alone}
+    if settings.sampler:
+        out |= {"sampler": settings.sampler}
+    if settings.sampling_steps:
+        out |= {"sampling_steps": settings.sampling_steps}
+    if second or confine:
+        out |= {"threshold": threshold, "min_volume": settings.lesion_min_volume, "confine": confine}
+    return out
+
+
+def _methods(
+    model: Model, second: Model | None, second_alone: bool, threshold: float, reference: bool, confine: bool
+) -> str:
+    """The paragraph of the methods text."""
+    what = (
+        "As a reference, the lesions of given masks were filled"
+        if reference
+        else f"Lesions were removed ({'blind, without masks' if model.blind else 'those of given masks'})"
+    )
+    text = (
+        f"{what} with the network '{model.name}', {model.engine.describes}"
+        f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime."
+    )
+    if second or confine:
+        text += (
+            " What it had made as bright as white matter, and had brightened by more than "
+            f"{threshold:g} of it, was taken for lesions in what follows."
+        )
+    if second:
+        text += (
+            f" In a second pass, the non-blind network '{second.name}', {second.engine.describes} (SHA-256 "
+            f"{second.sha256[:12]}…), filled these lesions in the output of the first"
+            f"{'' if second_alone else ', and the mean of both fillings was taken'}."
+        )
+    if confine:
+        text += " For the segmentation, changes were kept around these lesions and undone elsewhere."
+    return text + "\n\n"

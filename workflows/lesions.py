@@ -5,9 +5,10 @@ from __future__ import annotations
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
-from bids_inpaint.intensity import GREY
-from bids_inpaint.interfaces.inpaint import BackToNative, MapLesions
-from bids_inpaint.template import TemplateFiles
+from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.imaging.intensity import GREY
+from bids_inpaint.interfaces.lesions import MapLesions
+from bids_inpaint.interfaces.native import BackToNative
 
 _PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"]
 

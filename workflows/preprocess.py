@@ -5,10 +5,10 @@ from __future__ import annotations
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
 from bids_inpaint.interfaces.base import InputSpec
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, Normalise, ToWorkingGrid, TrimMask
-from bids_inpaint.template import TemplateFiles
 
 
 def init_preprocess_wf(

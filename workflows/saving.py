@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from itertools import chain
-from pathlib import Path
 
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline import engine as pe
 
-from bids_inpaint.bids import Image
-from bids_inpaint.interfaces.derivatives import SaveDerivatives
-from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
-from bids_inpaint.interfaces.quality import CheckQuality
-from bids_inpaint.models import Model
-from bids_inpaint.template import TemplateFiles
-from bids_inpaint.workflows.outputs import (
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.outputs import (
     PARTS,
     USUAL,
     WARNINGS,
@@ -25,20 +19,22 @@ from bids_inpaint.workflows.outputs import (
     part_of,
     status_file,
 )
+from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.interfaces.derivatives import SaveDerivatives
+from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
+from bids_inpaint.interfaces.quality import CheckQuality
+from bids_inpaint.networks.selection import Networks
+from bids_inpaint.settings import Settings
 
 
 def init_outputs_wf(
     *,
     image: Image,
+    settings: Settings,
+    networks: Networks,
     template: TemplateFiles,
-    model: Model,
-    options: dict,
-    output_dir: Path,
     run_uuid: str,
     products: Products = USUAL,
-    reference: Model | None = None,
-    second: Model | None = None,
-    flair: Model | None = None,
     name: str = "outputs_wf",
 ) -> pe.Workflow:
     """Build the figures of one image, and the writing of its derivatives.
@@ -49,21 +45,13 @@ def init_outputs_wf(
     ----------
     image : Image
         Gives the names.
+    settings : Settings
+    networks : Networks
+        For the sidecars.
     template : TemplateFiles
-    model : Model
-    options : dict
-        ``fill``, ``threshold`` and ``min_volume`` of the run, whether its lesions were ``given``, whether
-        the second pass fills alone (``second_alone``), and its ``provenance``, for the sidecars.
-    output_dir : Path
     run_uuid : str
         Of the run, for the status of the image.
     products : Products, optional
-    reference : Model, optional
-        The network that filled given lesions.
-    second : Model, optional
-        The network of the second pass.
-    flair : Model, optional
-        The network that made a FLAIR.
 
     Inputs
     ------
@@ -113,7 +101,7 @@ def init_outputs_wf(
     difference = pe.Node(Difference(), name="difference", mem_gb=1)
     lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
     every = names | figure_names
-    metadata = metadata_of(image, template.name, model, reference, second, flair, options, products)
+    metadata = metadata_of(image, settings, networks, products)
     saves, founds = {}, {}
     for part in products.parts:
         keys = [key for key in every if part_of(key) == part]
@@ -122,10 +110,10 @@ def init_outputs_wf(
         saves[part] = pe.Node(
             SaveDerivatives(
                 keys=keys,
-                out_dir=str(output_dir),
+                out_dir=str(settings.output_dir),
                 names={key: every[key] for key in keys},
                 metadata={key: metadata[key] for key in keys if key in metadata},
-                status_file=str(status_file(output_dir, image)),
+                status_file=str(status_file(settings.output_dir, image)),
                 part=part,
                 parts=list(products.parts),
                 run_uuid=run_uuid,

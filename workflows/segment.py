@@ -5,11 +5,11 @@ from __future__ import annotations
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from bids_inpaint.dataset.template import TISSUES, TemplateFiles
 from bids_inpaint.interfaces.ants import SegmentAtropos
 from bids_inpaint.interfaces.images import TissuesToNative
 from bids_inpaint.interfaces.spm import SegmentSPM
-from bids_inpaint.spm import Spm
-from bids_inpaint.template import TISSUES, TemplateFiles
+from bids_inpaint.spm.program import Spm
 
 TISSUE_MAPS = ("csf", "gm", "wm", "dseg")
 

@@ -16,7 +16,7 @@ from nipype.interfaces.base import (
 from nipype.utils.filemanip import hash_infile
 
 from bids_inpaint import __version__
-from bids_inpaint.images import InputError
+from bids_inpaint.errors import InputError
 from bids_inpaint.space import Misplaced
 
 
@@ -36,6 +36,18 @@ class InputSpec(BaseInterfaceInputSpec):
         given = [getattr(self, name) for name in sorted(self.traits(users=True))]
         contents = [hash_infile(path) for path in given if isdefined(path) and os.path.isfile(path)]
         return listed, md5("".join([digest, *contents]).encode()).hexdigest() if contents else digest
+
+
+class NetworkInputSpec(InputSpec):
+    """Inputs of whatever runs a network on the working grid."""
+
+    in_file = File(exists=True, mandatory=True, desc="preprocessed brain on the working grid")
+    wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
+    gm_prior = File(exists=True, mandatory=True, desc="probability of grey matter in the template")
+    model = traits.Str(mandatory=True, desc="name of the network, or path of its ONNX file")
+    model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
+    device = traits.Enum("auto", "cpu", "cuda", usedefault=True, desc="where the network runs")
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="of the network")
 
 
 class SegmentationOutputSpec(TraitedSpec):

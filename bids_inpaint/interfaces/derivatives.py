@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import filecmp
-import json
-import math
-import os
-import shutil
 from pathlib import Path
-from typing import Any
 
 from nipype.interfaces.base import (
     DynamicTraitedSpec,
@@ -20,10 +14,10 @@ from nipype.interfaces.base import (
 )
 from nipype.interfaces.io import add_traits
 
-from bids_inpaint import __version__
-from bids_inpaint.files import read_sidecar, replacing
-from bids_inpaint.images import InputError
+from bids_inpaint.dataset.status import is_held, saved_file, write_status
+from bids_inpaint.errors import InputError
 from bids_inpaint.interfaces.base import FileInterface
+from bids_inpaint.io.files import publish, write_json, write_text
 
 
 class SaveDerivativesInputSpec(DynamicTraitedSpec):
@@ -115,53 +109,3 @@ class SaveDerivatives(FileInterface):
         write_text(saved_file(status, run_uuid, self.inputs.part), "")
         if all(saved_file(status, run_uuid, part).exists() for part in self.inputs.parts):
             write_status(status, run_uuid, "done", Parts=list(self.inputs.parts))
-
-
-def saved_file(status_file: Path, run_uuid: str, part: str) -> Path:
-    """The file whose existence says that a run has saved a part of an image; it is gone when the run ends."""
-    return status_file.parent / run_uuid / status_file.name.replace("_status.json", f"_{part}.saved")
-
-
-def is_held(status_file: Path, run_uuid: str) -> bool:
-    """Whether a run that has begun to save an image is the last that did, and has met no other one."""
-    content = read_sidecar(status_file)
-    return content.get("RunUUID") == run_uuid and content.get("Status") != "failed"
-
-
-def write_status(status_file: Path, run_uuid: str, status: str, **more: Any) -> None:
-    """Say what became of an image: "done", "failed" or "unfinished", in which run, and what else there is."""
-    content = {"Status": status, "SoftwareVersion": __version__, "RunUUID": run_uuid}
-    write_json(status_file, content | more)
-
-
-def publish(source: str | os.PathLike, target: Path) -> None:
-    """Copy under a temporary name and rename, unless the target has that content already."""
-    if target.exists() and filecmp.cmp(source, target, shallow=False):
-        return
-    with replacing(target) as part:
-        shutil.copyfile(source, part)
-
-
-def write_json(path: Path, content: dict) -> None:
-    """Write JSON atomically, unless it is there already; numbers that JSON doesn't have become null."""
-    text = json.dumps(_finite(content), indent=2, ensure_ascii=False, allow_nan=False)
-    write_text(path, text + "\n")
-
-
-def _finite(content: Any) -> Any:
-    if isinstance(content, dict):
-        return {key: _finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [_finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file in UTF-8 atomically, unless it has that content already."""
-    # names of files are any bytes
-    content = text.encode("utf-8", errors="backslashreplace")
-    if path.is_file() and path.read_bytes() == content:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as part:
-        part.write_bytes(content)

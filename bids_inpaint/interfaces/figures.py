@@ -8,8 +8,9 @@ import html
 import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, TraitedSpec, isdefined, traits
 
-from bids_inpaint import figures, images
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.io import images
+from bids_inpaint.reports import figures
 
 #: What to compare a lesion volume with: measured with both passes of the default networks (docs/networks.md).
 HEALTHY = "In healthy people this program maps 0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones."

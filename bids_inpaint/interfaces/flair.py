@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
-from nipype.interfaces.base import File, TraitedSpec, traits
+from nipype.interfaces.base import File, TraitedSpec
 
-from bids_inpaint import flair, images, inference, models
-from bids_inpaint.intensity import Scale
-from bids_inpaint.interfaces.ants import alone, correct_bias, rigid
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.itk import correct_bias, rigid
+from bids_inpaint.imaging.processes import alone
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, NetworkInputSpec, within
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.networks import flair, registry, session
 from bids_inpaint.space import WORKING_GRID, resample
-from bids_inpaint.transforms import read_xfm
 
 
 class FlairToWorkingGridInputSpec(InputSpec):
@@ -42,17 +44,10 @@ class FlairToWorkingGrid(FileInterface):
         return {"out_file": images.save(out_file, corrected, WORKING_GRID, np.float32, space_code=4)}
 
 
-class SynthesiseFlairInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True, desc="preprocessed T1w on the working grid")
-    working_mask = File(exists=True, mandatory=True)
-    wm_prior = File(exists=True, mandatory=True)
-    gm_prior = File(exists=True, mandatory=True)
+class SynthesiseFlairInputSpec(NetworkInputSpec):
+    working_mask = File(exists=True, mandatory=True, desc="the brain on the working grid")
     brain_mask = File(exists=True, mandatory=True, desc="on the voxels of the T1w")
-    inverse_xfm = File(exists=True, mandatory=True)
-    model = traits.Str(mandatory=True)
-    model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
-    device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
+    inverse_xfm = File(exists=True, mandatory=True, desc="takes the template to the T1w")
 
 
 class SynthesiseFlairOutputSpec(TraitedSpec):
@@ -69,24 +64,24 @@ class SynthesiseFlair(FileInterface):
     output_spec = SynthesiseFlairOutputSpec
 
     def process(self, runtime) -> dict:
-        model = models.find(self.inputs.model, "flair")
+        model = registry.find(self.inputs.model, "flair", self.inputs.model_sha256)
         data, source = images.read(self.inputs.in_file)
         mask = images.read(self.inputs.working_mask)[0] > 0
         priors = [images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
-        where = inference.Runtime(self.inputs.device, self.inputs.num_threads)
-        made, probability = flair.synthesise(model, data, mask, scale, priors, where)
+        options = session.Runtime(self.inputs.device, self.inputs.num_threads)
+        image, probability = flair.synthesise(model, data, mask, scale, priors, options)
         native, grid = images.read(self.inputs.brain_mask)
         brain = native > 0
         world = read_xfm(self.inputs.inverse_xfm)
-        native_flair = resample(made, source, grid, world, order=3, where=brain)
+        native_flair = resample(image, source, grid, world, order=3, where=brain)
         lesions = resample(probability, source, grid, world, order=1, where=brain) > 0.5
 
         def save(name: str, values: np.ndarray, on, dtype, code: int) -> str:
             return images.save(within(runtime, f"{name}.nii.gz"), values, on, dtype, code)
 
         return {
-            "flair": save("flair", made, source, np.float32, 4),
+            "flair": save("flair", image, source, np.float32, 4),
             "mask": save("mask", probability > 0.5, source, np.uint8, 4),
             "native_flair": save("native_flair", native_flair, grid, np.float32, 1),
             "native_mask": save("native_mask", lesions, grid, np.uint8, 1),

@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import brain, images, masks, models
-from bids_inpaint.conform import conform
-from bids_inpaint.inference import Runtime
+from bids_inpaint import errors
+from bids_inpaint.dataset import masks
+from bids_inpaint.imaging import brain
+from bids_inpaint.imaging.conform import conform
+from bids_inpaint.imaging.metrics import dice
 from bids_inpaint.interfaces.base import AffineOutputSpec, FileInterface, InputSpec, within
-from bids_inpaint.metrics import dice
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.networks import extraction, registry
+from bids_inpaint.networks.session import Runtime
 from bids_inpaint.space import WORKING_GRID, Grid, Misplaced, bounding_box, resample
-from bids_inpaint.transforms import read_xfm
 
 #: Brain masks of other tools agree with ours at least so well (Dice); a mask of another session has 0.7.
 BRAIN_AGREEMENT = 0.85
@@ -93,13 +97,13 @@ class BrainMask(FileInterface):
         litres = mask.sum() * grid.voxel_volume / 1e6
         low, high = (volume / 1e6 for volume in brain.BRAIN_VOLUME)
         if not low < litres < high:
-            raise images.InputError(
+            raise errors.InputError(
                 f"The brain mask {path} has {litres:.2f} l on {self.source}, which no brain has: give "
                 "the brain mask of this image."
             )
         try:
             own, _ = self._own(data, grid)
-        except images.InputError:
+        except errors.InputError:
             # a mask is given where no brain is found
             return mask
         agreement = dice(mask, own)
@@ -117,13 +121,13 @@ class BrainMask(FileInterface):
             stripped = brain.stripped_mask(data, grid)
             if stripped is not None:
                 return stripped, "stripped"
-        model = models.find(models.BRAIN, "brain")
+        model = registry.find(registry.BRAIN, "brain")
         try:
-            return brain.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
+            return extraction.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
         except ValueError as error:
             # want of memory, and what the network's library hits, are no fault of the image
             extent = "×".join(f"{v:.0f}" for v in grid.voxel_sizes * grid.shape)
-            raise images.InputError(
+            raise errors.InputError(
                 f"No brain was found in {self.source} ({error}; its voxels span {extent} mm): check "
                 "that it is a whole-head T1w with the right voxel size, or give a brain mask with -d."
             ) from error
@@ -148,7 +152,7 @@ class GivenAffine(FileInterface):
         for path, matrix in zip(paths, (forward, back), strict=True):
             scales = np.linalg.svd(matrix[:3, :3], compute_uv=False) if np.isfinite(matrix).all() else [0]
             if min(scales) < 1 / MOST_SCALED or max(scales) > MOST_SCALED or np.linalg.det(matrix) < 0:
-                raise images.InputError(
+                raise errors.InputError(
                     f"{path} is no affine between a head and the template (a scale beyond "
                     f"1/{MOST_SCALED} to {MOST_SCALED}, or a mirror): register again, or leave it out."
                 )
@@ -156,7 +160,7 @@ class GivenAffine(FileInterface):
         corners = np.array([[x, y, z, 1] for x in (-100, 100) for y in (-100, 100) for z in (-100, 100)]).T
         away = np.abs(back @ forward @ corners - corners).max()
         if away > 0.5:
-            raise images.InputError(
+            raise errors.InputError(
                 f"{paths[1]} is not the inverse of {paths[0]} (they lead {away:.1f} mm away): "
                 "give both of one registration, or leave them out."
             )

@@ -6,9 +6,10 @@ import html
 
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import images, quality
+from bids_inpaint.imaging import quality
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
-from bids_inpaint.transforms import read_xfm
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
 
 
 class CheckQualityInputSpec(InputSpec):

@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 from nipype.interfaces.base import File, InputMultiObject, traits
 
-from bids_inpaint import images, spm_job, tissues
+from bids_inpaint import errors
+from bids_inpaint.imaging import tissues
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, SegmentationOutputSpec
 from bids_inpaint.interfaces.images import save_tissues
+from bids_inpaint.io import images
 from bids_inpaint.space import Grid, bounding_box
-from bids_inpaint.spm import Spm, check_version
+from bids_inpaint.spm import job
+from bids_inpaint.spm.program import Spm, check_version
 
 #: Distance between the voxels that SPM fits, in mm: its default, and another where that fit fails.
 _SAMPLINGS = (3.0, 4.0)
@@ -54,48 +57,46 @@ class SegmentSPM(FileInterface):
             shutil.rmtree(folder)
             method = f"{answer.name} (release {answer.release})"
             return {**save_tissues(runtime, maps, mask, grid, space_code=4), "method": method}
-        raise images.InputError(
+        raise errors.InputError(
             f"SPM failed to segment the brain of {self.source}, and did not notice ({'; '.join(refusals)}): "
             "look at the images of the report, or choose --segmentation atropos."
         )
 
     def _segment(
         self, runtime, folder: Path, brain: np.ndarray, mask: np.ndarray, grid: Grid, sampling: float
-    ) -> tuple[spm_job.Answer, list[np.ndarray]]:
+    ) -> tuple[job.Answer, list[np.ndarray]]:
         """Run SPM on the brain's box, and put its maps of GM, WM and CSF onto the whole grid."""
         # results of an earlier run would pass for those of one that failed
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
         box = bounding_box(mask, margin=2)
         part = grid.part(box)
-        sizes = spm_job.padded_sizes(part.shape, part.voxel_sizes.tolist(), sampling)
+        sizes = job.padded_sizes(part.shape, part.voxel_sizes.tolist(), sampling)
         beyond = [(0, size - n) for size, n in zip(sizes, part.shape, strict=True)]
         padded = np.pad(brain[box], beyond)
-        images.save(
-            str(folder / spm_job.IMAGE), padded, Grid.of(sizes, part.matrix), np.float32, space_code=4
-        )
+        images.save(str(folder / job.IMAGE), padded, Grid.of(sizes, part.matrix), np.float32, space_code=4)
         folder_of_code = {"folder": self.inputs.folder} if self.inputs.folder else {}
         found = Spm(tuple(self.inputs.command), self.inputs.kind, **folder_of_code)
-        answer = spm_job.run(found, folder, sampling)
+        answer = job.run(found, folder, sampling)
         # for Nipype, which writes them into the crash file of a step that fails
-        runtime.cmdline = " ".join(found.arguments(spm_job.SCRIPT))
+        runtime.cmdline = " ".join(found.arguments(job.SCRIPT))
         runtime.stdout, runtime.stderr = answer.output, answer.errors
         # it would go by the exit code
         runtime.returncode, runtime.success_codes = 0, (0,)
         if not answer.name:
-            raise images.InputError(
+            raise errors.InputError(
                 f"SPM could not be started by '{runtime.cmdline}' (it said: {(answer.failure or '')[:200]}): "
                 "run that command by hand to see why."
             )
         check_version(answer.name, answer.release, f"'{runtime.cmdline}'")
         if answer.failure:
-            raise images.InputError(
+            raise errors.InputError(
                 f"{answer.name} failed to segment the brain of {self.source} (it said: "
                 f"{answer.failure[:300]}): look at the crash file, or choose --segmentation atropos."
             )
         maps = []
         for i in (1, 2, 3):
-            values = images.read(str(folder / f"c{i}{spm_job.IMAGE}"))[0]
+            values = images.read(str(folder / f"c{i}{job.IMAGE}"))[0]
             whole = np.zeros(mask.shape, np.float32)
             whole[box] = np.clip(values[tuple(slice(n) for n in part.shape)], 0, 1)
             maps.append(whole * mask)

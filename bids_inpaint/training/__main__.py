@@ -207,7 +207,7 @@ def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             args.second_pass,
         )  # fmt: skip
     elif args.command == "compare":
-        from bids_inpaint.inference import Runtime
+        from bids_inpaint.networks.session import Runtime
         from bids_inpaint.training.compare import compare
 
         runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)

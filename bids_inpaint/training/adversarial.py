@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bids_inpaint.models import slice_channels
+from bids_inpaint.networks.card import slice_channels
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices

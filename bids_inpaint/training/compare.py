@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint import inference, models
-from bids_inpaint.intensity import Scale
-from bids_inpaint.metrics import HoleScores, hole_scores
-from bids_inpaint.slices import upper_limit
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.metrics import HoleScores, hole_scores
+from bids_inpaint.networks import card, inpainting, registry, session
+from bids_inpaint.networks.slices import upper_limit
 from bids_inpaint.training.adversarial import DEPTH
 from bids_inpaint.training.adversarial import HOLE as SQUARE
 from bids_inpaint.training.config import Config
@@ -100,7 +100,7 @@ def draw_holes(subject: Subject, kind: str, shapes: Lesions) -> np.ndarray:
     """
     image = np.asarray(subject.image, np.float32)
     if kind == "lesions":
-        return inference.to_fill(painted(subject, shapes)[1] > 0.5) & (image > 0)
+        return inpainting.to_fill(painted(subject, shapes)[1] > 0.5) & (image > 0)
     rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
     hole = np.zeros(image.shape, bool)
     brain = np.argwhere(ndimage.binary_erosion(image > 0, iterations=12))
@@ -134,12 +134,12 @@ def make_case(subject: Subject, holes: str, shapes: Lesions, priors: Sequence[np
 
 
 def by_network(
-    case: Case, model: models.Model, runtime: inference.Runtime, priors: Sequence[np.ndarray]
+    case: Case, model: card.Model, runtime: session.Runtime, priors: Sequence[np.ndarray]
 ) -> np.ndarray:
     """What a network makes of the hole, or of the lesions if it is blind."""
     image = case.lesioned if model.blind else case.voided
     mask = case.healthy > 0
-    return inference.inpaint(model, image, mask, case.scale, case.hole, runtime, priors, exact=True)
+    return inpainting.inpaint(model, image, mask, case.scale, case.hole, runtime, priors, exact=True)
 
 
 def compare(
@@ -149,7 +149,7 @@ def compare(
     names: Sequence[str],
     engines: Sequence[str],
     holes: str,
-    runtime: inference.Runtime,
+    runtime: session.Runtime,
     output: Path | None = None,
     figure: Path | None = None,
 ) -> dict[str, dict[str, float]]:
@@ -181,7 +181,7 @@ def compare(
     """
     shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
     priors = template_priors(cache)
-    found = {name: models.find(name) for name in engines}
+    found = {name: registry.find(name) for name in engines}
     if holes != "lesions":
         found = {name: model for name, model in found.items() if not model.blind}
     ways = dict(CLASSICAL)
@@ -207,7 +207,7 @@ def compare(
         scores_of = [asdict(scores) for scores, _ in rows]
         row = {key: float(np.mean([s[key] for s in scores_of])) for key in scores_of[0]}
         row["seconds"] = float(np.median([seconds for _, seconds in rows]))
-        row["parameters"] = int(found[name].card.get("parameters", 0)) if name in found else 0
+        row["parameters"] = int(found[name].card.more.get("parameters", 0)) if name in found else 0
         summary[name] = row
     print(f"\n{'':<22}" + "".join(f"{key:>12}" for key in next(iter(summary.values()))))
     for name, row in summary.items():

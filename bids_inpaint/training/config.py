@@ -7,7 +7,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint.models import INTENSITIES, NAME
+from bids_inpaint.networks.card import NAME, Task
+from bids_inpaint.networks.engines import ENGINES
 
 FOLDER = Path(__file__).parent / "configs"
 
@@ -152,7 +153,7 @@ class Config:
     fit: Fit
     synthesis: Synthesis
     adversarial: Losses
-    task: str = "inpaint"
+    task: Task = "inpaint"
     engine: str = "unet"
     blind: bool = True
     intensity: str = "wm"
@@ -160,11 +161,12 @@ class Config:
     def __post_init__(self):
         if not NAME.fullmatch(self.name):
             raise TypeError(f"name {self.name!r} is not one of letters, digits, '.', '_', '+' and '-'")
-        if self.intensity not in INTENSITIES.get((self.task, self.engine), ()):
+        engine = ENGINES.get(self.engine)
+        if engine is None or self.intensity not in engine.intensities.get(self.task, ()):
             raise TypeError(
                 f"task {self.task} with engine {self.engine} and intensity {self.intensity} is unknown"
             )
-        if self.engine in ("ddpm", "ip-medgan") and self.blind:
+        if engine.slices and self.blind:
             raise TypeError(f"engine {self.engine} is not blind: set blind = false")
 
     @classmethod

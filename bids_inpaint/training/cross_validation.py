@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_inpaint import inference, models
-from bids_inpaint.flair import synthesise
-from bids_inpaint.intensity import Scale
-from bids_inpaint.metrics import FlairScores, flair_scores
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.metrics import FlairScores, flair_scores
+from bids_inpaint.networks import registry, session
+from bids_inpaint.networks.flair import synthesise
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
@@ -76,12 +76,12 @@ def score(
     dict
         Scores by subject, and their means by kind of subject.
     """
-    model = models.find(model_name, "flair")
+    model = registry.find(model_name, "flair")
     trained = {person(name) for name in config.data.train}
     lend = [name for name in config.data.leave_out_patients if name not in trained]
     shapes = Lesions.load(shapes_folder, only=lend)
     priors = template_priors(cache)
-    runtime = inference.Runtime(threads=threads)
+    runtime = session.Runtime(threads=threads)
     rows: dict[str, Row] = {}
     views = []
     chosen = find_subjects(cache, list(names))

@@ -13,9 +13,10 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint import images, template
-from bids_inpaint.intensity import levels, white_level
-from bids_inpaint.lesions import CONNECTIVITY
+from bids_inpaint.dataset import template
+from bids_inpaint.imaging.intensity import levels, white_level
+from bids_inpaint.imaging.lesions import CONNECTIVITY
+from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, resample
 
 #: File of a label map in the cache.

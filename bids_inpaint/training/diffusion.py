@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bids_inpaint.diffusion import STEPS, signal
-from bids_inpaint.models import slice_channels
+from bids_inpaint.networks.card import slice_channels
+from bids_inpaint.networks.diffusion import STEPS, signal
 from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
 from bids_inpaint.training.slices import Slices
 

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bids_inpaint import inference, lesions, models
-from bids_inpaint.brain import largest_component
-from bids_inpaint.intensity import Scale
-from bids_inpaint.metrics import dice, filling_scores, lesion_scores, psnr
+from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging.brain import largest_component
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.metrics import dice, filling_scores, lesion_scores, psnr
+from bids_inpaint.networks import inpainting, registry, session, volumes
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
@@ -146,9 +147,9 @@ class _Scorer:
         threads: int,
         second_pass: str = "none",
     ):
-        self.model = models.find(model_name)
-        self.second = models.find(second_pass) if self.model.blind and second_pass != "none" else None
-        self.runtime = inference.Runtime(threads=threads)
+        self.model = registry.find(model_name)
+        self.second = registry.find(second_pass) if self.model.blind and second_pass != "none" else None
+        self.runtime = session.Runtime(threads=threads)
         self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
         # the standard space, for the intensity scale
         self.priors = template_priors(cache)
@@ -158,14 +159,14 @@ class _Scorer:
     def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, Scale]:
         mask = image > 0
         scale = Scale.measure(image, mask, *self.priors)
-        out = inference.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
+        out = inpainting.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
         if self.second:
             found = self.found(image, out, scale)
-            out = inference.fill_again(self.second, out, found, mask, scale, self.runtime, self.priors)
+            out = inpainting.fill_again(self.second, out, found, mask, scale, self.runtime, self.priors)
         return out, scale
 
     def found(self, image: np.ndarray, filled: np.ndarray, scale: Scale) -> np.ndarray:
-        threshold = float(self.model.card["lesion_threshold"])
+        threshold = self.model.card.threshold
         return lesions.find_unsegmented(
             image, filled, scale, self.priors[0], threshold, SMALLEST_MM3, WORKING_GRID
         )
@@ -178,7 +179,7 @@ class _Scorer:
         truth = support > 0.5
         filled, scale = self.fill(lesioned, truth)
         peak = float(healthy.max())
-        voided = np.where(inference.to_fill(truth), 0, healthy)
+        voided = np.where(inpainting.to_fill(truth), 0, healthy)
         row = filling_scores(filled, healthy, lesioned, truth).as_dict()
         row |= {
             "volume_ml": float(truth.sum() / 1000),
@@ -337,14 +338,14 @@ def evaluate_brain(
     dict
         Mean, standard deviation and minimum of the Dice coefficient over 10 pictures of each map.
     """
-    model = models.find(model_name, "brain")
-    runtime = inference.Runtime(threads=threads)
+    model = registry.find(model_name, "brain")
+    runtime = session.Runtime(threads=threads)
     shape = (config.fit.patch,) * 3
     values: dict[str, list[float]] = {}
     for head in load_heads(labels, getattr(config.data, split)):
         for i in range(10):
             image, truth = make_head(head, draw_head(np.random.default_rng([99, i]), head, shape), shape)
-            logits = inference.run_on_volume(model, image.numpy(), runtime)
+            logits = volumes.run_on_volume(model, image.numpy(), runtime)
             found = largest_component(logits > 0)
             values.setdefault(head.name, []).append(dice(found, truth.numpy() > 0.5))
         print(head.name, [round(v, 3) for v in values[head.name]], flush=True)

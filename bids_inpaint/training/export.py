@@ -13,8 +13,8 @@ import torch
 from torch import nn
 
 from bids_inpaint import __version__
-from bids_inpaint.files import replacing
-from bids_inpaint.models import find
+from bids_inpaint.io.files import replacing
+from bids_inpaint.networks.registry import find
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.diffusion import Denoiser
 from bids_inpaint.training.fit import load_average

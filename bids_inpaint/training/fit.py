@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader, IterableDataset
 
-from bids_inpaint import models
-from bids_inpaint.files import replacing
+from bids_inpaint.io.files import replacing
+from bids_inpaint.networks import registry
 from bids_inpaint.training.config import Config, Fit
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.fold import unfold
@@ -141,7 +141,7 @@ def fit(
     elif schedule.start and config.engine != "unet":
         raise ValueError(f"{schedule.start}: engine {config.engine} starts from a checkpoint (*.pt) alone")
     elif schedule.start:
-        load_exported(network, models.find(schedule.start, config.task).path)
+        load_exported(network, registry.find(schedule.start, config.task).path)
     volumes = config.engine == "unet"  # the other networks see slices
     network.to(memory_format=torch.channels_last_3d if volumes else torch.channels_last)  # type: ignore[call-overload]
     average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)

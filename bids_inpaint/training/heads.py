@@ -18,7 +18,7 @@ from skimage.morphology import isotropic_closing
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.brain import EDGE, normalise
+from bids_inpaint.networks.extraction import EDGE, normalise
 from bids_inpaint.space import bounding_box
 from bids_inpaint.training.synthesis import smooth
 

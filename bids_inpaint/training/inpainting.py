@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.inference import MASKED
+from bids_inpaint.networks.volumes import MASKED
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
@@ -173,7 +173,9 @@ def make_sample(
 
 
 def given_mask(support: Tensor, healthy: Tensor) -> Tensor:
-    """What a non-blind network fills, 0 or 1, (N, 1, D, H, W): see :func:`bids_inpaint.inference.to_fill`.
+    """What a non-blind network fills, 0 or 1, (N, 1, D, H, W).
+
+    As :func:`bids_inpaint.networks.inpainting.to_fill` says.
 
     Parameters
     ----------

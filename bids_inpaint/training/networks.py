@@ -202,7 +202,7 @@ def base(x: Tensor) -> Tensor:
 
 
 def space_to_depth(x: Tensor) -> Tensor:
-    """(N, 1, 2·D, 2·H, 2·W) to (N, 8, D, H, W), as :func:`bids_inpaint.inference.space_to_depth`."""
+    """(N, 1, 2·D, 2·H, 2·W) to (N, 8, D, H, W), as :func:`bids_inpaint.networks.volumes.space_to_depth`."""
     n, _, d, h, w = x.shape
     parts = x.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2)
     return parts.permute(0, 2, 4, 6, 1, 3, 5).reshape(n, 8, d // 2, h // 2, w // 2)

@@ -9,17 +9,20 @@ import torch
 from nipype.interfaces.base import File, traits
 from nipype.pipeline import engine as pe
 
-from bids_inpaint import __version__, bids, images, lesions, template
-from bids_inpaint.intensity import levels
+from bids_inpaint import __version__
+from bids_inpaint.dataset import bids, template
+from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging.intensity import levels
 from bids_inpaint.interfaces.base import FileInterface, InputSpec
-from bids_inpaint.interfaces.derivatives import write_json
-from bids_inpaint.interfaces.inpaint import stored_values, write_like
+from bids_inpaint.io import images
+from bids_inpaint.io.files import write_json
+from bids_inpaint.io.images import stored_values, write_like
+from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, resample
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.prepare import preprocess
 from bids_inpaint.training.synthesis import draw_patient, paint
-from bids_inpaint.transforms import read_xfm
 
 MASKS = "derivatives/painted"
 

@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint import inference, models
-from bids_inpaint.intensity import GREY, Scale
-from bids_inpaint.models import Model
+from bids_inpaint.imaging.intensity import GREY, Scale
+from bids_inpaint.networks import inpainting, registry
+from bids_inpaint.networks.card import Model
 from bids_inpaint.space import WORKING_GRID, bounding_box
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, storing, template_priors
@@ -260,7 +260,7 @@ def make_pairs(
     """
     voxels = [v.astype("<i2").tobytes() for p in [*shapes.patients, shapes.singles] for v in p]
     inpainter = config.network.get("inpainter")
-    blind = models.find(inpainter) if inpainter else None
+    blind = registry.find(inpainter) if inpainter else None
     made_with = [asdict(config.synthesis), zlib.crc32(b"".join(voxels)), blind.sha256 if blind else None]
     key = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode()).hexdigest()[:12]
     folders = {
@@ -297,7 +297,7 @@ def _make_stored(
         volumes = [v.numpy() for v in make_pair(rng, subject, shapes, place, config)]
         if blind:
             t1w, near = volumes[0], [place.crop(prior).numpy() for prior in priors]
-            volumes.append(inference.inpaint(blind, t1w, t1w > 0, Scale(1.0), priors=near))
+            volumes.append(inpainting.inpaint(blind, t1w, t1w > 0, Scale(1.0), priors=near))
         with storing(folder) as part:
             np.save(part / "volumes.npy", np.stack(volumes).transpose(0, 3, 1, 2).astype(np.float16))
             (part / "corner.json").write_text(json.dumps(corner))

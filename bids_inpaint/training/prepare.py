@@ -11,19 +11,23 @@ import numpy as np
 from nipype.interfaces.base import File, isdefined, traits
 from nipype.pipeline import engine as pe
 
-from bids_inpaint import bids, images, inference, models, template
-from bids_inpaint.files import replacing
-from bids_inpaint.intensity import Scale
-from bids_inpaint.interfaces.ants import affine, alone
+from bids_inpaint import errors
+from bids_inpaint.dataset import bids, template
+from bids_inpaint.dataset.outputs import image_wf_name
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.itk import affine
+from bids_inpaint.imaging.processes import alone
 from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.interfaces.flair import FlairToWorkingGrid
-from bids_inpaint.interfaces.inpaint import LesionMask
-from bids_inpaint.plugin import ImageByImage, set_nipype_level
+from bids_inpaint.interfaces.lesions import LesionMask
+from bids_inpaint.io import images
+from bids_inpaint.io.files import replacing
+from bids_inpaint.networks import inpainting, registry, session
+from bids_inpaint.participant.plugin import ImageByImage, set_nipype_level
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.data import LABELS, cache_subject, storing, subjects, template_priors
 from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
-from bids_inpaint.workflows.base import image_wf_name
 from bids_inpaint.workflows.preprocess import init_preprocess_wf, name_source
 
 
@@ -133,12 +137,12 @@ def preprocess(
         failed = [image.path for image in found if not place(image).exists()]
         if not failed:
             raise
-        raise images.InputError(
+        raise errors.InputError(
             f"{len(failed)} of {len(found)} images could not be preprocessed ({', '.join(failed)}): "
             f"look at {work / 'crashes'}."
         ) from error
     if collected.refused:
-        raise images.InputError(bids.nothing_left(collected.refused))
+        raise errors.InputError(bids.nothing_left(collected.refused))
     return len(found)
 
 
@@ -188,7 +192,7 @@ def _flair_of(image: bids.Image) -> str | None:
     person = "_".join(f"{k}-{image.entities[k]}" for k in ("sub", "ses") if k in image.entities)
     found = sorted(Path(image.path).parent.glob(f"{person}_*FLAIR.nii*"))
     if len(found) > 1:
-        raise images.InputError(
+        raise errors.InputError(
             f"{found[0]} is one of {len(found)} FLAIR images beside {image.path}: leave one there."
         )
     return str(found[0]) if found else None
@@ -290,16 +294,16 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
     ValueError
         If the network is blind.
     """
-    model = models.find(model_name)
+    model = registry.find(model_name)
     if model.blind:
         raise ValueError(f"{model_name} is a blind network: targets need one that fills given masks")
     priors = template_priors(cache)
     patients = [s for s in subjects(cache) if s.patient]
     for patient in patients:
         image = np.asarray(patient.image, np.float32)
-        runtime = inference.Runtime(threads=threads)
+        runtime = session.Runtime(threads=threads)
         scale = Scale.measure(image, image > 0, *priors)
-        filled = inference.inpaint(model, image, image > 0, scale, patient.lesions, runtime, priors)
+        filled = inpainting.inpaint(model, image, image > 0, scale, patient.lesions, runtime, priors)
         with replacing(patient.folder / "target.npy") as part:
             np.save(part, filled.astype(np.float16))
     return len(patients)

@@ -13,8 +13,8 @@ from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.inference import to_fill
-from bids_inpaint.slices import offsets, upper_limit
+from bids_inpaint.networks.inpainting import to_fill
+from bids_inpaint.networks.slices import offsets, upper_limit
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects
 from bids_inpaint.training.fit import Samples
@@ -31,8 +31,8 @@ class Slices(Samples):
     Yields
     ------
     image : Tensor, (1, size, size)
-        0 (background) to 1 (:func:`bids_inpaint.slices.upper_limit`).
-    given : Tensor, (:func:`bids_inpaint.models.slice_channels`, size, size)
+        0 (background) to 1 (:func:`bids_inpaint.networks.slices.upper_limit`).
+    given : Tensor, (:func:`bids_inpaint.networks.card.slice_channels`, size, size)
         The image with 0 in a hole; the hole, 0 or 1; and both of the neighbouring slices and of the mirrored
         one, if the network looks at them.
     """

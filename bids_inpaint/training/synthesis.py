@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.intensity import EXPONENTS
+from bids_inpaint.imaging.intensity import EXPONENTS
 from bids_inpaint.training.data import Lesions
 
 Voxels = np.ndarray

@@ -18,6 +18,6 @@ def _stand_in(name: str):
 
 # pytest reads every module of the tests
 if os.environ.get("NO_FIGURES"):
-    module = types.ModuleType("bids_inpaint.figures")
+    module = types.ModuleType("bids_inpaint.reports.figures")
     module.__getattr__ = _stand_in  # type: ignore[method-assign]
     sys.modules[module.__name__] = module

@@ -1,0 +1,1 @@
+"""What BIDS sees: names in, names out."""

@@ -1,0 +1,270 @@
+"""What the group level reads of one finished image."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_inpaint.dataset import masks
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.errors import InputError, printable
+from bids_inpaint.imaging.metrics import hausdorff95, lesion_scores, tissue_dice
+from bids_inpaint.io import images
+from bids_inpaint.io.files import read_json, read_sidecar
+from bids_inpaint.space import WORKING_GRID, bounding_box
+
+#: What the results were made with: label -> sidecar key, the result whose sidecar it is, what no key means
+MADE_WITH = {
+    "Version": ("SoftwareVersion", "desc-inpainted_T1w", "unknown"),
+    "Network": ("Model", "desc-inpainted_T1w", "unknown"),
+    "Second pass": ("SecondPassModel", "desc-inpainted_T1w", "none"),
+    "Lesion threshold": ("LesionThreshold", "label-L_desc-inpaint_mask", "none"),
+    "Smallest lesion (mm³)": ("LesionMinVolume", "label-L_desc-inpaint_mask", "none"),
+    "Segmentation": ("Segmentation", "dseg", "none"),
+}
+#: Parts of a run that may fail without harm to the inpainted image and its lesion map.
+OPTIONAL = frozenset({"reference", "flair", "original"})
+
+
+@dataclass
+class Measured:
+    """What is known of one finished image.
+
+    Attributes
+    ----------
+    image : Image
+    volumes, tissue_dice, lesions : dict of float
+        Columns of the tables; empty where there is nothing to compare with.
+    referenced : bool
+        Whether it has a reference mask.
+    lesion_free : bool
+        Whether its reference mask is empty.
+    voxels : array of int
+        Flat indices of the lesion voxels on the working grid, first axis fastest (as in files).
+    made_with : dict of str
+        By the labels of `MADE_WITH`.
+    options : dict of str
+        Options of the run by name; empty if they are unknown.
+    notes : list of str
+        Why something was left out.
+    problem : str
+        What could not be read.
+    """
+
+    image: Image
+    volumes: dict[str, float] = field(default_factory=dict)
+    tissue_dice: dict[str, float] = field(default_factory=dict)
+    lesions: dict[str, float] = field(default_factory=dict)
+    referenced: bool = False
+    lesion_free: bool = False
+    voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
+    made_with: dict[str, str] = field(default_factory=dict)
+    options: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image, and where its results are.
+
+    Attributes
+    ----------
+    image : Image
+    out_dir : str
+    template : str
+    given : bool
+        Whether reference masks are given to the group level; those of the participant level are not
+        looked at then.
+    made : frozenset of str
+        Which of the `OPTIONAL` parts its last run made: what is there of others is of an earlier one.
+    """
+
+    image: Image
+    out_dir: str
+    template: str
+    given: bool
+    made: frozenset[str] = OPTIONAL
+
+
+def measure(task: Task) -> Measured:
+    """Read the results of one image; a file that can't be read is its `problem`."""
+    out = Measured(task.image)
+    try:
+        _read(task, out)
+    except InputError as error:
+        out.problem = str(error)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        out.problem = (
+            f"The results of {task.image.prefix} can't be read ({error}): run the participant level for it "
+            "again."
+        )
+    return out
+
+
+def _read(task: Task, out: Measured) -> None:
+    from bids_inpaint.dataset.outputs import prefix
+
+    native = f"{task.out_dir}/{prefix(task.image)}_"
+    standard = f"{native}space-{task.template}_res-1_"
+    sidecars = {name: _sidecar(f"{native}{name}") for _, name, _ in MADE_WITH.values()}
+    core = sidecars["desc-inpainted_T1w"]
+    options = core.get("Options")
+    options = options if isinstance(options, dict) else {}
+    if (last := options.get("Template", task.template)) != task.template:
+        raise InputError(
+            f"The results of {task.image.prefix} in {task.template} are not of its last run, which was in "
+            f"{last}: run the group level with --template {last}, or the participant level again."
+        )
+    if sidecars["dseg"] and (why := _not_of(sidecars["dseg"], core, options)):
+        out.notes.append(f"its tissue maps are not used, as {why}")
+        sidecars["dseg"] = {}
+    made = task.made
+    if options.get("CompareSegmentation") is False:
+        # statuses of earlier versions do not say what was made
+        made -= {"original"}
+    out.made_with = {
+        label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in MADE_WITH.items()
+    }
+    out.options = {str(k): str(v) for k, v in options.items()}
+    with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
+        volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
+    out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
+    lesions = _standard(f"{standard}label-L_desc-inpaint_mask.nii.gz")
+    out.voxels = np.flatnonzero(lesions.ravel("F") > 0)
+    given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
+    reference = _reference(task, native, made, out.notes)
+    if reference is not None:
+        out.referenced = True
+        out.lesion_free = not reference.any()
+        if given:
+            out.notes.append("its lesion map is a given mask, and is not scored")
+        else:
+            out.lesions = _compare_lesions(native, reference)
+    if not sidecars["dseg"]:
+        return
+    tissues = sidecars["dseg"].get("TissueVolumes", {})
+    out.volumes |= {
+        f"{t.lower()}_volume": float(tissues[t]) / 1000 for t in ("GM", "WM", "CSF") if t in tissues
+    }
+    names = ("desc-original_dseg", "dseg", "desc-reference_dseg")
+    paths = [f"{standard}{name}.nii.gz" for name in names]
+    if not all(Path(path).exists() for path in paths):
+        return
+    if old := sorted({"original", "reference"} - made):
+        out.notes.append(
+            f"its tissue maps are not compared, as those of its {' and '.join(old)} are not of its last run: "
+            "run the participant level with --lesion-masks and --compare-segmentation for it"
+        )
+        return
+    if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
+        out.notes.append("its tissue maps come from different segmentations")
+        return
+    original, inpainted, truth = map(_standard, paths)
+    out.tissue_dice = {
+        f"{measure}_{name}": value
+        for name, labels in (("original", original), ("inpainted", inpainted))
+        for measure, value in tissue_dice(labels, truth).items()
+    }
+
+
+def _not_of(dseg: dict[str, Any], core: dict[str, Any], options: dict[str, Any]) -> str:
+    """Why tissue maps are not those of the inpainted image, from both sidecars; empty if they are."""
+    if options.get("Segmentation") == "none":
+        return "its last run had --segmentation none: run the participant level without that for it"
+    if any(dseg.get(key) != core.get(key) for key in ("ModelSHA256", "SecondPassModelSHA256")):
+        return "they are of another network's image: run the participant level for it again"
+    return ""
+
+
+def _reference(task: Task, native: str, made: frozenset[str], notes: list[str]) -> np.ndarray | None:
+    """The reference mask on the voxels of the T1w."""
+    from bids_inpaint.io.transforms import read_xfm
+
+    if task.given:
+        if not task.image.lesion_mask:
+            return None
+        brain, grid = images.read(f"{native}desc-brain_mask.nii.gz", dtype=None)
+        world = None
+        if task.image.lesion_space != "T1w":
+            world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
+        return masks.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
+    own = f"{native}label-L_desc-reference_mask.nii.gz"
+    if not Path(own).exists():
+        return None
+    if "reference" not in made:
+        notes.append(
+            "its reference mask is not used, as it is not of its last run: run the participant level with "
+            "--lesion-masks for it"
+        )
+        return None
+    return images.read(own, dtype=None)[0] > 0
+
+
+def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
+    values, grid = images.read(f"{native}label-L_desc-inpaint_mask.nii.gz", dtype=None)
+    # files have the first axis fastest: transposed, all that follows runs along memory
+    found, reference = values.T > 0, reference.T
+    either = found | reference
+    box = bounding_box(either, margin=1) if either.any() else (slice(0, 2),) * 3
+    found, reference = (np.ascontiguousarray(m[box]) for m in (found, reference))
+    scores = lesion_scores(found, reference, grid.voxel_volume).as_dict()
+    return scores | {"hausdorff95": hausdorff95(found, reference, tuple(grid.voxel_sizes[::-1]))}
+
+
+def _standard(path: str) -> np.ndarray:
+    """Labels on the working grid."""
+    labels, grid = images.read(path, dtype=None)
+    if not grid.same_as(WORKING_GRID):
+        raise InputError(
+            f"{path} is not on the working grid of this program: remove it and run this participant again."
+        )
+    return labels
+
+
+def _sidecar(stem: str) -> dict[str, Any]:
+    path = Path(f"{stem}.json")
+    return read_json(path) if path.exists() and path.stat().st_size else {}
+
+
+def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
+    """What became of an image in the last run of the participant level that began it.
+
+    Parameters
+    ----------
+    image : Image
+    out_dir : Path
+
+    Returns
+    -------
+    reason : str
+        Why its results can't be used; empty if they can.
+    made : frozenset of str
+        Which of the `OPTIONAL` parts it made; all that did not fail if an earlier version wrote the status.
+    """
+    path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
+    # those of 0.1.0 have none
+    if not path.exists():
+        return "", OPTIONAL
+    content = read_sidecar(path)
+    status = content.get("Status")
+    said = content.get("Parts")
+    made = OPTIONAL.intersection(map(str, said)) if isinstance(said, list) else OPTIONAL
+    if status == "done":
+        return "", made
+    if status == "unfinished":
+        return "its last run did not end, so its results may be those of several runs", frozenset()
+    if status != "failed":
+        return f"{path} can't be read", frozenset()
+    failed = content.get("Failed")
+    parts = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
+    if parts and parts <= OPTIONAL:
+        return "", made - parts
+    error = content.get("Error")
+    why = f" ({printable(str(error)).rstrip('.')})" if error else ""
+    then = ", so its results are of an earlier one" if content.get("EarlierResults") is True else ""
+    return f"its last run failed{why}{then}", frozenset()

@@ -1,0 +1,233 @@
+"""The tables of the group level: their columns, whose they are, and how they are written."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bids_inpaint.dataset import bids
+from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.participants import People
+from bids_inpaint.dataset.tables import NOTHING, Row
+from bids_inpaint.errors import printable
+from bids_inpaint.group.measure import Measured
+
+MEASURES = ("gm", "wm", "average")
+#: Column -> description and unit
+Columns = dict[str, tuple[str, str | None]]
+_NATIVE = ", on the voxels of the T1w (native space)"
+_STANDARD = ", on the 1 mm grid of the template (standard space)"
+VOLUMES: Columns = {
+    "lesion_volume": (f"Volume of the lesion map{_NATIVE}", "mL"),
+    "lesion_count": (f"Lesions: components of the lesion map that share faces or edges{_NATIVE}", None),
+    "gm_volume": (f"Volume of grey matter in the inpainted image: sum of its probability{_NATIVE}", "mL"),
+    "wm_volume": (f"Volume of white matter in the inpainted image: sum of its probability{_NATIVE}", "mL"),
+    "csf_volume": (f"Volume of cerebrospinal fluid in the brain mask: sum of its probability{_NATIVE}", "mL"),
+}
+LESIONS: Columns = {
+    "dice": (f"Dice coefficient of the voxels{_NATIVE}", None),
+    "sensitivity": (f"Share of the voxels of the reference that are in the lesion map{_NATIVE}", None),
+    "precision": (f"Share of the voxels of the lesion map that are in the reference{_NATIVE}", None),
+    "lesion_f1": (
+        "F1 score of lesions (components that share faces or edges); a lesion is hit if the other map "
+        f"shares at least one voxel with it{_NATIVE}",
+        None,
+    ),
+    "volume": (f"Volume of the lesion map{_NATIVE}", "mL"),
+    "reference_volume": (f"Volume of the reference{_NATIVE}", "mL"),
+    "volume_error": (f"Absolute difference of both volumes{_NATIVE}", "mL"),
+    "hausdorff95": (
+        f"95th percentile of the distances of both surfaces, the larger of two directions{_NATIVE}",
+        "mm",
+    ),
+}
+_IDENTITY = {"sub": "participant_id", "ses": "session_id"}
+_ENTITY = {
+    "sub": "Participant",
+    "ses": "Session",
+    "acq": "Acquisition",
+    "ce": "Contrast agent",
+    "rec": "Reconstruction",
+    "run": "Run",
+}
+_NAMES = {"gm": "grey matter", "wm": "white matter", "average": "their mean"}
+TISSUE_DICE: Columns = {
+    f"{measure}_{image}": (
+        f"Dice coefficient of {_NAMES[measure]}, {image} against reference image{_STANDARD}",
+        None,
+    )
+    for image in ("original", "inpainted")
+    for measure in MEASURES
+}
+
+
+@dataclass(frozen=True)
+class Covariates:
+    """What the tables of the dataset say of the images.
+
+    Attributes
+    ----------
+    columns : dict of dict
+        What each column means.
+    rows : dict of dict
+        By prefix of the image, then by column.
+    warnings : tuple of str
+        Sentences on rows without images and images without a row.
+    """
+
+    columns: dict[str, dict[str, Any]]
+    rows: dict[str, Row]
+    warnings: tuple[str, ...] = ()
+
+
+def join(people: People, found: Sequence[Image], every: bool) -> Covariates:
+    """Join the tables of a dataset with its images; columns with names of ours get a prefix.
+
+    Parameters
+    ----------
+    people : People
+    found : sequence of Image
+    every : bool
+        Whether `found` has all images of the dataset: others have rows too.
+    """
+    rows = {image.prefix: people.of(image.subject, image.entities.get("ses")) for image in found}
+    ours = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
+    theirs = dict.fromkeys(name for row in rows.values() for name in row)
+    names = {name: f"participants_{name}" if name in ours else name for name in theirs}
+    columns = {
+        new: people.explained(old) or {"Description": "From participants.tsv or sessions.tsv of the dataset"}
+        for old, new in names.items()
+    }
+    renamed = {prefix: {names[k]: v for k, v in row.items()} for prefix, row in rows.items()}
+    return Covariates(columns, renamed, tuple(_unmatched(people, found, every)))
+
+
+def _unmatched(people: People, found: Sequence[Image], every: bool) -> Iterable[str]:
+    without = [i.prefix for i in found if people.lacks(i.subject, i.entities.get("ses"))]
+    if without:
+        yield (
+            f"sub-LABEL_sessions.tsv has no row that is about {len(without)} of "
+            f"{counted(len(found), 'image')}, which have {NOTHING} in its columns: {some(without)}."
+        )
+    if not people.used:
+        return
+    alone = [i.prefix for i in found if people.row(i.subject, i.entities.get("ses")) is None]
+    if alone:
+        yield (
+            f"participants.tsv has no row that is about {len(alone)} of {counted(len(found), 'image')}, "
+            f"which have {NOTHING} in its columns: {some(alone)}."
+        )
+    there = {(image.subject, session) for image in found for session in ("", image.entities.get("ses"))}
+    left = sorted(people.keys - there) if every else []
+    if left:
+        labels = [f"sub-{sub}" + (f" ses-{ses}" if ses else "") for sub, ses in left]
+        yield f"participants.tsv has {counted(len(left), 'row')} without an image: {some(labels)}."
+    if shared := _shared(people, found):
+        yield (
+            "By participants.tsv, which has one row of them, all sessions of some participants have the same "
+            f"values (such as of age) in its columns: {some(shared)}."
+        )
+
+
+def _shared(people: People, found: Sequence[Image]) -> list[str]:
+    """Participants with several sessions that share a row."""
+    sessions: dict[str, set[str]] = {}
+    for image in found:
+        row = people.row(image.subject, image.entities.get("ses"))
+        if row is not None and not row.get("session_id"):
+            sessions.setdefault(f"sub-{image.subject}", set()).add(image.entities.get("ses", ""))
+    return [participant for participant, own in sessions.items() if len(own) > 1]
+
+
+def counted(number: int, word: str) -> str:
+    """A number of things, as ``1 image`` and ``2 images``."""
+    return f"{number} {word}" + ("" if number == 1 else "s")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first of many names, for a sentence.
+
+    Examples
+    --------
+    >>> some(["a", "b"]), some(list("abcdefghijk"))
+    ('a, b', 'a, b, c, d, e, f, g, h and 3 more')
+    """
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return printable(", ".join(names[:8]) + more)
+
+
+def write_table(
+    out_dir: Path,
+    name: str,
+    columns: Columns,
+    measured: Sequence[Measured],
+    table: str,
+    statistics: dict | None = None,
+    covariates: Covariates | None = None,
+) -> None:
+    """Write ``group_desc-NAME.tsv`` with a row per image, and what its columns mean.
+
+    Parameters
+    ----------
+    out_dir : Path
+    name : str
+        ``volumes``, ``tissue_dice`` or ``lesion_dice``.
+    columns : dict
+        Column to description and unit.
+    measured : sequence of Measured
+    table : {'volumes', 'tissue_dice', 'lesions'}
+        The attribute that has the columns.
+    statistics : dict, optional
+        For the sidecar.
+    covariates : Covariates, optional
+        More columns.
+    """
+    from bids_inpaint.io.files import write_json, write_text
+
+    covariates = covariates or Covariates({}, {})
+    entities = identifying(measured)
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", lineterminator="\n")
+    writer.writerow([*entities.values(), *columns, *covariates.columns])
+    for one in measured:
+        known = getattr(one, table)
+        joined = covariates.rows.get(one.image.prefix, {})
+        writer.writerow(
+            [
+                *identity(one, entities),
+                *(shown(known.get(c)) for c in columns),
+                *(joined.get(c, NOTHING) for c in covariates.columns),
+            ]
+        )
+    write_text(out_dir / f"group_desc-{name}.tsv", text.getvalue())
+    described: dict[str, Any] = {c: {"Description": _ENTITY[e]} for e, c in entities.items()}
+    described |= {
+        c: {"Description": d, **({"Units": unit} if unit else {})} for c, (d, unit) in columns.items()
+    }
+    described |= covariates.columns
+    if statistics:
+        described["Statistics"] = statistics
+    write_json(out_dir / f"group_desc-{name}.json", described)
+
+
+def identifying(measured: Sequence[Measured]) -> dict[str, str]:
+    """Entities that tell the images apart, and their columns."""
+    used = [k for k in bids.ENTITIES.values() if any(k in m.image.entities for m in measured)]
+    return {k: _IDENTITY.get(k, k) for k in used}
+
+
+def identity(one: Measured, entities: Iterable[str]) -> list[str]:
+    """An image's values of entities."""
+    own = one.image.entities
+    return [(f"{k}-{own[k]}" if k in ("sub", "ses") else own[k]) if k in own else "n/a" for k in entities]
+
+
+def shown(value: float | None) -> str:
+    """A number for a table."""
+    return "n/a" if value is None or not np.isfinite(value) else f"{value:.6g}"

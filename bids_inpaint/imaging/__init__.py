@@ -1,0 +1,1 @@
+"""Arrays to arrays: no files of users, no Nipype."""

@@ -1,0 +1,112 @@
+"""The way back to the voxels of the T1w as a node."""
+
+from __future__ import annotations
+
+import csv
+import os
+
+import numpy as np
+from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+
+from bids_inpaint.imaging import lesions
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.space import WORKING_GRID, resample
+
+
+class BackToNativeInputSpec(InputSpec):
+    t1w = File(exists=True, mandatory=True, users=True, desc="the raw image")
+    brain_mask = File(exists=True, mandatory=True)
+    denoised = File(exists=True, mandatory=True)
+    preproc = File(exists=True, mandatory=True)
+    inpainted = File(exists=True, mandatory=True)
+    bias = File(exists=True, mandatory=True)
+    scale = traits.Float(mandatory=True)
+    weight = File(exists=True, mandatory=True)
+    probability = File(exists=True, mandatory=True)
+    lesion_mask = File(exists=True, mandatory=True)
+    darkening = File(exists=True, mandatory=True)
+    inverse_xfm = File(exists=True, mandatory=True)
+    offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
+    fill = traits.Enum("lesions", "full", usedefault=True)
+    min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
+    given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
+
+
+class BackToNativeOutputSpec(TraitedSpec):
+    inpainted = File(exists=True)
+    preproc = File(exists=True)
+    lesion_mask = File(exists=True)
+    probability = File(exists=True)
+    labels = File(exists=True, desc="one integer a lesion, as in the table")
+    table = File(exists=True)
+
+
+class BackToNative(FileInterface):
+    """The original minus the resampled difference, and the lesion maps, on the voxels of the T1w."""
+
+    input_spec = BackToNativeInputSpec
+    output_spec = BackToNativeOutputSpec
+
+    def process(self, runtime) -> dict:
+        raw, stored, slope, grid = images.stored_values(self.inputs.t1w)
+        to_template = read_xfm(self.inputs.inverse_xfm)
+        brain = images.read(self.inputs.brain_mask)[0] > 0
+
+        def native(path_or_data, order=1, outside="zero", where=brain):
+            data = path_or_data
+            if isinstance(data, (str, os.PathLike)):
+                data = images.read(data)[0]
+            return resample(data, WORKING_GRID, grid, to_template, order, outside, where)
+
+        bias = images.read(self.inputs.bias)[0]
+        if isdefined(self.inputs.given):
+            mask = brain & (images.read(self.inputs.given)[0] > 0)
+        else:
+            # resampling shrinks lesions
+            least = lesions.least_voxels(self.inputs.min_volume, grid)
+            mask = lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
+        inpainted = images.read(self.inputs.inpainted)[0]
+        unit = bias * self.inputs.scale
+        if self.inputs.fill == "lesions":
+            # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
+            reach = lesions.FEATHER_MM[1] + grid.voxel_sizes.max()
+            around = brain & lesions.near(mask, grid, reach)
+            change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
+            weight = native(self.inputs.weight, where=around)
+            if isdefined(self.inputs.given):
+                weight[mask] = 1
+        else:
+            plain = images.read_data(raw, self.inputs.t1w) - np.float32(self.inputs.offset)
+            change = plain - native(inpainted * unit, order=3)
+            # the network saw nothing beyond the working grid
+            weight = brain * np.float32(native(np.ones_like(bias)) > 0.999)
+        filled = lesions.compose(stored, change, weight, slope)
+        field = np.where(brain, native(bias, outside="nearest"), 1)
+        preproc = images.read(self.inputs.denoised)[0] / field * brain
+        outputs = {
+            "inpainted": images.write_like(raw, filled, within(runtime, "inpainted.nii.gz")),
+            "preproc": images.save(within(runtime, "preproc.nii.gz"), preproc, grid, np.float32),
+            "lesion_mask": images.save(within(runtime, "lesions.nii.gz"), mask, grid, np.uint8),
+            "probability": images.save(
+                within(runtime, "probability.nii.gz"),
+                np.clip(native(self.inputs.probability), 0, 1), grid, np.float32,
+            ),
+            "table": within(runtime, "lesions.tsv"),
+        }  # fmt: skip
+        labels, found = lesions.tabulate(mask, native(self.inputs.darkening, where=mask), grid)
+        outputs["labels"] = images.save(within(runtime, "labels.nii.gz"), labels, grid, np.int32)
+        write_table(outputs["table"], found)
+        return outputs
+
+
+def write_table(path: str, found: list[lesions.Lesion]) -> None:
+    """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``)."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast"])
+        for lesion in found:
+            centre = (f"{c:.2f}" for c in lesion.centroid)
+            name = f"lesion {lesion.label}"
+            writer.writerow([lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"])

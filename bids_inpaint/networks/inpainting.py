@@ -1,0 +1,116 @@
+"""A brain without its lesions, by one network or two (arrays in, arrays out)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.networks.card import Model
+from bids_inpaint.networks.session import Runtime
+
+Array = np.ndarray
+
+
+def to_fill(lesions: Array) -> Array:
+    """What a non-blind network fills: a lesion mask dilated by a voxel, as its border is partly lesion."""
+    return ndimage.binary_dilation(lesions)
+
+
+def inpaint(
+    model: Model,
+    image: Array,
+    mask: Array,
+    scale: Scale,
+    lesions: Array | None = None,
+    runtime: Runtime | None = None,
+    priors: Sequence[Array] | None = None,
+    exact: bool = False,
+) -> Array:
+    """Replace the lesions of a brain by healthy-looking tissue.
+
+    Parameters
+    ----------
+    model : Model
+        A registered or user-given network.
+    image : array of float32, shape (182, 218, 182)
+        Preprocessed brain on the working grid, in any unit; or its
+        :func:`bids_inpaint.networks.volumes.surroundings` alone.
+    mask : array of bool
+        Brain; the result is 0 outside it.
+    scale : Scale
+        Of this image.
+    lesions : array of bool, optional
+        The lesions; needed by non-blind networks, which fill them (:func:`to_fill`) and leave the rest of
+        the image as it is; ignored by blind ones.
+    runtime : Runtime, optional
+    priors : sequence of two arrays, optional
+        Probability of white and of grey matter in the template; needed by networks that look at them.
+    exact : bool
+        Whether a non-blind network fills these voxels alone, without the dilation.
+
+    Returns
+    -------
+    array of float32
+        In the unit of `image`.
+
+    Raises
+    ------
+    ValueError
+        If a non-blind network gets no lesion mask, or one that looks at the template no priors.
+    """
+    if model.card.intensity == "mean":
+        scale = Scale(float(image[mask].mean(dtype=np.float64)))
+    wanted = mask
+    if not model.blind:
+        if lesions is None:
+            raise ValueError(f"network {model.name} needs a lesion mask")
+        wanted = (lesions if exact else to_fill(lesions)) & mask
+    if model.card.priors and priors is None:
+        raise ValueError(f"network {model.name} needs the tissue priors of the template")
+    brain = np.where(mask, image, 0).astype(np.float32)
+    if not wanted.any():
+        return brain
+    if model.engine.fill is None:
+        raise ValueError(f"network {model.name} fills nothing")
+    return model.engine.fill(model, brain, wanted, scale, runtime or Runtime(), priors or ())
+
+
+def fill_again(
+    model: Model,
+    inpainted: Array,
+    lesions: Array,
+    mask: Array,
+    scale: Scale,
+    runtime: Runtime | None = None,
+    priors: Sequence[Array] | None = None,
+    alone: bool = False,
+) -> Array:
+    """Second pass: the lesions that a blind network found are filled by a non-blind one, too.
+
+    The non-blind network sees what the blind one made of the surroundings, so that a lesion that was found
+    in part does not spread into the filling. The result is the mean of both fillings: their errors differ.
+
+    Parameters
+    ----------
+    model : Model
+        A non-blind network.
+    inpainted : array of float32, shape (182, 218, 182)
+        Output of the blind one.
+    lesions : array of bool
+        What it found.
+    mask, scale, runtime, priors
+        Of :func:`inpaint`.
+    alone : bool
+        Whether the second filling is the result instead.
+
+    Returns
+    -------
+    array of float32
+    """
+    if not lesions.any():
+        return inpainted
+    again = inpaint(model, inpainted, mask, scale, lesions, runtime, priors)
+    return again if alone else (inpainted + again) / 2

@@ -1,0 +1,69 @@
+"""The networks of a run, as its options choose them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bids_inpaint.errors import InputError
+from bids_inpaint.networks import registry
+from bids_inpaint.networks.card import Model
+from bids_inpaint.settings import Settings
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks of a run.
+
+    Attributes
+    ----------
+    main : Model
+        Makes the inpainted image: from the T1w alone if it is blind, else from given lesion masks.
+    second : Model, optional
+        Non-blind; fills again what a blind one found.
+    second_alone : bool
+        Whether the second filling is the result, not the mean of both.
+    reference : Model, optional
+        Fills the lesions of given masks, beside what a blind network does.
+    flair : Model, optional
+        Makes a FLAIR and a lesion map of each T1w.
+    """
+
+    main: Model
+    second: Model | None = None
+    second_alone: bool = False
+    reference: Model | None = None
+    flair: Model | None = None
+
+    @classmethod
+    def of(cls, settings: Settings) -> Networks:
+        """Look up the networks of a run.
+
+        A network that needs masks, and is given none, fills what the default network finds.
+
+        Raises
+        ------
+        InputError
+            If one can't be used, or doesn't fit the options.
+        """
+        main, second, second_alone = registry.find(settings.model), None, False
+        if not main.blind and not settings.lesion_masks:
+            main, second, second_alone = registry.find(registry.DEFAULT), main, True
+        elif main.blind and settings.second_pass != "none":
+            second = registry.find(settings.second_pass)
+            if second.blind:
+                raise InputError(
+                    f"Network {second.name} of --second-pass is blind: name one that fills masks, or 'none'."
+                )
+        draws = main.engine.draws or (second is not None and second.engine.draws)
+        if (settings.sampler or settings.sampling_steps) and not draws:
+            raise InputError(
+                "--sampler and --sampling-steps are for diffusion models alone: leave them out, or choose "
+                "one with --model ddpm."
+            )
+        reference = registry.find(registry.REFERENCE) if settings.lesion_masks and main.blind else None
+        flair = registry.find(settings.flair, "flair") if settings.flair else None
+        return cls(main, second, second_alone, reference, flair)
+
+    def threshold(self, settings: Settings) -> float:
+        """λ of a run: the one asked for, or the network's own."""
+        return settings.lesion_threshold or self.main.card.threshold

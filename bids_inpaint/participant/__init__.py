@@ -1,0 +1,1 @@
+"""The participant level: a run, from its options to its exit code."""

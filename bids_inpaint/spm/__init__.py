@@ -1,0 +1,1 @@
+"""SPM12 and SPM25: where they are, and their unified segmentation."""
