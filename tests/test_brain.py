@@ -8,7 +8,7 @@ from bids_inpaint.imaging import brain
 from bids_inpaint.imaging.metrics import dice
 from bids_inpaint.io import images
 from bids_inpaint.networks import extraction, registry
-from bids_inpaint.space import Grid
+from bids_inpaint.space import Grid, upright
 
 
 def ellipsoid(shape, axes):
@@ -105,7 +105,7 @@ def test_real_images(real_data):
 
 def test_upright_cubes_cover_a_tilted_image():
     grid = tilted((96, 60, 100), (1.9, 3.0, 1.9), 12)
-    cubes = brain.upright(grid, 2.0)
+    cubes = upright(grid, 2.0)
     assert cubes.voxel_sizes.tolist() == [2, 2, 2]
     assert all(n % 2 == 0 for n in cubes.shape)
     corners = np.array([[x, y, z, 1] for x in (-0.5, 95.5) for y in (-0.5, 59.5) for z in (-0.5, 99.5)])

@@ -21,16 +21,8 @@ from bids_inpaint import errors
 from bids_inpaint.dataset import template
 from bids_inpaint.demo import acquire, tilted
 from bids_inpaint.imaging import lesions
-from bids_inpaint.interfaces.ants import (
-    Denoise,
-    RegisterAffine,
-    _denoise,
-    affine,
-    alone,
-    correct_bias,
-    each_alone,
-    itk_matrix,
-)
+from bids_inpaint.imaging.itk import _denoise, affine, alone, correct_bias, each_alone, itk_matrix
+from bids_inpaint.interfaces.ants import Denoise, RegisterAffine
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, ToWorkingGrid
 from bids_inpaint.interfaces.lesions import LesionMask

@@ -25,18 +25,22 @@ from bids_inpaint.dataset.outputs import (
     status_file,
 )
 from bids_inpaint.dataset.scan import Refused
+from bids_inpaint.dataset.status import saved_file, write_status
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.errors import InputError
 from bids_inpaint.group.measure import last_run
 from bids_inpaint.imaging import lesions, quality
+from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
 from bids_inpaint.interfaces.lesions import MapLesions
 from bids_inpaint.interfaces.native import BackToNative, write_table
 from bids_inpaint.io import files, images
+from bids_inpaint.networks.selection import Networks
 from bids_inpaint.participant import outcomes, run
 from bids_inpaint.participant.ending import finish
+from bids_inpaint.participant.outcomes import Run
 from bids_inpaint.participant.progress import Progress
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
@@ -292,7 +296,7 @@ def test_an_image_is_unfinished_while_it_is_saved(tmp_path, monkeypatch):
         seen.append(status())
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(files, "publish", killed)
+    monkeypatch.setattr(derivatives, "publish", killed)
     with pytest.raises(KeyboardInterrupt):
         save(tmp_path, "inpainted", "two", "y").run()
     assert seen == ["unfinished"]
@@ -337,12 +341,12 @@ def test_two_runs_that_save_an_image_at_the_same_time_fail(tmp_path, monkeypatch
 
     def write(source, target):
         written(source, target)
-        monkeypatch.setattr(files, "publish", written)
+        monkeypatch.setattr(derivatives, "publish", written)
         other = save(tmp_path, "inpainted", "of e", "e")
         other.run()
         assert status() == ("unfinished", "e", None)
 
-    monkeypatch.setattr(files, "publish", write)
+    monkeypatch.setattr(derivatives, "publish", write)
     with pytest.raises(InputError, match="at the same time"):
         save(tmp_path, "inpainted", "of d", "d").run()
     assert status() == ("failed", "d", both)
@@ -357,8 +361,8 @@ def test_what_a_run_has_saved_does_not_count_once_another_one_has_begun(small, o
     finish_before(small, "a")
     settings = Settings(small / "bids", small / "out", small / "work")
     status = status_file(small / "out", image)
-    files.write_text(status.saved_file(status, "x", "inpainted"), "")
-    status.write_status(status, owner, "unfinished")
+    files.write_text(saved_file(status, "x", "inpainted"), "")
+    write_status(status, owner, "unfinished")
     found = outcomes.judge(image, settings, products, "x", [], Progress(1), "", outcomes.Before())
     assert found.failed == failed
 

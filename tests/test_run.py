@@ -17,6 +17,7 @@ from bids_inpaint import cli
 from bids_inpaint.dataset import validation
 from bids_inpaint.dataset.bids import Image
 from bids_inpaint.participant import crashes, outcomes, run
+from bids_inpaint.participant.locks import claim
 from bids_inpaint.participant.progress import tell
 
 NAMES = [f"sub-{label}/ses-{session}" for label in ("01", "02") for session in ("a", "b", "c")]
@@ -72,7 +73,7 @@ def test_more_images_than_files_may_be_open(tmp_path):
     resource.setrlimit(resource.RLIMIT_NOFILE, (200, hard))
     try:
         with ExitStack() as held:
-            run._claim(images, settings, held)
+            claim(images, settings, held)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 

@@ -11,7 +11,7 @@ from bids_inpaint import errors
 from bids_inpaint.dataset import template
 from bids_inpaint.dataset.outputs import standard_space
 from bids_inpaint.io import images
-from bids_inpaint.participant.run import _clean
+from bids_inpaint.participant.locks import clean
 from bids_inpaint.space import WORKING_GRID, Grid
 
 
@@ -79,11 +79,11 @@ def test_cleaning_spares_what_is_not_ours(tmp_path):
         path.open("a") as lock,
     ):
         other.stdout.readline()
-        _clean(tmp_path, lock)
+        clean(tmp_path, lock)
         assert {p.name for p in tmp_path.iterdir()} == {path.name, "precious", "tpl-X", "bids_inpaint_wf"}
         assert [p.name for p in tmp_path.glob("bids_inpaint_wf/*")] == ["sub_02_wf"]
         other.communicate(b"\n")
-        _clean(tmp_path, lock)
+        clean(tmp_path, lock)
     assert {p.name for p in tmp_path.iterdir()} == {path.name, "precious"}
 
 

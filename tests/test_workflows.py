@@ -128,7 +128,14 @@ def assert_everything_is_saved(workflow):
 def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, method):
     if method == "none" and compare:
         with pytest.raises(InputError, match="--compare-segmentation needs a segmentation"):
-            build(tmp_path, toy_model, masks, segmentation=method, compare_segmentation=compare)
+            build(
+                tmp_path,
+                toy_model,
+                masks,
+                model=str(toy_model),
+                segmentation=method,
+                compare_segmentation=compare,
+            )
         return
     monkeypatch.delenv("BIDS_INPAINT_SPM12", raising=False)
     monkeypatch.setenv("SPMMCRCMD", f"true {tmp_path} script")
@@ -139,10 +146,10 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
     assert_everything_is_saved(workflow)
     image = bids.Image("p", "u", {"sub": "01"})
     settings = Settings(
-        tmp_path / "bids", tmp_path / "out", tmp_path / "w", segmentation=method,
+        tmp_path / "bids", tmp_path / "out", tmp_path / "w", model=str(toy_model), segmentation=method,
         compare_segmentation=compare, lesion_masks=tmp_path / "masks" if masks else None,
     )  # fmt: skip
-    names = expected(image, template.DEFAULT, Products.of(settings, Networks(registry.find(str(toy_model)))))
+    names = expected(image, template.DEFAULT, Products.of(settings, Networks.of(settings)))
     space = "sub-01/anat/sub-01_space-MNI152NLin2009aSym_res-1"
     for name, there in (
         ("dseg.nii.gz", method != "none"),

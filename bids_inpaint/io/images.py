@@ -301,6 +301,8 @@ def stored_values(path: str) -> tuple[Any, np.ndarray, float, Grid]:
 
 def write_like(raw, stored: np.ndarray, path: str) -> str:
     """Write stored values with the data type, scaling and affines of an image, and nothing else of it."""
+    import nibabel as nib
+
     header = nib.Nifti1Header()
     header.set_data_dtype(stored.dtype)
     image = nib.Nifti1Image(stored, None, header)
