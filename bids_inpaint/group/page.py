@@ -16,7 +16,7 @@ from bids_inpaint.group.measure import Measured
 from bids_inpaint.group.tables import LESIONS, MEASURES, VOLUMES, counted, identifying, identity, shown
 from bids_inpaint.io import images
 from bids_inpaint.io.files import replacing
-from bids_inpaint.participant.report import versions
+from bids_inpaint.reports.versions import versions
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
 

@@ -1,0 +1,20 @@
+"""What results depend on."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+
+from bids_inpaint import __version__
+
+_PACKAGES = ("antspyx", "nibabel", "nipype", "nireports", "numpy", "onnxruntime", "pybids", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program and of the packages that determine its results."""
+    found = {"bids_inpaint": __version__}
+    for name in _PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
