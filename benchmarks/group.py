@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from helpers import write_dataset, write_finished
 
 from bids_inpaint.dataset import template
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint.dataset import template
+from bids_inpaint.imaging.fidelity import psnr
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.metrics import psnr
 from bids_inpaint.io import images
 from bids_inpaint.networks import card, inpainting, registry, session, volumes
 

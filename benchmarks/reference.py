@@ -23,7 +23,8 @@ from network import write_baseline
 from participant import write_dataset
 
 from bids_inpaint.imaging import itk as steps
-from bids_inpaint.imaging.metrics import dice, psnr
+from bids_inpaint.imaging.fidelity import psnr
+from bids_inpaint.imaging.metrics import dice
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.networks import registry, volumes

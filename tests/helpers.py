@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from nitransforms.io.itk import ITKLinearTransform
 
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import Products, expected
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.imaging.lesions import tabulate

@@ -8,7 +8,7 @@ from helpers import TOY
 
 pytest.importorskip("torch")
 
-from bids_inpaint.imaging.metrics import hole_scores
+from bids_inpaint.imaging.fidelity import hole_scores
 from bids_inpaint.networks import session
 from bids_inpaint.training.compare import CLASSICAL, HOLES, compare, draw_holes, make_case
 from bids_inpaint.training.config import Config

@@ -12,7 +12,7 @@ import pytest
 from helpers import write_dataset, write_finished, write_nifti
 
 from bids_inpaint import cli
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import given_files
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.measure import Task, measure

@@ -20,7 +20,7 @@ from scipy import ndimage
 from bids_inpaint import errors
 from bids_inpaint.dataset import template
 from bids_inpaint.demo import acquire, tilted
-from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.itk import _denoise, affine, alone, correct_bias, each_alone, itk_matrix
 from bids_inpaint.interfaces.ants import Denoise, RegisterAffine
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
@@ -143,7 +143,7 @@ def back_to_native(here, lesion: np.ndarray, fill="lesions", given: np.ndarray |
         files |= {
             "given": (given.astype(np.uint8), grid),
             "inpainted": (one + 0.5 * reached, WORKING_GRID),
-            "weight": (lesions.feather(kept, WORKING_GRID), WORKING_GRID),
+            "weight": (feathering.feather(kept, WORKING_GRID), WORKING_GRID),
             "lesion_mask": (kept.astype(np.uint8), WORKING_GRID),
         }
     paths = {k: images.save(here / f"{k}.nii.gz", d, g) for k, (d, g) in files.items()}

@@ -14,6 +14,7 @@ from helpers import write_dataset, write_finished
 
 from bids_inpaint import cli
 from bids_inpaint.dataset import bids, scan
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks import registry
 from bids_inpaint.participant import run
@@ -360,7 +361,7 @@ def test_the_group_level_names_them_and_goes_on(root, tmp_path, caplog):
     (root / GOOD).symlink_to(ANNEX)
     lesions = np.zeros(WORKING_GRID.shape, bool)
     lesions[80:84, 80:84, 80:84] = True
-    write_finished(tmp_path / "out", bids.Image("", "", {"sub": "01"}), lesions)
+    write_finished(tmp_path / "out", Image("", "", {"sub": "01"}), lesions)
     assert cli.main([str(root), str(tmp_path / "out"), "group", "-w", str(tmp_path / "w")]) == 0
     rows = (tmp_path / "out/group_desc-volumes.tsv").read_text().splitlines()
     assert [row.split("\t")[0] for row in rows] == ["participant_id", "sub-01"]

@@ -8,7 +8,7 @@ import pytest
 import bids_inpaint
 
 ROOT = Path(bids_inpaint.__file__).parent
-MODULES = sorted(path for path in ROOT.rglob("*.py") if path.name != "__main__.py")
+MODULES = sorted([*ROOT.rglob("*.py"), *(ROOT / "workflows").glob("*.py")])
 MODULE_LINES, FUNCTION_LINES, PARAMETERS = 350, 60, 8
 
 

@@ -4,7 +4,7 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.space import Grid, resample
 
@@ -63,7 +63,7 @@ def test_changes_are_kept_around_candidates_alone():
     inpainted = np.full(GRID.shape, 303, np.float32)
     scale = Scale(white=300.0)
     found = lesions.find_unsegmented(image, inpainted, scale, prior, 0.1, 10, GRID)
-    out = lesions.confine(image, inpainted, found, GRID)
+    out = feathering.confine(image, inpainted, found, GRID)
     assert (out[28:34, 10:16, 20:26] == 303).all()
     assert (out[:20] == image[:20]).all()
     assert (out[:, :, 32:] == image[:, :, 32:]).all()
@@ -90,14 +90,14 @@ def test_small_components_are_dropped_by_corner_connectivity():
 def test_feather_is_exactly_zero_far_away():
     mask = np.zeros(GRID.shape, bool)
     mask[20, 20, 20] = True
-    weight = lesions.feather(mask, GRID)
+    weight = feathering.feather(mask, GRID)
     assert weight[20, 20, 20] == weight[21, 20, 20] == 1
     assert 0 < weight[22, 20, 20] < 1
     assert weight[23, 20, 20] == 0
     # two millimetres along z are one voxel
     assert 0 < weight[20, 20, 21] < 1
     assert weight[20, 20, 22] == 0
-    assert not lesions.feather(np.zeros(GRID.shape), GRID).any()
+    assert not feathering.feather(np.zeros(GRID.shape), GRID).any()
 
 
 def test_table_is_in_world_units_and_sorted():
@@ -123,7 +123,7 @@ def test_composition_leaves_the_rest_bit_identical(dtype):
     weight = np.zeros((8, 8, 8), np.float32)
     weight[2:4, 2:4, 2:4] = 1
     difference = np.full((8, 8, 8), -500.0)
-    out = lesions.compose(original, difference, weight)
+    out = feathering.compose(original, difference, weight)
     outside = weight == 0
     assert out.dtype == dtype
     assert (out[outside] == original[outside]).all()
@@ -135,7 +135,7 @@ def test_composition_leaves_the_rest_bit_identical(dtype):
 
 def test_composition_knows_the_scale_factor():
     original = np.full((2, 2, 2), 100, np.int16)
-    out = lesions.compose(original, np.full((2, 2, 2), -5.0), np.ones((2, 2, 2)), slope=0.5)
+    out = feathering.compose(original, np.full((2, 2, 2), -5.0), np.ones((2, 2, 2)), slope=0.5)
     assert (out == 110).all()
 
 

@@ -13,6 +13,7 @@ from helpers import write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint.dataset import bids
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.errors import InputError
 from bids_inpaint.interfaces.images import BrainMask
 from bids_inpaint.io import images
@@ -45,7 +46,7 @@ def collect(folder: Path, processing: bool = True, **options) -> bids.Collection
     return bids.collect(Settings(**given, **options), processing)
 
 
-def by_prefix(collection: bids.Collection) -> dict[str, bids.Image]:
+def by_prefix(collection: bids.Collection) -> dict[str, Image]:
     return {image.prefix: image for image in collection.images}
 
 
@@ -53,7 +54,7 @@ def name(path: str | None) -> str | None:
     return path and Path(path).name
 
 
-def brains(folder: Path, *names: str, **options) -> dict[str, bids.Image]:
+def brains(folder: Path, *names: str, **options) -> dict[str, Image]:
     return by_prefix(collect(folder, derivatives={"tool": plant(folder / "tool", *names)}, **options))
 
 

@@ -14,7 +14,7 @@ from helpers import contents, write_dataset, write_finished, write_nifti
 from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint import cli
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import (
     EVERYTHING,
     PARTS,
@@ -30,7 +30,7 @@ from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.errors import InputError
 from bids_inpaint.group.measure import last_run
-from bids_inpaint.imaging import lesions, quality
+from bids_inpaint.imaging import feathering, lesions, quality
 from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
@@ -386,7 +386,7 @@ def test_the_smallest_lesion_holds_on_the_voxels_of_the_t1w(tmp_path, monkeypatc
     ITKLinearTransform.from_ras(np.eye(4)).to_filename(identity)
     volumes = {
         "preproc": preproc, "inpainted": 100 * inside, "bias": np.ones(WORKING_GRID.shape, np.float32),
-        "weight": lesions.feather(mask, WORKING_GRID), "probability": mask.astype(np.float32),
+        "weight": feathering.feather(mask, WORKING_GRID), "probability": mask.astype(np.float32),
         "lesion_mask": mask.astype(np.uint8), "darkening": 0.3 * mask,
     }  # fmt: skip
     files = {

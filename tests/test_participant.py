@@ -20,7 +20,7 @@ import pytest
 from helpers import contents, write_dataset, write_nifti
 
 from bids_inpaint import cli
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import Products, expected
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.demo import LESIONS, acquire, tilted

@@ -14,8 +14,9 @@ import pytest
 from helpers import write_card
 
 from bids_inpaint import cli
-from bids_inpaint.imaging import lesions
-from bids_inpaint.imaging.metrics import dice, lesion_scores, psnr
+from bids_inpaint.imaging import feathering
+from bids_inpaint.imaging.fidelity import psnr
+from bids_inpaint.imaging.metrics import dice, lesion_scores
 from bids_inpaint.io import images
 from bids_inpaint.networks import registry, volumes
 from bids_inpaint.space import WORKING_GRID, Grid
@@ -96,7 +97,9 @@ def test_control_of_the_training_scanner(real_data, tmp_path):
     after = nib.load(out / f"{stem}_desc-inpainted_T1w.nii.gz")
     changed = np.asanyarray(before.dataobj) != np.asanyarray(after.dataobj)
     grid = Grid.of(mask.shape, mask.affine)
-    allowed = lesions.near(np.asanyarray(mask.dataobj), grid, lesions.FEATHER_MM[1] + grid.voxel_sizes.max())
+    allowed = feathering.near(
+        np.asanyarray(mask.dataobj), grid, feathering.FEATHER_MM[1] + grid.voxel_sizes.max()
+    )
     assert not changed[~allowed].any()
     sidecar = json.loads((out / f"{stem}_desc-inpainted_T1w.json").read_text())
     assert sidecar["SkullStripped"] is True
@@ -144,4 +147,4 @@ def test_patients_get_lesion_free_targets(real_data, toy_model, tmp_path):
     changed = np.asarray(patient.target) != np.asarray(patient.image)
     # the toy leaves masked voxels at -1, which is no signal
     assert changed[patient.lesions].mean() > 0.99
-    assert not changed[~lesions.near(patient.lesions, WORKING_GRID, 1.01)].any()
+    assert not changed[~feathering.near(patient.lesions, WORKING_GRID, 1.01)].any()

@@ -15,7 +15,7 @@ from helpers import write_dataset
 
 from bids_inpaint import cli
 from bids_inpaint.dataset import validation
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.participant import crashes, outcomes, run
 from bids_inpaint.participant.locks import claim
 from bids_inpaint.participant.progress import tell

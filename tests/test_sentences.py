@@ -17,6 +17,7 @@ from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint import cli, fill
 from bids_inpaint.dataset import bids, template, validation
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.participants import People
 from bids_inpaint.errors import InputError
 from bids_inpaint.interfaces.base import InputSpec
@@ -180,7 +181,7 @@ def test_a_refused_image_with_a_name_that_is_not_utf8_has_a_status(root, monkeyp
 def test_the_status_of_an_image_is_not_that_of_a_refused_one_with_its_name(root, monkeypatch):
     """The files of both are there: a name with the wrong case, and the right one."""
     (root / "sub-01/anat/sub-01_T1W.nii.gz").write_bytes(b"")
-    write_finished(root.parent / "out", bids.Image("", "", {"sub": "01"}), NOTHING)
+    write_finished(root.parent / "out", Image("", "", {"sub": "01"}), NOTHING)
     monkeypatch.setattr(run, "_execute", lambda *_: RuntimeError("the queue is closed"))
     assert main(root, "--participant-label", "01") == 1
     assert statuses(root.parent / "out")["sub-01"]["Error"].endswith("the queue is closed")
@@ -189,7 +190,7 @@ def test_the_status_of_an_image_is_not_that_of_a_refused_one_with_its_name(root,
 def test_results_of_all_runs_of_a_refused_session_are_old(root, monkeypatch):
     out = root.parent / "out"
     for entities in ({"ses": "1", "run": "1"}, {"ses": "1", "run": "2"}, {"ses": "2"}, {}):
-        write_finished(out, bids.Image("", "", {"sub": "01"} | entities), NOTHING)
+        write_finished(out, Image("", "", {"sub": "01"} | entities), NOTHING)
     (root / "sub-01/ses-1").symlink_to("/nonexistent")
     monkeypatch.setattr(run, "_execute", lambda *_: None)
     assert main(root, "--participant-label", "01") == 1
@@ -201,7 +202,7 @@ def test_results_of_all_runs_of_a_refused_session_are_old(root, monkeypatch):
 def test_the_group_says_of_results_alone_that_they_are_old(root, caplog):
     out = root.parent / "out"
     for label in ("01", "02"):
-        write_finished(out, bids.Image("", "", {"sub": label}), NOTHING)
+        write_finished(out, Image("", "", {"sub": label}), NOTHING)
     for label, more in (("01", {"EarlierResults": True}), ("02", {})):
         folder = out / f"sub-{label}/log"
         folder.mkdir()
@@ -267,7 +268,7 @@ def test_brains_without_the_tissue_of_the_template_are_errors_of_the_input(tmp_p
 
 def test_every_step_of_an_image_knows_its_t1w(root, tmp_path):
     """And the path, which tells nothing of the content, is no reason to do a step again."""
-    image = bids.Image("/d/sub-01_T1w.nii.gz", "", {"sub": "01"})
+    image = Image("/d/sub-01_T1w.nii.gz", "", {"sub": "01"})
     options = settings(root, compare_segmentation=True)
     workflow = init_image_wf(
         image=image,

@@ -9,7 +9,8 @@ import pytest
 from helpers import write_dataset, write_finished
 
 from bids_inpaint import cli
-from bids_inpaint.dataset.bids import Image, collect
+from bids_inpaint.dataset.bids import collect
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.participants import People, ages, people
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.level import mixed

@@ -9,7 +9,7 @@ from helpers import write_card, write_dataset
 from nipype.interfaces.base import isdefined
 
 from bids_inpaint.dataset import bids, template
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import Products, crash_folder, expected, image_wf_name
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks import registry
@@ -144,7 +144,7 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
     steps = ["segment_wf", *["segment_original_wf"] * compare, *["segment_reference_wf"] * masks]
     assert found == (set() if method == "none" else {f"{step}.{method}" for step in steps})
     assert_everything_is_saved(workflow)
-    image = bids.Image("p", "u", {"sub": "01"})
+    image = Image("p", "u", {"sub": "01"})
     settings = Settings(
         tmp_path / "bids", tmp_path / "out", tmp_path / "w", model=str(toy_model), segmentation=method,
         compare_segmentation=compare, lesion_masks=tmp_path / "masks" if masks else None,
@@ -167,7 +167,7 @@ def test_a_flair_is_made_where_it_is_asked_for(tmp_path, toy_model):
     assert {"sub_01_ses_1_wf.flair_wf.synthesise", "sub_01_ses_1_wf.outputs_wf.flair"} <= set(nodes)
     assert "[@orbes2018]" in workflow.get_node("sub_01_ses_1_wf").__desc__
     assert_everything_is_saved(workflow)
-    image = bids.Image("p", "u", {"sub": "01"})
+    image = Image("p", "u", {"sub": "01"})
     more = {
         "sub-01/anat/sub-01_desc-synth_FLAIR.json",
         "sub-01/anat/sub-01_desc-synth_FLAIR.nii.gz",
@@ -206,7 +206,7 @@ def test_threads_are_no_part_of_the_result(tmp_path, toy_model):
 
 
 def test_names_of_outputs():
-    image = bids.Image("p", "u", {"sub": "01", "ses": "x", "run": "02"})
+    image = Image("p", "u", {"sub": "01", "ses": "x", "run": "02"})
     names = expected(image, "MNI152NLin2009aSym")
     stem = "sub-01/ses-x/anat/sub-01_ses-x_run-02"
     for suffix in (

@@ -7,7 +7,7 @@ from itertools import chain
 from nipype.interfaces.utility import Function, IdentityInterface
 from nipype.pipeline import engine as pe
 
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import (
     PARTS,
     USUAL,

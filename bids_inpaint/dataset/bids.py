@@ -6,11 +6,12 @@ import logging
 import os
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bids_inpaint.dataset.derivatives import add_derivatives, add_lesion_masks
+from bids_inpaint.dataset.image import Image, prefix_of
 from bids_inpaint.dataset.index import matching_filters
 from bids_inpaint.dataset.matching import Dataset, listed
 from bids_inpaint.dataset.names import ENTITIES, Sidecars
@@ -30,71 +31,6 @@ from bids_inpaint.io.files import read_json
 from bids_inpaint.io.pointers import problem_of
 
 log = logging.getLogger("bids_inpaint")
-
-
-@dataclass(frozen=True)
-class Image:
-    """A T1w to process.
-
-    Attributes
-    ----------
-    path : str
-    uri : str
-        BIDS URI relative to the raw dataset.
-    entities : dict of str
-        By short name in BIDS order: sub, ses, acq, ce, rec, run.
-    brain_mask : str, optional
-        Precomputed mask.
-    xfm : tuple of two str, optional
-        Precomputed affine, T1w to template and back.
-    lesion_mask : str, optional
-        Given lesion mask.
-    lesion_space : {'T1w', 'template'}
-        Where `lesion_mask` lies.
-    sources : list of str
-        BIDS URIs of what belongs to it.
-    warnings : tuple of str
-        Sentences on what the networks were not made for, as the dataset says it, and on given files of it
-        that are not used.
-    notes : tuple of str
-        What may be worth to know besides.
-    brain_mask_xfm : str, optional
-        ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
-    """
-
-    path: str
-    uri: str
-    entities: dict[str, str]
-    brain_mask: str | None = None
-    xfm: tuple[str, str] | None = None
-    lesion_mask: str | None = None
-    lesion_space: str = "T1w"
-    sources: list[str] = field(default_factory=list)
-    warnings: tuple[str, ...] = ()
-    notes: tuple[str, ...] = ()
-    brain_mask_xfm: str | None = None
-
-    @property
-    def subject(self) -> str:
-        """Participant label."""
-        return self.entities["sub"]
-
-    @property
-    def prefix(self) -> str:
-        """File name up to the entities that derivatives add.
-
-        Examples
-        --------
-        >>> Image("p", "u", {"sub": "01", "run": "2"}).prefix
-        'sub-01_run-2'
-        """
-        return _prefix(self.entities)
-
-    @property
-    def folder(self) -> str:
-        """Folder of its derivatives, relative to the output folder."""
-        parts = [f"{k}-{self.entities[k]}" for k in ("sub", "ses") if k in self.entities]
-        return "/".join([*parts, "anat"])
 
 
 @dataclass(frozen=True)
@@ -259,7 +195,7 @@ def _usable(chosen: Sequence[T1w], processing: bool) -> tuple[list[T1w], list[Re
     usable = []
     for files in same.values():
         subject, paths = files[0].subject, tuple(f.relative for f in files)
-        prefix, *others = named = {_prefix(_own_entities(t1w)): t1w.path for t1w in files}
+        prefix, *others = named = {prefix_of(_own_entities(t1w)): t1w.path for t1w in files}
         if others:
             reason = (
                 f"{named[prefix]} and {named[others[0]]} are one image by BIDS, for which zeros before a "
@@ -326,10 +262,6 @@ def _contrast_agent(sidecar: dict[str, Any], label: str | None) -> bool:
     """Whether a T1w was acquired with a contrast agent by its name or its sidecars."""
     said = (label, sidecar.get("ContrastBolusIngredient"))
     return any(str(text or "none").lower() not in ("none", "n/a", "no", "pre") for text in said)
-
-
-def _prefix(entities: dict[str, str]) -> str:
-    return "_".join(f"{k}-{v}" for k, v in entities.items())
 
 
 def _own_entities(t1w: T1w) -> dict[str, str]:

@@ -14,7 +14,7 @@ from bids_inpaint.errors import InputError
 from bids_inpaint.io.pointers import problem_of
 
 if TYPE_CHECKING:
-    from bids_inpaint.dataset.bids import Image
+    from bids_inpaint.dataset.image import Image
 
 
 def add_derivatives(

@@ -18,7 +18,7 @@ from bids_inpaint.dataset.scan import T1w
 from bids_inpaint.io.pointers import problem_of
 
 if TYPE_CHECKING:
-    from bids_inpaint.dataset.bids import Image
+    from bids_inpaint.dataset.image import Image
 
 #: Spaces whose coordinates are those of the T1w; none is the image's own.
 NATIVE = (None, "orig", "T1w", "individual")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint import __version__
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.names import LESION_MASKS
 from bids_inpaint.dataset.template import reference
 from bids_inpaint.networks.card import Model

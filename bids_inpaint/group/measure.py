@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from bids_inpaint.dataset import masks
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.errors import InputError, printable
 from bids_inpaint.imaging.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.io import images

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bids_inpaint.dataset import bids
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.participants import People
 from bids_inpaint.dataset.tables import NOTHING, Row
 from bids_inpaint.errors import printable

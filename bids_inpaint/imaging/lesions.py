@@ -9,7 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.imaging.intensity import GREY, Scale
-from bids_inpaint.space import Grid, Misplaced, bounding_box, resample
+from bids_inpaint.space import Grid, Misplaced, resample
 
 Array = np.ndarray
 
@@ -17,8 +17,6 @@ Array = np.ndarray
 CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
 #: A voxel with a larger part in the trilinear value at a place of a lesion is reached by it.
 _REACHED = 0.05
-#: Filling is complete up to this distance from the lesion map, and fades out up to the second (mm).
-FEATHER_MM = (1.0, 3.0)
 
 
 def white_matter_reference(inpainted: Array, white_matter: Array) -> float:
@@ -191,22 +189,6 @@ def find_unsegmented(
     return find(image, inpainted, scale, white, prior, threshold, min_volume, grid)[1]
 
 
-def confine(image: Array, inpainted: Array, mask: Array, grid: Grid) -> Array:
-    """Undo what a blind network changed away from lesions.
-
-    All else is the image itself, so that its tissues are segmented as if there had been no network.
-
-    Parameters
-    ----------
-    image, inpainted : array
-        In one unit.
-    mask : array of bool
-        Of :func:`find_unsegmented`.
-    grid : Grid
-    """
-    return image + feather(mask, grid) * (inpainted - image)
-
-
 def remove_small(mask: Array, min_voxels: int) -> Array:
     """Drop 18-connected components smaller than `min_voxels`."""
     mask = np.asarray(mask, dtype=bool)
@@ -272,36 +254,6 @@ def transfer(
     return kept, reached
 
 
-def feather(mask: Array, grid: Grid, distances: tuple[float, float] = FEATHER_MM) -> Array:
-    """Weight of the filling: 1 up to the first distance (mm) from the mask, 0 from the second.
-
-    Returns
-    -------
-    array of float32, 0-1
-        Exactly 0 far from the mask, and everywhere for an empty mask.
-    """
-    inner, outer = distances
-    ramp = np.clip((outer - distance(mask, grid, outer)) / (outer - inner), 0, 1)
-    return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
-
-
-def near(mask: Array, grid: Grid, reach: float) -> Array:
-    """Voxels within a distance (mm) of a mask; none for an empty mask."""
-    return distance(mask, grid, reach) <= reach
-
-
-def distance(mask: Array, grid: Grid, reach: float) -> Array:
-    """Distance of every voxel from a mask in mm, infinite where it is larger than `reach`."""
-    out = np.full(np.shape(mask), np.inf, np.float32)
-    if not np.any(mask):
-        return out
-    # only what surrounds the mask is computed
-    box = bounding_box(mask, int(np.ceil(reach / grid.voxel_sizes.min())) + 1)
-    found = ndimage.distance_transform_edt(~np.asarray(mask[box], bool), sampling=grid.voxel_sizes)
-    out[box] = np.where(found <= reach, found, np.inf)
-    return out
-
-
 @dataclass(frozen=True)
 class Lesion:
     """One lesion of the table.
@@ -357,30 +309,3 @@ def tabulate(mask: Array, dark: Array, grid: Grid) -> tuple[Array, list[Lesion]]
         Lesion(i, float(n * grid.voxel_volume), (float(x), float(y), float(z)), float(c))
         for i, (n, (x, y, z), c) in enumerate(zip(sizes, world, contrasts, strict=True), 1)
     ]
-
-
-def compose(original: Array, difference: Array, weight: Array, slope: float = 1.0, dtype=None) -> Array:
-    """Original minus the weighted difference, in the on-disk type and unit of the original.
-
-    Parameters
-    ----------
-    original : array
-        Stored (unscaled) values of the T1w.
-    difference : array
-        Original minus healthy, in scaled intensities.
-    weight : array
-        0-1; where it is 0 the result is `original`, bit for bit.
-    slope : float
-        Scale factor of the stored values.
-    dtype : data type, optional
-        Of the result; that of `original` by default. Integers are rounded and kept in range.
-    """
-    dtype = np.dtype(dtype or original.dtype)
-    out = original.astype(dtype, copy=True)
-    inside = weight > 0
-    values = original[inside].astype(np.float64) - difference[inside] * weight[inside] / slope
-    if np.issubdtype(dtype, np.integer):
-        limits = np.iinfo(dtype)
-        values = np.clip(np.round(values), limits.min, limits.max)
-    out[inside] = values.astype(dtype)
-    return out

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, NetworkInputSpec, within
 from bids_inpaint.io import images
@@ -72,7 +72,7 @@ class Inpaint(FileInterface):
 
         whole_file = out_file = save("whole.nii.gz", out)
         if self.inputs.confine:
-            out_file = save("inpainted.nii.gz", lesions.confine(data, out, lesion_map(), grid))
+            out_file = save("inpainted.nii.gz", feathering.confine(data, out, lesion_map(), grid))
         return {
             "out_file": out_file,
             "whole_file": whole_file,

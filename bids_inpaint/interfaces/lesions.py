@@ -9,7 +9,7 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint.dataset import masks
-from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.intensity import Scale, white_level
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
@@ -125,7 +125,7 @@ class MapLesions(FileInterface):
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
             "darkening": lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm),
-            "weight": lesions.feather(mask, grid),
+            "weight": feathering.feather(mask, grid),
         }
         return {
             key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)

@@ -8,7 +8,7 @@ import os
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
@@ -71,8 +71,8 @@ class BackToNative(FileInterface):
         unit = bias * self.inputs.scale
         if self.inputs.fill == "lesions":
             # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
-            reach = lesions.FEATHER_MM[1] + grid.voxel_sizes.max()
-            around = brain & lesions.near(mask, grid, reach)
+            reach = feathering.FEATHER_MM[1] + grid.voxel_sizes.max()
+            around = brain & feathering.near(mask, grid, reach)
             change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
             weight = native(self.inputs.weight, where=around)
             if isdefined(self.inputs.given):
@@ -82,7 +82,7 @@ class BackToNative(FileInterface):
             change = plain - native(inpainted * unit, order=3)
             # the network saw nothing beyond the working grid
             weight = brain * np.float32(native(np.ones_like(bias)) > 0.999)
-        filled = lesions.compose(stored, change, weight, slope)
+        filled = feathering.compose(stored, change, weight, slope)
         field = np.where(brain, native(bias, outside="nearest"), 1)
         preproc = images.read(self.inputs.denoised)[0] / field * brain
         outputs = {

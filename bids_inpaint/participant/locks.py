@@ -11,7 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import IO
 
-from bids_inpaint.dataset.bids import Image
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import GRAPH, image_wf_name
 from bids_inpaint.errors import InputError
 from bids_inpaint.settings import Settings

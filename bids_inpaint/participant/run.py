@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 
 from bids_inpaint.dataset import bids, description, template
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.matching import listed
 from bids_inpaint.dataset.outputs import Products, expected, image_of, image_wf_name
 from bids_inpaint.dataset.validation import validate
@@ -101,7 +102,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
     return finish(run, error, progress, before)
 
 
-def _collect(settings: Settings, networks: Networks) -> tuple[list[bids.Image], list[bids.Refused]]:
+def _collect(settings: Settings, networks: Networks) -> tuple[list[Image], list[bids.Refused]]:
     """The images to process, and those that can't be; what is wrong with the dataset is reported.
 
     Raises
@@ -152,8 +153,8 @@ def _nipype_level(verbose: int) -> int:
 
 
 def _named(
-    images: list[bids.Image], settings: Settings, networks: Networks
-) -> tuple[list[bids.Image], list[bids.Refused]]:
+    images: list[Image], settings: Settings, networks: Networks
+) -> tuple[list[Image], list[bids.Refused]]:
     """The images whose outputs can have their names, and the others."""
     try:
         longest = os.pathconf(settings.output_dir, "PC_NAME_MAX")
@@ -177,7 +178,7 @@ def _named(
 
 
 def _report_collected(
-    warnings: Sequence[str], refused: Sequence[bids.Refused], images: Sequence[bids.Image]
+    warnings: Sequence[str], refused: Sequence[bids.Refused], images: Sequence[Image]
 ) -> None:
     """Say on the terminal what will not be done, and what is known of the images before anything is."""
     for one in refused:

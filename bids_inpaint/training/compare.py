@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.imaging.fidelity import HoleScores, hole_scores
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.metrics import HoleScores, hole_scores
 from bids_inpaint.networks import card, inpainting, registry, session
 from bids_inpaint.networks.slices import upper_limit
 from bids_inpaint.training.adversarial import DEPTH

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from bids_inpaint.imaging import lesions
+from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.brain import largest_component
+from bids_inpaint.imaging.fidelity import filling_scores, psnr
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.metrics import dice, filling_scores, lesion_scores, psnr
+from bids_inpaint.imaging.metrics import dice, lesion_scores
 from bids_inpaint.networks import inpainting, registry, session, volumes
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
@@ -192,7 +193,7 @@ class _Scorer:
         self.views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
         if not self.model.blind:
             return row, {}
-        confined = lesions.confine(lesioned, filled, self.found(lesioned, filled, scale), WORKING_GRID)
+        confined = feathering.confine(lesioned, filled, self.found(lesioned, filled, scale), WORKING_GRID)
         row["confined_psnr"] = psnr(confined[mask], healthy[mask], peak)
         clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
         row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)

@@ -10,8 +10,9 @@ from nipype.interfaces.base import File, traits
 from nipype.pipeline import engine as pe
 
 from bids_inpaint import __version__
-from bids_inpaint.dataset import bids, template
-from bids_inpaint.imaging import lesions
+from bids_inpaint.dataset import template
+from bids_inpaint.dataset.image import Image
+from bids_inpaint.imaging import feathering
 from bids_inpaint.imaging.intensity import levels
 from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.io import images
@@ -84,10 +85,10 @@ def paint_dataset(
             },
         )
 
-    def place(image: bids.Image) -> Path:
+    def place(image: Image) -> Path:
         return output / Path(image.path).relative_to(settings.bids_dir)
 
-    def finish(image: bids.Image, files: template.TemplateFiles) -> pe.Node:
+    def finish(image: Image, files: template.TemplateFiles) -> pe.Node:
         store = PaintLesions(
             t1w=image.path, gm_prior=files.priors["GM"], wm_prior=files.priors["WM"],
             shapes=str(shapes.absolute()), patients=list(patients), seed=seed,
@@ -140,7 +141,7 @@ class PaintLesions(FileInterface):
         to_template = read_xfm(given.inverse_xfm)
         darker = (healthy - lesioned).numpy() * white * bias * given.scale
         change = resample(darker, WORKING_GRID, grid, to_template)
-        out = lesions.compose(stored, change, change > 0, slope)
+        out = feathering.compose(stored, change, change > 0, slope)
         inside = resample((support > 0.5).numpy(), WORKING_GRID, grid, to_template) > 0.5
         for path in (given.out_mask, given.out_file):
             Path(path).parent.mkdir(parents=True, exist_ok=True)

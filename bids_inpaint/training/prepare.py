@@ -13,6 +13,7 @@ from nipype.pipeline import engine as pe
 
 from bids_inpaint import errors
 from bids_inpaint.dataset import bids, template
+from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import image_wf_name
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.imaging.itk import affine
@@ -72,10 +73,10 @@ def prepare(
         lesion_masks=lesion_masks,
     )
 
-    def place(image: bids.Image) -> Path:
+    def place(image: Image) -> Path:
         return settings.output_dir / f"{settings.bids_dir.name}_{image.prefix}"
 
-    def finish(image: bids.Image, files: template.TemplateFiles) -> pe.Node:
+    def finish(image: Image, files: template.TemplateFiles) -> pe.Node:
         store = CacheImage(
             folder=str(place(image)), gm_prior=files.priors["GM"], wm_prior=files.priors["WM"]
         )  # fmt: skip
@@ -87,8 +88,8 @@ def prepare(
 def preprocess(
     settings: Settings,
     nprocs: int,
-    place: Callable[[bids.Image], Path],
-    finish: Callable[[bids.Image, template.TemplateFiles], pe.Node],
+    place: Callable[[Image], Path],
+    finish: Callable[[Image, template.TemplateFiles], pe.Node],
 ) -> int:
     """Preprocess images with the app's own graph, each followed by a last step.
 
@@ -146,7 +147,7 @@ def preprocess(
     return len(found)
 
 
-def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFiles) -> pe.Workflow:
+def _init_image_wf(image: Image, store: pe.Node, files: template.TemplateFiles) -> pe.Workflow:
     workflow = pe.Workflow(name=image_wf_name(image))
     preprocess = init_preprocess_wf(
         template=files,
@@ -181,7 +182,7 @@ def _init_image_wf(image: bids.Image, store: pe.Node, files: template.TemplateFi
     return workflow
 
 
-def _flair_of(image: bids.Image) -> str | None:
+def _flair_of(image: Image) -> str | None:
     """The FLAIR beside a T1w, whatever its other entities are.
 
     Raises

@@ -1,0 +1,74 @@
+"""A T1w to process, and what belongs to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Image:
+    """A T1w to process.
+
+    Attributes
+    ----------
+    path : str
+    uri : str
+        BIDS URI relative to the raw dataset.
+    entities : dict of str
+        By short name in BIDS order: sub, ses, acq, ce, rec, run.
+    brain_mask : str, optional
+        Precomputed mask.
+    xfm : tuple of two str, optional
+        Precomputed affine, T1w to template and back.
+    lesion_mask : str, optional
+        Given lesion mask.
+    lesion_space : {'T1w', 'template'}
+        Where `lesion_mask` lies.
+    sources : list of str
+        BIDS URIs of what belongs to it.
+    warnings : tuple of str
+        Sentences on what the networks were not made for, as the dataset says it, and on given files of it
+        that are not used.
+    notes : tuple of str
+        What may be worth to know besides.
+    brain_mask_xfm : str, optional
+        ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
+    """
+
+    path: str
+    uri: str
+    entities: dict[str, str]
+    brain_mask: str | None = None
+    xfm: tuple[str, str] | None = None
+    lesion_mask: str | None = None
+    lesion_space: str = "T1w"
+    sources: list[str] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    brain_mask_xfm: str | None = None
+
+    @property
+    def subject(self) -> str:
+        """Participant label."""
+        return self.entities["sub"]
+
+    @property
+    def prefix(self) -> str:
+        """File name up to the entities that derivatives add.
+
+        Examples
+        --------
+        >>> Image("p", "u", {"sub": "01", "run": "2"}).prefix
+        'sub-01_run-2'
+        """
+        return prefix_of(self.entities)
+
+    @property
+    def folder(self) -> str:
+        """Folder of its derivatives, relative to the output folder."""
+        parts = [f"{k}-{self.entities[k]}" for k in ("sub", "ses") if k in self.entities]
+        return "/".join([*parts, "anat"])
+
+
+def prefix_of(entities: dict[str, str]) -> str:
+    return "_".join(f"{k}-{v}" for k, v in entities.items())
