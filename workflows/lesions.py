@@ -11,6 +11,13 @@ from bids_inpaint.interfaces.lesions import MapLesions
 from bids_inpaint.interfaces.native import BackToNative
 
 _PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"]
+_INPUTS = [
+    "t1w", *_PREPROCESSED, "inpainted", "white", "exponent", "given_lesions", "native_given_lesions", "wm",
+]  # fmt: skip
+_OUTPUTS = [
+    "mask", "probability", "darkening", "native_inpainted", "native_preproc", "native_mask",
+    "native_probability", "native_labels", "table",
+]  # fmt: skip
 
 
 def init_lesions_wf(
@@ -59,48 +66,9 @@ def init_lesions_wf(
         On the voxels of the T1w.
     """
     workflow = pe.Workflow(name=name)
-    where = "inpainted image and near that of the template" if segmented else "template"
-    workflow.__desc__ = (
-        "Given lesion masks were used as the lesion map. "
-        if given
-        else f"Lesions were mapped where, inside the white matter of the {where}, the original was "
-        f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
-        f"white matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; "
-        f"components below {min_volume:g} mm³ were dropped, and so were those that became as small on the "
-        "voxels of the T1w image. "
-    ) + (
-        "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
-        "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "
-        "unchanged.\n\n"
-        if fill == "lesions"
-        else "The network's output, with the bias field and scale restored, was resampled to the T1w image "
-        "and replaced it inside the brain.\n\n"
-    )
-    inputnode = pe.Node(
-        IdentityInterface(
-            fields=[
-                "t1w",
-                *_PREPROCESSED,
-                "inpainted",
-                "white",
-                "exponent",
-                "given_lesions",
-                "native_given_lesions",
-                "wm",
-            ]
-        ),
-        name="inputnode",
-    )
-    outputnode = pe.Node(
-        IdentityInterface(
-            fields=[
-                "mask", "probability", "darkening",
-                "native_inpainted", "native_preproc", "native_mask", "native_probability",
-                "native_labels", "table",
-            ]
-        ),
-        name="outputnode",
-    )  # fmt: skip
+    workflow.__desc__ = _methods(threshold, min_volume, fill, given, segmented)
+    inputnode = pe.Node(IdentityInterface(fields=_INPUTS), name="inputnode")
+    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     map_lesions = pe.Node(
         MapLesions(threshold=threshold, min_volume=min_volume, wm_prior=template.priors["WM"]),
         name="map_lesions",
@@ -132,3 +100,26 @@ def init_lesions_wf(
             (inputnode, native, [("native_given_lesions", "given")]),
         ])  # fmt: skip
     return workflow
+
+
+def _methods(threshold: float, min_volume: float, fill: str, given: bool, segmented: bool) -> str:
+    """The paragraph of the methods text."""
+    region = "inpainted image and near that of the template" if segmented else "template"
+    mapped = (
+        "Given lesion masks were used as the lesion map. "
+        if given
+        else f"Lesions were mapped where, inside the white matter of the {region}, the original was "
+        f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
+        f"white matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; "
+        f"components below {min_volume:g} mm³ were dropped, and so were those that became as small on the "
+        "voxels of the T1w image. "
+    )
+    filled = (
+        "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
+        "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "
+        "unchanged.\n\n"
+        if fill == "lesions"
+        else "The network's output, with the bias field and scale restored, was resampled to the T1w image "
+        "and replaced it inside the brain.\n\n"
+    )
+    return mapped + filled

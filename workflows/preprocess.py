@@ -10,6 +10,12 @@ from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
 from bids_inpaint.interfaces.base import InputSpec
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, Normalise, ToWorkingGrid, TrimMask
 
+OUTPUTS = [
+    "conformed", "brain_mask", "denoised", "xfm", "inverse_xfm",
+    "working_mask", "bias", "preproc", "scale", "offset", "mask_method",
+    "input_warnings", "mask_warnings",
+]  # fmt: skip
+
 
 def init_preprocess_wf(
     *,
@@ -63,25 +69,9 @@ def init_preprocess_wf(
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _describe(template.name, skull_strip, brain_mask, xfm)
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
-    outputnode = pe.Node(
-        IdentityInterface(
-            fields=[
-                "conformed", "brain_mask", "denoised", "xfm", "inverse_xfm",
-                "working_mask", "bias", "preproc", "scale", "offset", "mask_method",
-                "input_warnings", "mask_warnings",
-            ]
-        ),
-        name="outputnode",
-    )  # fmt: skip
+    outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
-    mask = pe.Node(
-        BrainMask(skull_strip=skull_strip, num_threads=omp_nthreads),
-        name="mask", n_procs=omp_nthreads, mem_gb=2,
-    )  # fmt: skip
-    if brain_mask:
-        mask.inputs.precomputed = brain_mask
-        if brain_mask_xfm:
-            mask.inputs.precomputed_xfm = brain_mask_xfm
+    mask = _mask_node(skull_strip, brain_mask, brain_mask_xfm, omp_nthreads)
     denoise = pe.Node(
         Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2
     )  # fmt: skip
@@ -125,6 +115,21 @@ def init_preprocess_wf(
         (normalise, outputnode, [("out_file", "preproc"), ("scale", "scale")]),
     ])  # fmt: skip
     return workflow
+
+
+def _mask_node(
+    skull_strip: str, brain_mask: str | None, brain_mask_xfm: str | None, omp_nthreads: int
+) -> pe.Node:
+    """The node that finds the brain, or takes it from a given mask."""
+    mask = pe.Node(
+        BrainMask(skull_strip=skull_strip, num_threads=omp_nthreads),
+        name="mask", n_procs=omp_nthreads, mem_gb=2,
+    )  # fmt: skip
+    if brain_mask:
+        mask.inputs.precomputed = brain_mask
+        if brain_mask_xfm:
+            mask.inputs.precomputed_xfm = brain_mask_xfm
+    return mask
 
 
 def name_source(workflow: pe.Workflow, path: str) -> None:

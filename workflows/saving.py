@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import chain
 
-from nipype.interfaces.utility import Function, IdentityInterface
+from nipype.interfaces.utility import Function, IdentityInterface, Merge
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.image import Image
@@ -72,40 +72,16 @@ def init_outputs_wf(
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = ""
+    facts = _facts(products)
+    more = ["flair", "joint_mask"] if products.flair else []
     names = names_of(image, template.name, products)
-    figure_names = figures_of(image, products)
-    told = {part: [f"{part}_volumes", f"{part}_method"] for part in products.segmented}
-    shown = ["flair", "joint_mask"] if products.flair else []
-    if products.reference:
-        told["reference"] = [*told.get("reference", []), "reference_warnings"]
-    later = [*shown, *chain.from_iterable(told.values())]
-    fields = ["conformed", "darkening", "mask_method", *WARNINGS, *later, *names]
-    inputnode = pe.Node(IdentityInterface(fields=fields), name="inputnode")
-    registration = pe.Node(
-        Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
-    )
-    quality = pe.Node(
-        CheckQuality(
-            template=template.t1w,
-            template_mask=template.mask,
-            wm_prior=template.priors["WM"],
-            gm_prior=template.priors["GM"],
-            told=list(image.warnings),
-        ),
-        name="quality", mem_gb=1,
-    )  # fmt: skip
-    brain = pe.Node(Contours(colours=["#ff3030"]), name="brain", mem_gb=1)
-    inpainting = pe.Node(
-        Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
-    )
-    difference = pe.Node(Difference(), name="difference", mem_gb=1)
-    lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
-    every = names | figure_names
+    fields = ["conformed", "darkening", "mask_method", *WARNINGS, *more, *chain.from_iterable(facts.values())]
+    inputnode = pe.Node(IdentityInterface(fields=[*fields, *names]), name="inputnode")
+    every = names | figures_of(image, products)
     metadata = metadata_of(image, settings, networks, products)
-    saves, founds = {}, {}
+    saves = {}
     for part in products.parts:
         keys = [key for key in every if part_of(key) == part]
-        known = ["mask_method", *told.get(part, [])]
         after = "" if part == PARTS[0] else f"_{part}"
         saves[part] = pe.Node(
             SaveDerivatives(
@@ -120,17 +96,69 @@ def init_outputs_wf(
             ),
             name=f"save{after}", mem_gb=0.2, run_without_submitting=True,
         )  # fmt: skip
-        inputs = [*known, "quality"] if part == PARTS[0] else known
-        founds[part] = pe.Node(
-            Function(function=_found, input_names=inputs, output_names=["out"]),
-            name=f"found{after}", run_without_submitting=True,
+        known = ["mask_method", *facts.get(part, [])]
+        describe = pe.Node(
+            Function(
+                function=_describe,
+                input_names=[*known, *(["quality"] if part == PARTS[0] else [])],
+                output_names=["out"],
+            ),
+            name=f"describe{after}", run_without_submitting=True,
         )  # fmt: skip
         workflow.connect([
             (inputnode, saves[part], [(key, key) for key in keys if key in names]),
-            (inputnode, founds[part], [(name, name) for name in known]),
-            (founds[part], saves[part], [("out", "found")]),
+            (inputnode, describe, [(fact, fact) for fact in known]),
+            (describe, saves[part], [("out", "found")]),
         ])  # fmt: skip
-    save = saves[PARTS[0]]
+    _add_quality(workflow, image, template, saves[PARTS[0]])
+    _add_figures(workflow, template, saves[PARTS[0]])
+    if products.flair:
+        _add_flair_figure(workflow, saves["flair"])
+    if products.segmented:
+        _add_tissue_figure(workflow, saves[PARTS[0]])
+    return workflow
+
+
+def _facts(products: Products) -> dict[str, list[str]]:
+    """What the sidecars of each part say that is known only after the run, by its inputs."""
+    facts = {part: [f"{part}_volumes", f"{part}_method"] for part in products.segmented}
+    if products.reference:
+        facts["reference"] = [*facts.get("reference", []), "reference_warnings"]
+    return facts
+
+
+def _add_quality(workflow: pe.Workflow, image: Image, template: TemplateFiles, save: pe.Node) -> None:
+    """Measure the image and what was made of it, for its sidecar and the report."""
+    inputnode, describe = workflow.get_node("inputnode"), workflow.get_node("describe")
+    quality = pe.Node(
+        CheckQuality(
+            template=template.t1w,
+            template_mask=template.mask,
+            wm_prior=template.priors["WM"],
+            gm_prior=template.priors["GM"],
+            told=list(image.warnings),
+        ),
+        name="quality", mem_gb=1,
+    )  # fmt: skip
+    workflow.connect([
+        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
+        (quality, describe, [("found", "quality")]),
+        (quality, save, [("out_file", "quality")]),
+    ])  # fmt: skip
+
+
+def _add_figures(workflow: pe.Workflow, template: TemplateFiles, save: pe.Node) -> None:
+    """The figures that every report has."""
+    inputnode = workflow.get_node("inputnode")
+    registration = pe.Node(
+        Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
+    )
+    brain = pe.Node(Contours(colours=["#ff3030"]), name="brain", mem_gb=1)
+    inpainting = pe.Node(
+        Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
+    )
+    difference = pe.Node(Difference(), name="difference", mem_gb=1)
+    lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
     workflow.connect([
         (inputnode, registration, [("preproc", "after"), ("working_mask", "mask_file")]),
         (inputnode, brain, [("conformed", "background"), ("brain_mask", "masks")]),
@@ -143,44 +171,42 @@ def init_outputs_wf(
             ("mask", "lesions"),
         ]),
         (inputnode, lesions, [("table", "table")]),
-        (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
-        (quality, founds[PARTS[0]], [("found", "quality")]),
         *((node, save, [("out_file", node.name)]) for node in
-          (quality, registration, brain, inpainting, difference, lesions)),
+          (registration, brain, inpainting, difference, lesions)),
     ])  # fmt: skip
-    if products.flair:
-        made = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
-        workflow.connect([
-            (inputnode, made, [
-                ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
-                ("joint_mask", "contour"),
-            ]),
-            (made, saves["flair"], [("out_file", "flair")]),
-        ])  # fmt: skip
-    if products.segmented:
-        tissues = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
-        workflow.connect([
-            (inputnode, tissues, [("inpainted", "background"), (("wm", _pair, "gm"), "masks")]),
-            (tissues, save, [("out_file", "tissues")]),
-        ])  # fmt: skip
-    return workflow
 
 
-def _pair(path, other):
-    """White matter, and grey matter which lies beside it."""
-    import os
+def _add_flair_figure(workflow: pe.Workflow, save: pe.Node) -> None:
+    figure = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
+    workflow.connect([
+        (workflow.get_node("inputnode"), figure, [
+            ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
+            ("joint_mask", "contour"),
+        ]),
+        (figure, save, [("out_file", "flair")]),
+    ])  # fmt: skip
 
-    return [path, os.path.join(os.path.dirname(path), f"{other}.nii.gz")]
+
+def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:
+    inputnode = workflow.get_node("inputnode")
+    both = pe.Node(Merge(2), name="white_and_grey", run_without_submitting=True)
+    figure = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
+    workflow.connect([
+        (inputnode, both, [("wm", "in1"), ("gm", "in2")]),
+        (inputnode, figure, [("inpainted", "background")]),
+        (both, figure, [("out", "masks")]),
+        (figure, save, [("out_file", "tissues")]),
+    ])  # fmt: skip
 
 
-def _found(mask_method, quality=None, reference_warnings=None, **told):
+def _describe(mask_method, quality=None, reference_warnings=None, **facts):
     """What sidecars of a part say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
     """
     quality = quality or {}
     stripped = {"SkullStripped": mask_method in ("stripped", "skipped")}
-    found: dict = {
+    out: dict = {
         "native_inpainted": {**stripped, **quality},
         "inpainted": quality,
         "native_reference": {
@@ -188,11 +214,11 @@ def _found(mask_method, quality=None, reference_warnings=None, **told):
             **({"QualityWarnings": reference_warnings} if reference_warnings else {}),
         },
     }
-    for name in told:
-        image, what = name.split("_")
-        if what != "volumes":
+    for image in ("inpainted", "original", "reference"):
+        if f"{image}_volumes" not in facts:
             continue
         key = "dseg" if image == "inpainted" else f"{image}_dseg"
-        found[key] = {"Segmentation": told[f"{image}_method"]}
-        found[f"native_{key}"] = {**found[key], "TissueVolumes": told[name], "TissueVolumesUnits": "mm^3"}
-    return found
+        out[key] = {"Segmentation": facts[f"{image}_method"]}
+        volumes = {"TissueVolumes": facts[f"{image}_volumes"], "TissueVolumesUnits": "mm^3"}
+        out[f"native_{key}"] = out[key] | volumes
+    return out
