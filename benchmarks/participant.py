@@ -26,7 +26,7 @@ import psutil
 CHAIN = """
 import sys, time
 import ants
-from bids_inpaint.template import DEFAULT, TISSUES, prepare
+from bids_inpaint.dataset.template import DEFAULT, TISSUES, prepare
 files = prepare(DEFAULT, sys.argv[2])
 start = time.perf_counter()
 def step(name):

@@ -214,7 +214,7 @@ def test_networks_with_operators_of_their_own_are_refused(toy_model, tmp_path):
 
 def test_onnx_runtime_keeps_no_record_of_the_machine(tmp_path):
     """Nor sends one: from version 1.32 on it would, from a database in the home folder."""
-    code = "from bids_inpaint import models; models.find('brain', 'brain')"
+    code = "from bids_inpaint.networks import registry; registry.find('brain', 'brain')"
     env = {k: v for k, v in os.environ.items() if not k.startswith(("ORT_", "XDG_"))}
     subprocess.run([sys.executable, "-c", code], env=env | {"HOME": str(tmp_path)}, check=True)
     assert not any(tmp_path.rglob("*onnxruntime*"))

@@ -20,6 +20,7 @@ from scipy import ndimage
 from bids_inpaint import errors
 from bids_inpaint.dataset import template
 from bids_inpaint.demo import acquire, tilted
+from bids_inpaint.errors import WorkerKilled
 from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.itk import _denoise, affine, alone, correct_bias, each_alone, itk_matrix
 from bids_inpaint.interfaces.ants import Denoise, RegisterAffine
@@ -393,7 +394,7 @@ def test_calls_in_processes_of_their_own_answer_fail_and_die():
     assert alone(max, 3, 5) == 5
     with pytest.raises(ValueError, match="invalid literal"):
         alone(int, "x")
-    with pytest.raises(RuntimeError, match=r"worker process was killed \(exit code 9\)"):
+    with pytest.raises(WorkerKilled, match=r"worker process was killed \(exit code 9\)"):
         alone(os._exit, 9)
 
 

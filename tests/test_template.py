@@ -51,7 +51,7 @@ def test_other_templates_come_from_templateflow_home(tmp_path):
             folder / f"tpl-MNI152NLin6Asym_res-01_{name}.nii.gz"
         )
     code = (
-        "import sys; from bids_inpaint import template;"
+        "import sys; from bids_inpaint.dataset import template;"
         "print(template.prepare('MNI152NLin6Asym', sys.argv[1]).t1w)"
     )
     result = subprocess.run(
@@ -68,7 +68,7 @@ def test_cleaning_spares_what_is_not_ours(tmp_path):
         (tmp_path / name).mkdir(parents=True)
     path = tmp_path / ".bids_inpaint.lock"
     hold = (
-        "import sys; from bids_inpaint.participant.run import _lock; file = open(sys.argv[1], 'a');"
+        "import sys; from bids_inpaint.participant.locks import _lock; file = open(sys.argv[1], 'a');"
         "_lock(file, 'sub_02_wf'); print(flush=True); input()"
     )
     # another run is at sub-02

@@ -46,7 +46,7 @@ def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options
     networks = Networks(
         model,
         reference=with_card(model, blind=False) if masks and model.blind else None,
-        flair=with_card(model, name="joint", task="flair") if settings.flair else None,
+        flair=registry.find("joint", "flair") if settings.flair else None,
     )
     workflow = init_participants_wf(
         images=images, settings=settings, networks=networks, template=files, run_uuid="x"
@@ -132,7 +132,6 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
                 tmp_path,
                 toy_model,
                 masks,
-                model=str(toy_model),
                 segmentation=method,
                 compare_segmentation=compare,
             )
