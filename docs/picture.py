@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from bids_inpaint import images
 
 FILE = Path(__file__).parent / "images" / "before-after.png"
 
@@ -16,8 +17,7 @@ FILE = Path(__file__).parent / "images" / "before-after.png"
 def main(anat: Path) -> None:
     """Draw the axial slice with most lesion voxels: T1w, inpainted, lesion map."""
     names = ("desc-preproc_T1w", "desc-inpainted_T1w", "label-L_desc-inpaint_mask")
-    files = (next(anat.glob(f"*space-*_{name}.nii.gz")) for name in names)
-    before, after, lesions = (np.asarray(nib.load(file).dataobj) for file in files)
+    before, after, lesions = (images.read(next(anat.glob(f"*space-*_{n}.nii.gz")))[0] for n in names)
     z = int(lesions.sum((0, 1)).argmax())
     before, after, lesions = (v[::-1, :, z].T for v in (before, after, lesions))
     top = np.percentile(before[before > 0], 99.5)
