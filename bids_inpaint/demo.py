@@ -133,14 +133,14 @@ def main(argv: list[str] | None = None) -> int:
     code = bids_inpaint([*places, "participant", *work]) or bids_inpaint([*places, "group", *work, *masks])
     if code:
         return code
-    found = output / "sub-lesions/anat/sub-lesions_label-L_desc-inpaint_mask.nii.gz"
+    lesion_map = output / "sub-lesions/anat/sub-lesions_label-L_desc-inpaint_mask.nii.gz"
     painted = dataset / "derivatives/painted/sub-lesions/anat/sub-lesions_label-lesion_mask.nii.gz"
-    score = dice(images.read(found)[0] > 0, images.read(painted)[0] > 0)
+    score = dice(images.read(lesion_map)[0] > 0, images.read(painted)[0] > 0)
     anat = output / "sub-lesions" / "anat"
     print(f"Report:           {output / 'sub-lesions.html'}")
     print(f"Group:            {output / 'group.html'}")
     print(f"Inpainted image:  {anat / 'sub-lesions_desc-inpainted_T1w.nii.gz'}")
-    print(f"Lesion map:       {found} (Dice with the painted lesions {score:.2f})")
+    print(f"Lesion map:       {lesion_map} (Dice with the painted lesions {score:.2f})")
     print(f"Tissues:          {anat / 'sub-lesions_dseg.nii.gz'}")
     return 0
 

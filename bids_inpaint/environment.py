@@ -30,10 +30,10 @@ def use_utf8() -> None:
         os.environ["PYTHONUTF8"] = "1"
         os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
     # with ASCII alone, the locale says nothing of the terminal
-    shown = None if encoding == "ascii" or "PYTHONIOENCODING" in os.environ else encoding
+    terminal = None if encoding == "ascii" or "PYTHONIOENCODING" in os.environ else encoding
     for stream in (sys.stdout, sys.stderr):
         if reconfigure := getattr(stream, "reconfigure", None):
-            reconfigure(encoding=shown, errors="backslashreplace")
+            reconfigure(encoding=terminal, errors="backslashreplace")
 
 
 def settle() -> None:

@@ -46,8 +46,8 @@ def fill(
     array of float32
     """
     trained = io_orientation(WORKING_GRID.matrix)
-    own = io_orientation(grid.matrix)
-    there, back = ornt_transform(own, trained), ornt_transform(trained, own)
+    stored = io_orientation(grid.matrix)
+    there, back = ornt_transform(stored, trained), ornt_transform(trained, stored)
     turned, hole_turned = (nib.apply_orientation(v, there) for v in (voided, hole))
     assert model.engine.fill is not None
     filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ())

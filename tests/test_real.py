@@ -97,7 +97,7 @@ def test_control_of_the_training_scanner(real_data, tmp_path):
     after = nib.load(out / f"{stem}_desc-inpainted_T1w.nii.gz")
     changed = np.asanyarray(before.dataobj) != np.asanyarray(after.dataobj)
     grid = Grid.of(mask.shape, mask.affine)
-    allowed = feathering.near(
+    allowed = feathering.neighbourhood(
         np.asanyarray(mask.dataobj), grid, feathering.FEATHER_MM[1] + grid.voxel_sizes.max()
     )
     assert not changed[~allowed].any()
@@ -147,4 +147,4 @@ def test_patients_get_lesion_free_targets(real_data, toy_model, tmp_path):
     changed = np.asarray(patient.target) != np.asarray(patient.image)
     # the toy leaves masked voxels at -1, which is no signal
     assert changed[patient.lesions].mean() > 0.99
-    assert not changed[~feathering.near(patient.lesions, WORKING_GRID, 1.01)].any()
+    assert not changed[~feathering.neighbourhood(patient.lesions, WORKING_GRID, 1.01)].any()

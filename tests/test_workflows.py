@@ -119,7 +119,7 @@ def assert_everything_is_saved(workflow):
     assert {node.inputs.part for node in saves} == set(saves[0].inputs.parts)
     for node in saves:
         arrives = {pair[1] for *_, data in flat.in_edges(node, data=True) for pair in data["connect"]}
-        assert arrives == {*node.inputs.names, "found"}
+        assert arrives == {*node.inputs.names, "facts"}
 
 
 @pytest.mark.parametrize("masks", BOTH)

@@ -108,7 +108,7 @@ def init_outputs_wf(
         workflow.connect([
             (inputnode, saves[part], [(key, key) for key in keys if key in names]),
             (inputnode, describe, [(fact, fact) for fact in known]),
-            (describe, saves[part], [("out", "found")]),
+            (describe, saves[part], [("out", "facts")]),
         ])  # fmt: skip
     _add_quality(workflow, image, template, saves[PARTS[0]])
     _add_figures(workflow, template, saves[PARTS[0]])

@@ -85,21 +85,21 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     files, unusable = _usable(chosen, processing)
     refused += unusable
     is_child, sidecars = children(root), Sidecars(root)
-    found = [(_image(file, is_child, sidecars, there), file) for file in files]
-    found.sort(key=lambda pair: pair[0].prefix)
+    pairs = [(_image(file, is_child, sidecars, there), file) for file in files]
+    pairs.sort(key=lambda pair: pair[0].prefix)
     dataset = Dataset(by_person(there.images), complete=not labels)
     # the last of those that have the same is used
     for name, path in reversed(settings.derivatives.items()):
-        found, more, said = add_derivatives(found, dataset, name, Path(path), settings.template)
+        pairs, more, said = add_derivatives(pairs, dataset, name, Path(path), settings.template)
         refused, warnings = [*refused, *more], [*warnings, *said]
     if settings.lesion_masks:
-        found, more, said = add_lesion_masks(
-            found, dataset, Path(settings.lesion_masks), settings.template, needed=processing
+        pairs, more, said = add_lesion_masks(
+            pairs, dataset, Path(settings.lesion_masks), settings.template, needed=processing
         )
         refused, warnings = [*refused, *more], [*warnings, *said]
-    if not found:
+    if not pairs:
         raise InputError(nothing_left(refused) or _no_t1w(settings, labels, present))
-    return Collection([image for image, _ in found], refused, warnings)
+    return Collection([image for image, _ in pairs], refused, warnings)
 
 
 def nothing_left(refused: Sequence[Refused]) -> str:
@@ -112,20 +112,20 @@ def _no_t1w(settings: Any, labels: Sequence[str], present: Sequence[str]) -> str
     who = f"participant {', '.join(labels)}" if labels else "any participant"
     narrowed = [
         text
-        for text, given in (
+        for text, option in (
             (f"session {', '.join(settings.session_label)}", settings.session_label),
             (f"the filters of {settings.bids_filter_file}", settings.bids_filter_file),
         )
-        if given
+        if option
     ]
-    where = f" with {' and '.join(narrowed)}" if narrowed else ""
+    narrowing = f" with {' and '.join(narrowed)}" if narrowed else ""
     names = [f"sub-{[*labels, *present][0]}", *(f"ses-{session}" for session in settings.session_label[:1])]
     remedy = (
         "check the filter"
         if settings.bids_filter_file
         else f"a file such as {'/'.join(names)}/anat/{'_'.join(names)}_T1w.nii.gz is needed"
     )
-    return f"{settings.bids_dir} has no T1w of {who}{where}: {remedy}."
+    return f"{settings.bids_dir} has no T1w of {who}{narrowing}: {remedy}."
 
 
 def _select(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def add_derivatives(
-    found: list[tuple[Image, T1w]], dataset: Dataset, name: str, path: Path, template: str
+    pairs: list[tuple[Image, T1w]], dataset: Dataset, name: str, path: Path, template: str
 ) -> tuple[list[tuple[Image, T1w]], list[Refused], list[str]]:
     """Give images the brain masks and affines of a derivative.
 
@@ -45,20 +45,20 @@ def add_derivatives(
     """
     folder = Folder(path, ("mask", "xfm"))
     matches = []
-    for image, t1w in found:
+    for image, t1w in pairs:
         match = Match(t1w)
         to_mean = _to_mean(folder, t1w, dataset)
         _add_brain_mask(match, image, folder, dataset, name, to_mean)
         _add_affines(match, image, folder, dataset, name, template, of_mean=bool(to_mean))
         matches.append(match)
-    if found and not any(m.changes or m.warnings or m.problem for m in matches):
+    if pairs and not any(m.changes or m.warnings or m.problem for m in matches):
         raise InputError(
             f"Derivatives {name}={path} have no desc-brain_mask.nii.gz and no affine to "
             f"{template} of any image to process: leave them out or check the path."
         )
     for key, what in (("brain_mask", "brain mask"), ("xfm", f"affine to {template}")):
         if any(key in match.changes for match in matches):
-            for (image, _), match in zip(found, matches, strict=True):
+            for (image, _), match in zip(pairs, matches, strict=True):
                 if key not in match.changes and getattr(image, key) is None and not match.warnings:
                     match.warnings.append(
                         f"{path} has no {what} of this image, though it has of others: one is made here."
@@ -70,7 +70,7 @@ def add_derivatives(
     composite = {
         file.path
         for t1w in without
-        for file in folder.near(t1w)
+        for file in folder.of_session(t1w)
         if _is_transform(file, ("T1w", template), extension=".h5")
     }
     if composite:
@@ -78,13 +78,13 @@ def add_derivatives(
             f"{path} has transforms that join an affine with a warp ({len(composite)}, such as "
             f"{min(composite).name}), which are not used: affines are made here."
         )
-    return (*_split(found, matches), warnings)
+    return (*_split(pairs, matches), warnings)
 
 
-def _split(found, matches) -> tuple[list[tuple[Image, T1w]], list[Refused]]:
+def _split(pairs, matches) -> tuple[list[tuple[Image, T1w]], list[Refused]]:
     """The images that go on, and those that don't."""
     kept, refused = [], []
-    for (image, t1w), match in zip(found, matches, strict=True):
+    for (image, t1w), match in zip(pairs, matches, strict=True):
         if match.problem:
             refused.append(Refused(image.prefix, image.subject, match.problem))
         else:
@@ -118,13 +118,13 @@ def _to_mean(folder: Folder, t1w: T1w, dataset: Dataset) -> list[File]:
 
     Its coordinates are its own, and what its derivatives call the space T1w.
     """
-    found = [
+    pairs = [
         file
-        for file in folder.near(t1w)
+        for file in folder.of_session(t1w)
         if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
     ]
-    dataset.to_means.setdefault(t1w.path, []).extend(file.path for file in found)
-    return found
+    dataset.to_means.setdefault(t1w.path, []).extend(file.path for file in pairs)
+    return pairs
 
 
 def _mean_of(t1w: T1w, dataset: Dataset) -> Path | None:
@@ -170,7 +170,7 @@ def _add_brain_mask(
     t1w = match.t1w
     mean = _choose(to_mean, match, "transform from its own space to that of the mask")
     usable, shared = [], []
-    for mask in folder.near(t1w):
+    for mask in folder.of_session(t1w):
         if not (_is_brain_mask(mask) and mask.could_be_of(t1w)):
             continue
         if mask.space() != "orig" and to_mean:
@@ -207,7 +207,7 @@ def _add_affines(
 ) -> None:
     t1w = match.t1w
     usable = []
-    for affine in folder.near(t1w):
+    for affine in folder.of_session(t1w):
         if not _is_affine(affine, template):
             continue
         if dataset.is_of_alone(affine, t1w) and not of_mean:
@@ -233,7 +233,7 @@ def _add_affines(
 
 
 def add_lesion_masks(
-    found: list[tuple[Image, T1w]], dataset: Dataset, path: Path, template: str, needed: bool
+    pairs: list[tuple[Image, T1w]], dataset: Dataset, path: Path, template: str, needed: bool
 ) -> tuple[list[tuple[Image, T1w]], list[Refused], list[str]]:
     """Give images the lesion masks of a folder.
 
@@ -258,7 +258,7 @@ def add_lesion_masks(
     folder = Folder(path, ("mask", "roi", "xfm"))
     sidecars = Sidecars(path)
     matches = []
-    for image, t1w in found:
+    for image, t1w in pairs:
         match = Match(t1w)
         _to_mean(folder, t1w, dataset)
         usable, unused = _sorted_out(folder, t1w, dataset, template, sidecars)
@@ -280,7 +280,7 @@ def add_lesion_masks(
         elif needed:
             others = unused + [
                 f"{file.path} (by its name it is of no T1w)"
-                for file in folder.near(t1w)
+                for file in folder.of_session(t1w)
                 if _is_meant(file) and not dataset.owners(file, t1w.subject)
             ]
             remedy = "give it one on its T1w" if others else "add an empty mask if it has no lesion"
@@ -292,7 +292,7 @@ def add_lesion_masks(
             match.notes.append(f"Masks that are not used{_not_used(unused).replace(' but', ':', 1)}.")
         matches.append(match)
     warnings = dataset.unowned(folder, "masks", _is_meant)
-    return (*_split(found, matches), warnings)
+    return (*_split(pairs, matches), warnings)
 
 
 def _not_used(unused: list[str]) -> str:
@@ -314,7 +314,7 @@ def _sorted_out(
 ) -> tuple[list[File], list[str]]:
     """The lesion masks of a T1w, and the others that its name allows, each with the reason."""
     usable, unused = [], []
-    for file in folder.near(t1w):
+    for file in folder.of_session(t1w):
         if not _is_meant(file) or not dataset.may_be_of(file, t1w):
             continue
         owners = dataset.owners(file, t1w.subject)

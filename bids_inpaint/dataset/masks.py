@@ -58,8 +58,8 @@ def read_brain(
     """
     if world is None:
         check_place(path, t1w)
-    data, own = _read(path, t1w, warnings)
-    mask = resample(_positive(data, path, "brain", warnings), own, grid, world, order=0) > 0.5
+    data, mask_grid = _read(path, t1w, warnings)
+    mask = resample(_positive(data, path, "brain", warnings), mask_grid, grid, world, order=0) > 0.5
     if not mask.any():
         raise InputError(f"{path} does not overlap {t1w}: give the mask of this image.")
     return mask
@@ -111,12 +111,12 @@ def read_lesions_and_reach(
     InputError
         If it isn't a mask, or has lesions but few of them in the brain, or as much of them as of brain.
     """
-    data, own = _read(path, t1w, warnings)
+    data, mask_grid = _read(path, t1w, warnings)
     mask = _positive(data, path, "lesion", warnings)
     if not mask.any():
         return np.zeros(grid.shape, bool), np.zeros(grid.shape, bool)
-    same = world is None and own.same_as(grid)
-    out, reached = (mask, mask) if same else transfer(mask, own, grid, world)
+    same = world is None and mask_grid.same_as(grid)
+    out, reached = (mask, mask) if same else transfer(mask, mask_grid, grid, world)
     if not (reached if brain is None else reached & brain).any():
         raise InputError(
             f"{path} does not overlap the brain of {t1w}: "
@@ -235,8 +235,8 @@ def _positive(data: np.ndarray, path: str | os.PathLike, what: str, warnings: li
             "surface like those of a probability or of a smoothed mask: threshold it to 0 and 1."
         )
     if labels.size > 1 and warnings is not None:
-        shown = ", ".join(f"{label:g}" for label in labels[:8]) + (", …" if labels.size > 8 else "")
-        warnings.append(f"{Path(path).name}: it has labels {shown}; all of them were taken as {what}.")
+        listed = ", ".join(f"{label:g}" for label in labels[:8]) + (", …" if labels.size > 8 else "")
+        warnings.append(f"{Path(path).name}: it has labels {listed}; all of them were taken as {what}.")
     return data > 0
 
 

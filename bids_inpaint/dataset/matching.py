@@ -46,13 +46,13 @@ class File:
 
         What lies in a folder of BIDS other than ``anat``, at any depth, is no result of a T1w.
         """
-        own = identity(self.entities)
+        entities = identity(self.entities)
         folders = self.relative.split("/")[:-1]
         datatypes = [part for part in folders if part in DATATYPES]
         if datatypes and datatypes[-1] != "anat":
-            own["datatype"] = datatypes[-1]
+            entities["datatype"] = datatypes[-1]
         above = [part[4:] for part in folders if part.startswith("ses-")]
-        return {**({"ses": above[-1]} if above else {}), **own}
+        return {**({"ses": above[-1]} if above else {}), **entities}
 
     def space(self, entity: str = "space") -> str | None:
         """Its space, or where a transform comes from or goes to, as TemplateFlow names it."""
@@ -86,7 +86,7 @@ class Folder:
         """The files of a participant."""
         return [file for files in self._by_session(subject).values() for file in files]
 
-    def near(self, t1w: T1w) -> list[File]:
+    def of_session(self, t1w: T1w) -> list[File]:
         """Those of them that are of the session of a T1w or of none: a person may have thousands."""
         files = self._by_session(t1w.subject)
         return [file for key in dict.fromkeys([t1w.identity.get("ses"), None]) for file in files.get(key, [])]
@@ -101,18 +101,18 @@ class Folder:
 
 
 def _names_below(root: Path, unreadable: Callable[[OSError], None]) -> Iterator[tuple[str, str]]:
-    seen = set()
+    visited = set()
     real = {os.fspath(root): os.path.realpath(root)}
     for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         above, name = os.path.split(folder)
         # that of every folder would be slow to look up
         known = real.get(folder) or (os.path.join(real[above], name) if not os.path.islink(folder) else None)
         here = real[folder] = known or os.path.realpath(folder)
-        folders[:] = [] if here in seen else sorted(f for f in folders if not f.startswith("."))
-        if here not in seen:
+        folders[:] = [] if here in visited else sorted(f for f in folders if not f.startswith("."))
+        if here not in visited:
             ends = (".nii", ".nii.gz", ".txt", "_xfm.h5")
             yield from ((folder, n) for n in names if n[:4] == "sub-" and n.endswith(ends))
-        seen.add(here)
+        visited.add(here)
 
 
 @dataclass
@@ -167,8 +167,8 @@ class Dataset:
         if file.path not in self._owners:
             session = file.identity.get("ses")
             every = self.persons.get(subject, [])
-            near = self._of_session.get((subject, session), []) if session else every
-            possible = [t1w for t1w in near if file.could_be_of(t1w)]
+            candidates = self._of_session.get((subject, session), []) if session else every
+            possible = [t1w for t1w in candidates if file.could_be_of(t1w)]
             exact = [t1w for t1w in possible if t1w.identity == file.identity]
             self._owners[file.path] = exact or possible
         return self._owners[file.path]
@@ -197,10 +197,10 @@ class Dataset:
                 continue
             for file in folder.of(subject):
                 if counts(file) and not self.owners(file, subject):
-                    own = ", ".join(Path(t1w.relative).name for t1w in self.persons[subject][:_SHOWN])
+                    entities = ", ".join(Path(t1w.relative).name for t1w in self.persons[subject][:_SHOWN])
                     said.append(
                         f"{file.path} is of no T1w of sub-{subject} by its name, and is not used: "
-                        f"its entities must be among those of one of {own}, and words need a key."
+                        f"its entities must be among those of one of {entities}, and words need a key."
                     )
         if len(said) > _SENTENCES:
             said[_SENTENCES:] = [

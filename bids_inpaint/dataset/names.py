@@ -51,13 +51,13 @@ def entities_of(name: str) -> dict[str, str]:
     ({'sub': '01', 'suffix': 'mask'}, {'sub': '01', 'words': 'T2w', 'suffix': 'mask'})
     """
     *pairs, suffix = name.split(".")[0].split("_")
-    found = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
-    for key in _INDICES & found.keys():
-        if found[key].isdecimal():
-            found[key] = str(int(found[key]))
+    entities = dict(pair.split("-", 1) for pair in pairs if "-" in pair)
+    for key in _INDICES & entities.keys():
+        if entities[key].isdecimal():
+            entities[key] = str(int(entities[key]))
     if words := "_".join(pair for pair in pairs if "-" not in pair and pair != "T1w"):
-        found["words"] = words
-    return {**found, "suffix": suffix}
+        entities["words"] = words
+    return {**entities, "suffix": suffix}
 
 
 def identity(entities: Entities) -> dict[str, str]:
@@ -91,13 +91,15 @@ class Sidecars:
         the file hasn't; nearer and more special ones replace what others say.
         """
         path = Path(path)
-        own = entities_of(path.name)
+        entities = entities_of(path.name)
         merged: dict[str, Any] = {}
         folders = [self._root]
         for part in path.relative_to(self._root).parts[:-1]:
             folders.append(folders[-1] / part)
         for folder in folders:
-            applying = [(len(said), name) for name, said in self._in(folder) if said.items() <= own.items()]
+            applying = [
+                (len(said), name) for name, said in self._in(folder) if said.items() <= entities.items()
+            ]
             for _, name in sorted(applying):
                 merged |= read_sidecar(folder / name)
         return merged

@@ -112,7 +112,7 @@ class Products:
     def parts(self) -> tuple[str, ...]:
         """Which of `PARTS` there are."""
         there = (True, "original" in self.segmented, self.reference, self.flair)
-        return tuple(part for part, made in zip(PARTS, there, strict=True) if made)
+        return tuple(part for part, present in zip(PARTS, there, strict=True) if present)
 
     def native(self) -> dict[str, tuple[str, dict]]:
         """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
@@ -308,11 +308,11 @@ def _described(image: Image, settings: Settings, networks: Networks, products: P
         return [image.uri, *of_masks]
 
     out: dict[str, dict] = {}
-    for key, (_, own) in products.native().items():
-        out[key] = {**own, "Sources": sources(key)}
-    for key, (_, own) in products.standard().items():
+    for key, (_, metadata) in products.native().items():
+        out[key] = {**metadata, "Sources": sources(key)}
+    for key, (_, metadata) in products.standard().items():
         out[key] = {
-            **own,
+            **metadata,
             "Sources": [*sources(key), f"bids::{xfm}"],
             **standard_space(settings.template),
         }

@@ -82,17 +82,17 @@ class People:
         in a column of whatever name.
         """
         rows = self._rows.get(subject, [])
-        own = [row for row in rows if row.get("session_id", "") == (session or "")]
-        if not own and all(not row.get("session_id") for row in rows):
-            own = rows
-        if others := [row for row in own if session and _names_another(row, session, self._table)]:
-            own = [row for row in own if row not in others]
+        matching = [row for row in rows if row.get("session_id", "") == (session or "")]
+        if not matching and all(not row.get("session_id") for row in rows):
+            matching = rows
+        if others := [row for row in matching if session and _names_another(row, session, self._table)]:
+            matching = [row for row in matching if row not in others]
             self._warn(
                 f"{self._root / 'participants.tsv'} has a column {self._table.like_sessions[0]}, which is "
                 "taken for session_id, so that a row counts for the session that it names alone: rename the "
                 "column as BIDS asks, or otherwise if it names no session."
             )
-        different = [row for i, row in enumerate(own) if row not in own[:i]]
+        different = [row for i, row in enumerate(matching) if row not in matching[:i]]
         if len(different) > 1:
             which = f"ses-{session} of " if session and self._table.sessions else ""
             remedy = (
@@ -189,8 +189,8 @@ class People:
             path = self._path(subject)
             self._sessions[subject] = self._read(path, "session_id")
             if self._sessions[subject].used:
-                own = read_sidecar(path.with_suffix(".json"))
-                self._explained_sessions[subject] = self._explained_sessions[""] | own
+                matching = read_sidecar(path.with_suffix(".json"))
+                self._explained_sessions[subject] = self._explained_sessions[""] | matching
         return self._sessions[subject]
 
     def _read(self, path: Path, key: str) -> Table:
@@ -237,10 +237,10 @@ def _bounds(text: str) -> tuple[float | None, float | None]:
     >>> _bounds("n/a"), _bounds("-9"), _bounds("1e999")
     ((None, None), (None, None), (None, None))
     """
-    found = re.fullmatch(rf"([<>]=?|[≤≥])?\s*{_NUMBER}\s*(?:(\+)|[-–]\s*{_NUMBER})?", text.strip(), re.ASCII)
-    if not found:
+    match = re.fullmatch(rf"([<>]=?|[≤≥])?\s*{_NUMBER}\s*(?:(\+)|[-–]\s*{_NUMBER})?", text.strip(), re.ASCII)
+    if not match:
         return None, None
-    sign, first, plus, last = found.groups()
+    sign, first, plus, last = match.groups()
     low = float(first.replace(",", "."))
     if last:
         high = float(last.replace(",", "."))

@@ -151,9 +151,9 @@ def scan(root: Path, labels: list[str]) -> Found:
 
     for label in labels:
         person = root / f"sub-{label}"
-        own = names_in(person, label)
-        look_for_strays(person, own)
-        sessions = sorted(name[4:] for name in own if name.startswith("ses-"))
+        listing = names_in(person, label)
+        look_for_strays(person, listing)
+        sessions = sorted(name[4:] for name in listing if name.startswith("ses-"))
         for session in (None, *sessions):
             above = person if session is None else person / f"ses-{session}"
             before = len(found.images)
@@ -200,7 +200,7 @@ def by_person(images: list[T1w]) -> dict[str, list[T1w]]:
     out: dict[str, dict[tuple, T1w]] = {}
     for image in images:
         out.setdefault(image.subject, {}).setdefault(tuple(sorted(image.identity.items())), image)
-    return {subject: list(own.values()) for subject, own in out.items()}
+    return {subject: list(listing.values()) for subject, listing in out.items()}
 
 
 def magnitudes(images: list[T1w]) -> Iterator[T1w]:

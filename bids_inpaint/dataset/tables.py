@@ -56,35 +56,38 @@ def read_table(path: Path, key: str) -> Table:
         The column that it must have.
     """
     table = Table()
-    shown = str(path)
+    file_name = str(path)
     # a pipe would be waited for
     if not os.path.isfile(path):
         if os.path.lexists(path):
-            table.warnings.append(f"{shown} is a broken link or not a regular file, and is not used.")
+            table.warnings.append(f"{file_name} is a broken link or not a regular file, and is not used.")
         return table
     try:
         text = _decode(path.read_bytes())
     except OSError as error:
-        table.warnings.append(f"{shown} can't be read, and is not used: {error.strerror}.")
+        table.warnings.append(f"{file_name} can't be read, and is not used: {error.strerror}.")
         return table
     if "\ufffd" in text:
-        table.warnings.append(f"{shown} is not UTF-8: each character that can't be read has become \ufffd.")
+        table.warnings.append(
+            f"{file_name} is not UTF-8: each character that can't be read has become \ufffd."
+        )
     lines = [(i, line) for i, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
     header = _cells(lines[0][1]) if lines else []
     names = [name.lower() if name.lower() in _KEYS else name for name in header]
     if key not in names:
         commas = "\t" not in text and any(mark in ",;" for mark in "".join(header))
         why = "has commas in place of tabs" if commas else f"has no column {key}"
-        table.warnings.append(f"{shown} {why}, and is not used: write it as BIDS asks.")
+        table.warnings.append(f"{file_name} {why}, and is not used: write it as BIDS asks.")
         return table
     if twice := next((k for k in _KEYS if names.count(k) > 1), None):
-        table.warnings.append(f"{shown} has two columns {twice}, and is not used: remove one.")
+        table.warnings.append(f"{file_name} has two columns {twice}, and is not used: remove one.")
         return table
     if wrong := [old for old, new in zip(header, names, strict=True) if old != new]:
         table.warnings.append(
-            f"{shown} has a column {wrong[0]}, which is taken for {wrong[0].lower()}: rename it as BIDS asks."
+            f"{file_name} has a column {wrong[0]}, which is taken for {wrong[0].lower()}: rename it as BIDS "
+            "asks."
         )
-    names = _told_apart(names, shown, table.warnings)
+    names = _told_apart(names, file_name, table.warnings)
     table.used, table.sessions = True, "session_id" in names
     table.columns = [name for name in names if name and name not in _KEYS]
     odd = []
@@ -101,7 +104,7 @@ def read_table(path: Path, key: str) -> Table:
             table.rows.append(row | labels)
     if odd:
         table.warnings.append(
-            f"{shown} has a different number of cells in line {', '.join(odd[:5])}"
+            f"{file_name} has a different number of cells in line {', '.join(odd[:5])}"
             f"{', …' if odd[5:] else ''} than in its header: these lines are not used."
         )
     return table
@@ -126,7 +129,7 @@ def label_of(cell: str, prefix: str) -> str:
     return "" if cell.lower() == NOTHING else cell.removeprefix(prefix)
 
 
-def _told_apart(names: list[str], shown: str, warnings: list[str]) -> list[str]:
+def _told_apart(names: list[str], file_name: str, warnings: list[str]) -> list[str]:
     """Names of columns of which none is there twice."""
     out: list[str] = []
     for name in names:
@@ -135,6 +138,8 @@ def _told_apart(names: list[str], shown: str, warnings: list[str]) -> list[str]:
             i += 1
             unique = f"{name}_{i}"
         if unique != name:
-            warnings.append(f"{shown} has several columns {name:.80}: the later one is called {unique:.80}.")
+            warnings.append(
+                f"{file_name} has several columns {name:.80}: the later one is called {unique:.80}."
+            )
         out.append(unique)
     return out

@@ -122,16 +122,16 @@ def reference(name: str) -> str:
 def _templateflow(name: str) -> dict[str, str]:
     """Files of a template in ``TEMPLATEFLOW_HOME``, fetched if needed."""
     needed = _needed(name)
-    found = {key: _home() / path for key, path in needed.items()}
-    if not all(map(_is_here, found.values())):
+    files_by_key = {key: _home() / path for key, path in needed.items()}
+    if not all(map(_is_here, files_by_key.values())):
         error = _fetch(name)
-        if missing := [path.name for path in found.values() if not _is_here(path)]:
+        if missing := [path.name for path in files_by_key.values() if not _is_here(path)]:
             raise errors.InputError(
                 f"Files of template {name} are not in {_home()} and can't be fetched ({error}): {missing[0]}"
                 f"{' and others' if missing[1:] else ''}; where there is network, fetch them with "
                 f"'templateflow get {name}'."
             )
-    return {key: str(path) for key, path in found.items()}
+    return {key: str(path) for key, path in files_by_key.items()}
 
 
 def _check_usable(name: str) -> None:
@@ -146,8 +146,8 @@ def _check_usable(name: str) -> None:
         )
     if not files or identifier != name:
         every = {n.split("/")[0].removeprefix("tpl-") for n in _skeleton()}
-        near = get_close_matches(name.lower(), [n.lower() for n in every], n=3)
-        meant = [n for n in sorted(every) if n.lower() in near]
+        close = get_close_matches(name.lower(), [n.lower() for n in every], n=3)
+        meant = [n for n in sorted(every) if n.lower() in close]
         raise errors.InputError(
             f"Template {name} was not found: TemplateFlow has none of that name; name another (its "
             f"identifier alone), such as {', '.join(meant) or _usable()}."
@@ -170,12 +170,12 @@ def _needed(name: str) -> dict[str, str]:
     """Paths in TemplateFlow of what is needed of a template, as far as it has them."""
     stem = re.escape(f"tpl-{name}/tpl-{name}")
     files = _files(name)
-    found = {}
+    files_by_key = {}
     for key, (suffix, _) in _NEEDED.items():
-        own = [f for f in files if re.fullmatch(rf"{stem}_res-0?1_{suffix}\.nii\.gz", f)]
-        if own:
-            found[key] = own[0]
-    return found
+        matching = [f for f in files if re.fullmatch(rf"{stem}_res-0?1_{suffix}\.nii\.gz", f)]
+        if matching:
+            files_by_key[key] = matching[0]
+    return files_by_key
 
 
 def _files(name: str) -> list[str]:

@@ -75,14 +75,18 @@ def validate(settings: Settings, known: Collection[str] = ()) -> None:
     for error in errors:
         by_participant.setdefault(_participant(error), []).append(error)
     whole = by_participant.pop("", [])
-    invalid = {p for p, own in by_participant.items() if any(i.get("code") != "SYMLINK_BROKEN" for i in own)}
+    invalid = {
+        p for p, of_one in by_participant.items() if any(i.get("code") != "SYMLINK_BROKEN" for i in of_one)
+    }
     if whole or (invalid and invalid >= _participants(settings)):
         raise InputError(
             f"{settings.bids_dir} is not valid BIDS ({_counted(errors)}: {_shown(whole or errors)}): "
             "correct it, or use --skip-bids-validation."
         )
-    for participant, own in sorted(by_participant.items())[:_MOST]:
-        log.warning("%s is not valid BIDS (%s: %s).", printable(participant), _counted(own), _shown(own))
+    for participant, of_one in sorted(by_participant.items())[:_MOST]:
+        log.warning(
+            "%s is not valid BIDS (%s: %s).", printable(participant), _counted(of_one), _shown(of_one)
+        )
     if others := sorted(by_participant)[_MOST:]:
         log.warning("These participants are not valid BIDS either: %s.", printable(", ".join(others)))
 
@@ -94,8 +98,8 @@ def _participants(settings: Settings) -> set[str]:
 
 def _participant(issue: dict) -> str:
     """The folder of a participant that an issue is about; empty if it is about more than one of them."""
-    found = re.match(r"/(sub-[0-9a-zA-Z+]+)(?:/|$)", str(issue.get("location") or ""))
-    return found[1] if found else ""
+    match = re.match(r"/(sub-[0-9a-zA-Z+]+)(?:/|$)", str(issue.get("location") or ""))
+    return match[1] if match else ""
 
 
 def _counted(errors: list[dict]) -> str:
@@ -155,8 +159,8 @@ def circle(root: Path) -> Path | None:
         except OSError:
             names = []
         for path in (folder / name for name in names):
-            if os.path.isdir(path) and (found := search(path, around | {here})):
-                return found
+            if os.path.isdir(path) and (match := search(path, around | {here})):
+                return match
         done.add(here)
         return None
 

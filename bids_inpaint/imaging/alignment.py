@@ -79,8 +79,8 @@ def _fit(
 ) -> Array:
     thin = (slice(None, None, step),) * 3
     size = template_grid.voxel_sizes[0] * step
-    near = ndimage.distance_transform_edt(template[thin] <= 0, sampling=size) <= _AROUND
-    voxels = np.argwhere(near) * step
+    around = ndimage.distance_transform_edt(template[thin] <= 0, sampling=size) <= _AROUND
+    voxels = np.argwhere(around) * step
     smooth = ndimage.gaussian_filter(template.astype(np.float32), sigma / template_grid.voxel_sizes)
     target = smooth[tuple(voxels.T)].astype(np.float64)
     world = voxels @ template_grid.matrix[:3, :3].T + template_grid.matrix[:3, 3]
@@ -97,9 +97,9 @@ def _fit(
     to_voxels = np.linalg.inv(brain_grid.part(box).matrix)
     weights = None
     for _ in range(_MOST_STEPS):
-        where = (to_voxels @ matrix @ points)[:3]
+        positions = (to_voxels @ matrix @ points)[:3]
         values, *slopes = (
-            ndimage.map_coordinates(volume, where, order=1, mode="grid-constant").astype(np.float64)
+            ndimage.map_coordinates(volume, positions, order=1, mode="grid-constant").astype(np.float64)
             for volume in volumes
         )
         known = np.column_stack([field * values[:, None], np.ones(len(values))])

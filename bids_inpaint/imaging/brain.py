@@ -82,7 +82,7 @@ def has_skull(data: np.ndarray, mask: np.ndarray, grid: Grid) -> bool:
     inside = np.pad(mask[thin], 1)
     depth = ndimage.distance_transform_edt(inside, sampling=grid.voxel_sizes * steps)[1:-1, 1:-1, 1:-1]
     values = data[thin]
-    shells = [values[(depth > near) & (depth <= near + 3)] for near in (3, 6, 9)]
+    shells = [values[(depth > depth_mm) & (depth <= depth_mm + 3)] for depth_mm in (3, 6, 9)]
     if any(not shell.size for shell in shells):
         return False
     outer, *inner = (float(np.median(shell)) for shell in shells)

@@ -42,7 +42,7 @@ def feather(mask: Array, grid: Grid, distances: tuple[float, float] = FEATHER_MM
     return (0.5 - 0.5 * np.cos(np.pi * ramp)).astype(np.float32)
 
 
-def near(mask: Array, grid: Grid, reach: float) -> Array:
+def neighbourhood(mask: Array, grid: Grid, reach: float) -> Array:
     """Voxels within a distance (mm) of a mask; none for an empty mask."""
     return distance(mask, grid, reach) <= reach
 
@@ -54,8 +54,8 @@ def distance(mask: Array, grid: Grid, reach: float) -> Array:
         return out
     # only what surrounds the mask is computed
     box = bounding_box(mask, int(np.ceil(reach / grid.voxel_sizes.min())) + 1)
-    found = ndimage.distance_transform_edt(~np.asarray(mask[box], bool), sampling=grid.voxel_sizes)
-    out[box] = np.where(found <= reach, found, np.inf)
+    distances = ndimage.distance_transform_edt(~np.asarray(mask[box], bool), sampling=grid.voxel_sizes)
+    out[box] = np.where(distances <= reach, distances, np.inf)
     return out
 
 

@@ -119,7 +119,7 @@ def _slabs(data: np.ndarray, mask: np.ndarray, count: int) -> list[tuple[np.ndar
     return slabs
 
 
-def _denoise(data: np.ndarray, mask: np.ndarray, own: slice) -> np.ndarray:
+def _denoise(data: np.ndarray, mask: np.ndarray, core: slice) -> np.ndarray:
     import ants
 
     grid = Grid.of(data.shape, np.eye(4))
@@ -128,7 +128,7 @@ def _denoise(data: np.ndarray, mask: np.ndarray, own: slice) -> np.ndarray:
     image, inside = _to_ants(ants, data * factor, grid), _to_ants(ants, mask, grid).clone("unsigned char")
     out = image.clone()
     _run_filter("DenoiseImage", d=3, i=image, n="Rician", x=inside, s=1, p=1, r=1, o=out)
-    return out.numpy()[:, own] / factor
+    return out.numpy()[:, core] / factor
 
 
 def affine(in_file: str, mask_file: str, template: str, kind: str, folder: str, seed: int) -> np.ndarray:

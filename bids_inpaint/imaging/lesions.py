@@ -82,8 +82,8 @@ def search_region(white_matter: Array, prior: Array, grid: Grid) -> Array:
     -------
     array of bool
     """
-    near = ndimage.gaussian_filter(np.asarray(prior, np.float32), PRIOR_BLUR_MM / grid.voxel_sizes)
-    return (white_matter >= 0.5) & (near >= 0.5)
+    blurred = ndimage.gaussian_filter(np.asarray(prior, np.float32), PRIOR_BLUR_MM / grid.voxel_sizes)
+    return (white_matter >= 0.5) & (blurred >= 0.5)
 
 
 def probability(dark: Array, region: Array, threshold: float) -> Array:
@@ -242,8 +242,8 @@ def transfer(
         nearest = nearest[inside(nearest)]
         if nearest.size:
             kept[tuple(nearest[share[tuple(nearest.T)].argmax()])] = True
-    where = np.flatnonzero((share > 0) & ~kept)
-    fullest = where[np.argsort(-share.flat[where], kind="stable")]
+    candidates = np.flatnonzero((share > 0) & ~kept)
+    fullest = candidates[np.argsort(-share.flat[candidates], kind="stable")]
     kept.flat[fullest[: max(round(float(volume)) - int(kept.sum()), 0)]] = True
     reached = kept.copy()
     below = np.floor(exact).astype(int)

@@ -72,12 +72,12 @@ class LesionScores:
         return asdict(self)
 
 
-def lesion_scores(found: Array, reference: Array, voxel_volume: float) -> LesionScores:
+def lesion_scores(prediction: Array, reference: Array, voxel_volume: float) -> LesionScores:
     """Compare a binary lesion map with a reference on the same grid.
 
     Parameters
     ----------
-    found, reference : array of bool
+    prediction, reference : array of bool
     voxel_volume : float
         In mm³.
 
@@ -91,21 +91,23 @@ def lesion_scores(found: Array, reference: Array, voxel_volume: float) -> Lesion
     >>> round(s.lesion_f1, 3)
     0.667
     """
-    found, reference = np.asarray(found, bool), np.asarray(reference, bool)
-    hit, n_found, n_reference = (int(np.count_nonzero(m)) for m in (found & reference, found, reference))
-    recalled, n_lesions = _hits(reference, found)
-    right, n_marks = _hits(found, reference)
+    prediction, reference = np.asarray(prediction, bool), np.asarray(reference, bool)
+    hit, n_predicted, n_reference = (
+        int(np.count_nonzero(m)) for m in (prediction & reference, prediction, reference)
+    )
+    recalled, n_lesions = _hits(reference, prediction)
+    right, n_marks = _hits(prediction, reference)
     recall = recalled / n_lesions if n_lesions else float("nan")
     precision = right / n_marks if n_marks else float("nan")
     total = recall + precision
     return LesionScores(
-        dice=dice(found, reference),
+        dice=dice(prediction, reference),
         sensitivity=hit / n_reference if n_reference else float("nan"),
-        precision=hit / n_found if n_found else float("nan"),
+        precision=hit / n_predicted if n_predicted else float("nan"),
         lesion_f1=2 * recall * precision / total if total > 0 else (0.0 if n_lesions + n_marks else total),
-        volume=n_found * voxel_volume / 1000,
+        volume=n_predicted * voxel_volume / 1000,
         reference_volume=n_reference * voxel_volume / 1000,
-        volume_error=abs(n_found - n_reference) * voxel_volume / 1000,
+        volume_error=abs(n_predicted - n_reference) * voxel_volume / 1000,
     )
 
 
@@ -141,7 +143,7 @@ def hausdorff95(a: Array, b: Array, voxel_sizes: Sequence[float]) -> float:
         return float("nan")
     box = bounding_box(a | b)
     surfaces = [_surface(m[box]) * voxel_sizes for m in (a, b)]
-    distances = (cKDTree(other).query(own)[0] for own, other in (surfaces, surfaces[::-1]))
+    distances = (cKDTree(other).query(surface)[0] for surface, other in (surfaces, surfaces[::-1]))
     return float(max(np.percentile(d, 95) for d in distances))
 
 
@@ -182,14 +184,16 @@ class FlairScores:
     lesion_mae: float
 
 
-def flair_scores(made: Array, real: Array, found: Array, lesions: Array | None, brain: Array) -> FlairScores:
-    """Compare a made FLAIR and a lesion map with the real ones.
+def flair_scores(
+    synthetic: Array, real: Array, prediction: Array, lesions: Array | None, brain: Array
+) -> FlairScores:
+    """Compare a synthetic FLAIR and a lesion map with the real ones.
 
     Parameters
     ----------
-    made, real : array
+    synthetic, real : array
         In one unit.
-    found, lesions : array of bool
+    prediction, lesions : array of bool
         If nobody marked the lesions, their scores are NaN.
     brain : array of bool
 
@@ -201,13 +205,15 @@ def flair_scores(made: Array, real: Array, found: Array, lesions: Array | None, 
     (0.667, 0.5, 0.0, 0.5, 6.02, 0.5)
     """
     spread = float(real[brain].std(dtype=np.float64))
-    off = np.abs(made[brain].astype(float) - real[brain]) / spread
+    off = np.abs(synthetic[brain].astype(float) - real[brain]) / spread
     nan = float("nan")
     dices = fpr = fnr = inside = nan
     if lesions is not None:
-        hit, n_found, n_true = (int(np.count_nonzero(m)) for m in (found & lesions, found, lesions))
-        dices = dice(found, lesions)
-        fpr = 1 - hit / n_found if n_found else nan
+        hit, n_predicted, n_true = (
+            int(np.count_nonzero(m)) for m in (prediction & lesions, prediction, lesions)
+        )
+        dices = dice(prediction, lesions)
+        fpr = 1 - hit / n_predicted if n_predicted else nan
         fnr = 1 - hit / n_true if n_true else nan
         marked = lesions[brain]
         inside = float(off[marked].mean()) if marked.any() else nan

@@ -33,8 +33,8 @@ class InputSpec(BaseInterfaceInputSpec):
         or a copy that keeps times, passes for the one whose results are in the work folder.
         """
         listed, digest = super().get_hashval(hash_method)
-        given = [getattr(self, name) for name in sorted(self.traits(users=True))]
-        contents = [hash_infile(path) for path in given if isdefined(path) and os.path.isfile(path)]
+        user_files = [getattr(self, name) for name in sorted(self.traits(users=True))]
+        contents = [hash_infile(path) for path in user_files if isdefined(path) and os.path.isfile(path)]
         return listed, md5("".join([digest, *contents]).encode()).hexdigest() if contents else digest
 
 
@@ -89,8 +89,8 @@ class FileInterface(BaseInterface):
     @property
     def source(self) -> str:
         """Path of the T1w, for messages."""
-        given = self.inputs.source
-        return given if isdefined(given) else getattr(self.inputs, "in_file", "the T1w")
+        user_files = self.inputs.source
+        return user_files if isdefined(user_files) else getattr(self.inputs, "in_file", "the T1w")
 
     def process(self, runtime) -> dict:
         """Do the work and return the outputs by name."""

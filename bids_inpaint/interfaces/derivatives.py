@@ -24,7 +24,7 @@ class SaveDerivativesInputSpec(DynamicTraitedSpec):
     out_dir = traits.Directory(exists=True, mandatory=True)
     names = traits.Dict(mandatory=True, desc="input to path below out_dir")
     metadata = traits.Dict(desc="input to content of its sidecar")
-    found = traits.Dict(desc="input to what its sidecar says besides, known only after the run")
+    facts = traits.Dict(desc="input to what its sidecar says besides, known only after the run")
     status_file = traits.Str(desc="says what became of the image; not written if this isn't given")
     parts = traits.List(traits.Str, desc="the parts of the image, each saved by a node of its own")
     part = traits.Str(desc="which of them these results are")
@@ -56,8 +56,8 @@ class SaveDerivatives(FileInterface):
 
     def process(self, runtime) -> dict:
         root = Path(self.inputs.out_dir)
-        metadata, found = (
-            value if isdefined(value) else {} for value in (self.inputs.metadata, self.inputs.found)
+        metadata, facts = (
+            value if isdefined(value) else {} for value in (self.inputs.metadata, self.inputs.facts)
         )
         status = Path(self.inputs.status_file) if isdefined(self.inputs.status_file) else None
         if status:
@@ -74,7 +74,7 @@ class SaveDerivatives(FileInterface):
             written.append(str(target))
             if key in metadata:
                 sidecar = target.with_name(target.name.split(".")[0] + ".json")
-                write_json(sidecar, metadata[key] | found.get(key, {}))
+                write_json(sidecar, metadata[key] | facts.get(key, {}))
             if status:
                 self._check_alone(status)
         if status:

@@ -81,13 +81,13 @@ class BrainMask(FileInterface):
         data, grid = images.read(self.inputs.in_file)
         warnings: list[str] = []
         if isdefined(self.inputs.precomputed):
-            mask, method = self._given(data, grid, warnings), "precomputed"
+            mask, method = self._precomputed(data, grid, warnings), "precomputed"
         else:
-            mask, method = self._own(data, grid)
+            mask, method = self._extracted(data, grid)
         out_file = images.save(within(runtime, "mask.nii.gz"), mask, grid, np.uint8)
         return {"out_file": out_file, "method": method, "warnings": warnings}
 
-    def _given(self, data, grid, warnings):
+    def _precomputed(self, data, grid, warnings):
         """A mask of another tool, compared with what this program takes for the brain."""
         path = self.inputs.precomputed
         # of points it is the inverse
@@ -102,11 +102,11 @@ class BrainMask(FileInterface):
                 "the brain mask of this image."
             )
         try:
-            own, _ = self._own(data, grid)
+            expected, _ = self._extracted(data, grid)
         except errors.InputError:
             # a mask is given where no brain is found
             return mask
-        agreement = dice(mask, own)
+        agreement = dice(mask, expected)
         if agreement < BRAIN_AGREEMENT:
             warnings.append(
                 f"{Path(path).name}: the given brain mask differs from the brain that this program finds "
@@ -114,7 +114,7 @@ class BrainMask(FileInterface):
             )
         return mask
 
-    def _own(self, data, grid):
+    def _extracted(self, data, grid):
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
         if self.inputs.skull_strip == "auto":

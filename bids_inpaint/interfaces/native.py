@@ -72,7 +72,7 @@ class BackToNative(FileInterface):
         if self.inputs.fill == "lesions":
             # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
             reach = feathering.FEATHER_MM[1] + grid.voxel_sizes.max()
-            around = brain & feathering.near(mask, grid, reach)
+            around = brain & feathering.neighbourhood(mask, grid, reach)
             change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
             weight = native(self.inputs.weight, where=around)
             if isdefined(self.inputs.given):

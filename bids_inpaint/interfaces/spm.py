@@ -76,10 +76,10 @@ class SegmentSPM(FileInterface):
         padded = np.pad(brain[box], beyond)
         images.save(str(folder / job.IMAGE), padded, Grid.of(sizes, part.matrix), np.float32, space_code=4)
         folder_of_code = {"folder": self.inputs.folder} if self.inputs.folder else {}
-        found = Spm(tuple(self.inputs.command), self.inputs.kind, **folder_of_code)
-        answer = job.run(found, folder, sampling)
+        spm = Spm(tuple(self.inputs.command), self.inputs.kind, **folder_of_code)
+        answer = job.run(spm, folder, sampling)
         # for Nipype, which writes them into the crash file of a step that fails
-        runtime.cmdline = " ".join(found.arguments(job.SCRIPT))
+        runtime.cmdline = " ".join(spm.arguments(job.SCRIPT))
         runtime.stdout, runtime.stderr = answer.output, answer.errors
         # it would go by the exit code
         runtime.returncode, runtime.success_codes = 0, (0,)

@@ -178,10 +178,10 @@ def _mend_sizes(header: Any, warnings: list[str]) -> None:
         header["pixdim"][1:4] = np.where(usable, sizes, np.nan)
         return
     header["pixdim"][1:4] = voxel_sizes(sform)
-    shown = "×".join(f"{v:g}" for v in sizes)
+    listed = "×".join(f"{v:g}" for v in sizes)
     if int(header["qform_code"]):
         header["qform_code"] = 0
-        warnings.append(f"its voxel sizes ({shown} mm) are none, so that its qform was left out")
+        warnings.append(f"its voxel sizes ({listed} mm) are none, so that its qform was left out")
 
 
 def _drop_broken_sform(header: Any, warnings: list[str]) -> None:

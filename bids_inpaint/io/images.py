@@ -57,7 +57,7 @@ def load(
     if os.path.exists(path) and not os.path.isfile(path):
         raise InputError(f"{path} is not a regular file: give an image.")
     try:
-        image, found = _open(path)
+        image, clauses = _open(path)
     except FileNotFoundError:
         reason = problem_of(Path(path)) if os.path.islink(path) else None
         raise InputError(reason or f"{path} does not exist: check the path or the link.") from None
@@ -66,7 +66,7 @@ def load(
             problem_of(Path(path)) or f"{path} cannot be read as NIfTI ({first_line(error, 120)}): {remedy}."
         ) from None
     if warnings is not None:
-        warnings += [f"{Path(path).name}: {clause}." for clause in found]
+        warnings += [f"{Path(path).name}: {clause}." for clause in clauses]
     return image
 
 

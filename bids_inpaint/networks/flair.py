@@ -63,17 +63,17 @@ def synthesise(
     depth, height, width = x.shape
     frame = [(0, -n % model.card.multiple) for n in (height, width)]
     x = np.pad(x, [(context, context), *frame])
-    seen = list(priors) if model.card.priors else []
+    more_channels = list(priors) if model.card.priors else []
     if model.inpainter:
         healthy = inpaint(model.inpainter, image, mask, scale, None, runtime, priors)
-        seen.append(np.where(mask, scale.apply(healthy), 0))
-    others = [np.pad(volume[box].transpose(2, 0, 1), [(0, 0), *frame]) for volume in seen]
+        more_channels.append(np.where(mask, scale.apply(healthy), 0))
+    others = [np.pad(volume[box].transpose(2, 0, 1), [(0, 0), *frame]) for volume in more_channels]
     session = open_session(model, runtime or Runtime())
     parts = []
     for first in range(0, depth, BATCH):
         slices = range(first, min(first + BATCH, depth))
-        shown = [[*x[z : z + 2 * context + 1], *(other[z] for other in others)] for z in slices]
-        batch = np.array(shown, np.float32)
+        channels = [[*x[z : z + 2 * context + 1], *(other[z] for other in others)] for z in slices]
+        batch = np.array(channels, np.float32)
         parts.append(session.run(None, {"image": batch})[0][:, :, :height, :width])
     answer = np.concatenate(parts).transpose(1, 2, 3, 0)
     if not np.isfinite(answer).all():

@@ -86,8 +86,8 @@ def fill(model: Model, image: Array, wanted: Array, runtime: Runtime, draw: Draw
     filled = known.copy()
     for z in np.flatnonzero(wanted.any((0, 1))):
         window = Window.around(wanted[:, :, z], model)
-        given = np.stack([window.cut(v[:, :, min(max(z + o, 0), last)]) for v, o in channels])[None]
-        drawn = draw(session, given, window, int(z))
+        window_channels = np.stack([window.cut(v[:, :, min(max(z + o, 0), last)]) for v, o in channels])[None]
+        drawn = draw(session, window_channels, window, int(z))
         window.paste(drawn[0, 0], filled[:, :, z], wanted[:, :, z])
     smooth = ndimage.gaussian_filter1d(filled, ACROSS, axis=2, mode="nearest")
     return np.where(wanted, smooth * limit, image).astype(np.float32)

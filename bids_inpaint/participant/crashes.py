@@ -37,26 +37,26 @@ def explain(crash: str, settings: Settings) -> str:
     if known := re.findall(rf"{InputError.__name__}: (.+)", crash):
         return known[-1].strip()
     step = re.search(r"^Node: (\S+)", crash)
-    where = f"Step {step.group(1).split('.', 1)[-1]}" if step else "A step"
+    failed = f"Step {step.group(1).split('.', 1)[-1]}" if step else "A step"
     if "No space left on device" in crash or "Disk quota exceeded" in crash:
         return (
-            f"{where} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
+            f"{failed} found no space on the disk of {settings.work_dir} or {settings.output_dir}: "
             "free some and run the same command again."
         )
     if re.search(rf"{WorkerKilled.__name__}|MemoryError|bad_alloc|Failed to allocate memory", crash):
-        return f"{where} was killed or had too little memory: run again with a smaller --nprocs."
+        return f"{failed} was killed or had too little memory: run again with a smaller --nprocs."
     if re.search("BlockingIOError|can't start new thread|Resource temporarily unavailable", crash):
-        return f"{where} could start no process: {NO_PROCESS}"
+        return f"{failed} could start no process: {NO_PROCESS}"
     if FilterFailed.__name__ in crash or "Registration failed with error code" in crash:
         return (
-            f"{where} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "
+            f"{failed} failed in ANTs, as it does with too little memory: run again with a smaller --nprocs, "
             "or else please report it with its crash file."
         )
     missing = f"FileNotFoundError: [Errno 2] No such file or directory: '{settings.work_dir}"
     if "the results file corresponding" in crash or missing in crash:
         return (
-            f"{where} did not find its files in {settings.work_dir}: nothing else may clear that folder "
+            f"{failed} did not find its files in {settings.work_dir}: nothing else may clear that folder "
             "during a run; run the same command again."
         )
     last = [line.strip() for line in crash.splitlines() if line.strip()][-1:]
-    return f"{where} failed ({''.join(last)}): please report it with its crash file."
+    return f"{failed} failed ({''.join(last)}): please report it with its crash file."

@@ -162,12 +162,12 @@ def _write_reports(run: Run, results: list[Outcome], crashes: dict[str, list[Cra
     by_subject: dict[str, list[Outcome]] = {subject: [] for subject in old}
     for result in results:
         by_subject.setdefault(result.image.subject, []).append(result)
-    for subject, own in by_subject.items():
+    for subject, of_subject in by_subject.items():
         try:
             reasons = [f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject]
             report = write_report(
                 subject,
-                own,
+                of_subject,
                 settings,
                 run.networks.main,
                 run.provenance,

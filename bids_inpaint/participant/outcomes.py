@@ -158,8 +158,8 @@ class Before:
             for part in products.parts
             if there.intersection(expected(image, settings.template, products, (part,)))
         }
-        own = expected(image, settings.template, products)
-        return cls(frozenset(parts), bool(there.intersection(every).difference(own)))
+        crashes_of_image = expected(image, settings.template, products)
+        return cls(frozenset(parts), bool(there.intersection(every).difference(crashes_of_image)))
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -208,16 +208,16 @@ def judge(
             unsaved.append(part)
         elif not is_finished(image, settings, products, (part,)):
             lost.append(part)
-    own = [crash for crash in crashes if crash.workflow == workflow]
-    crashed = bool(own) or workflow in progress.failed
+    crashes_of_image = [crash for crash in crashes if crash.workflow == workflow]
+    crashed = bool(crashes_of_image) or workflow in progress.failed
     failed = tuple(part for part in products.parts if part in unsaved or part in lost)
     if (crashed and not failed) or (unsaved and not is_held(status, run_uuid)):
         # what was saved may have been replaced by another run
         failed = products.parts
     if not failed:
         return Outcome(image, unasked=before.unasked)
-    if own:
-        reason = own[0].sentence
+    if crashes_of_image:
+        reason = crashes_of_image[0].sentence
     elif unsaved and halted:
         reason = f"not {'finished' if workflow in progress.begun else 'run'}: {halted}"
     elif lost:
@@ -227,7 +227,9 @@ def judge(
         )
     else:
         reason = "not finished: a step that it needs was not run."
-    return Outcome(image, failed, reason, bool(before.parts.intersection(failed)), bool(own), before.unasked)
+    return Outcome(
+        image, failed, reason, bool(before.parts.intersection(failed)), bool(crashes_of_image), before.unasked
+    )
 
 
 def recall(image: Image, settings: Settings, products: Products) -> Outcome:
@@ -261,8 +263,8 @@ def record(outcome: Outcome, settings: Settings, products: Products, run_uuid: s
     status = status_file(settings.output_dir, outcome.image)
     try:
         if not outcome.done:
-            made = [part for part in products.parts if part not in outcome.failed]
-            more: dict[str, Any] = {"Error": outcome.error, "Failed": list(outcome.failed), "Parts": made}
+            current = [part for part in products.parts if part not in outcome.failed]
+            more: dict[str, Any] = {"Error": outcome.error, "Failed": list(outcome.failed), "Parts": current}
             more |= {"EarlierResults": True} if outcome.earlier else {}
             write_status(status, run_uuid, "failed", **more)
     finally:
@@ -274,7 +276,7 @@ def record(outcome: Outcome, settings: Settings, products: Products, run_uuid: s
             notes[0].parent.rmdir()
 
 
-def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run_uuid: str) -> list[str]:
+def record_refused(one: Refused, images: Sequence[Image], settings: Settings, run_uuid: str) -> list[str]:
     """Write the status of a refused image, and that what an earlier run left of it is not of this one.
 
     A participant or a session has no status as a whole: only those of its images have one that an earlier run
@@ -293,12 +295,12 @@ def record_refused(one: Refused, found: Sequence[Image], settings: Settings, run
     folder, suffix = settings.output_dir / f"sub-{one.subject}", "_desc-inpainted_T1w.nii.gz"
     left = {path.name.removesuffix(suffix) for path in folder.glob(f"**/anat/sub-*{suffix}")}
     # those in template space have another entity; those that were run have a status of their own
-    run = {image.prefix for image in found}
+    run = {image.prefix for image in images}
     left = {name for name in left if "_space-" not in name} - run
     names = {one.name} - run
     if one.whole:
         names = {name for name in left if f"{name}_".startswith(f"{one.name}_")}
-        if one.name == f"sub-{one.subject}" and any(image.subject == one.subject for image in found):
+        if one.name == f"sub-{one.subject}" and any(image.subject == one.subject for image in images):
             # its sessions are not affected
             names = {name for name in names if "_ses-" not in name}
     more = {"Error": one.reason, "Failed": list(PARTS)}
@@ -312,32 +314,36 @@ def warnings_of(image: Image, settings: Settings) -> list[str]:
     """What is unusual about an image and the masks given for it, from its sidecars."""
     warnings: list[str] = []
     for name in ("inpainted", "reference"):
-        found = _sidecar(image, settings, name).get("QualityWarnings")
-        warnings += [str(warning) for warning in found] if isinstance(found, list) else []
+        images = _sidecar(image, settings, name).get("QualityWarnings")
+        warnings += [str(warning) for warning in images] if isinstance(images, list) else []
     return list(dict.fromkeys(warnings))
 
 
-def differences(image: Image, settings: Settings, made: dict) -> list[str]:
+def differences(image: Image, settings: Settings, current: dict) -> list[str]:
     """A warning if the run that made an inpainted image is another than one would be now, else nothing.
 
     Parameters
     ----------
     image : Image
     settings : Settings
-    made : dict
+    current : dict
         :func:`bids_inpaint.dataset.outputs.provenance` of a run now.
     """
     sidecar = _sidecar(image, settings)
     version = sidecar.get("SoftwareVersion", "unknown")
-    out = [] if version == made["SoftwareVersion"] else [f"version {version}, not {made['SoftwareVersion']}"]
+    out = (
+        []
+        if version == current["SoftwareVersion"]
+        else [f"version {version}, not {current['SoftwareVersion']}"]
+    )
     had = sidecar.get("Options")
     had = had if isinstance(had, dict) else {}
-    options = made["Options"] | given_files(image)
+    options = current["Options"] | given_files(image)
     for name, value in options.items() if had else ():
         if had.get(name) != value:
             out.append(f"{name} {had.get(name, 'unknown')}, not {value}")
     out += [f"{name} {had[name]}, not the default" for name in had if name not in options]
-    if not out and any(sidecar.get(n) != made.get(n) for n in ("ModelSHA256", "SecondPassModelSHA256")):
+    if not out and any(sidecar.get(n) != current.get(n) for n in ("ModelSHA256", "SecondPassModelSHA256")):
         out = ["another file of the network"]
     if not out:
         return []

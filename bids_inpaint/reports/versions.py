@@ -11,10 +11,10 @@ _PACKAGES = ("antspyx", "nibabel", "nipype", "nireports", "numpy", "onnxruntime"
 
 def versions() -> dict[str, str]:
     """Versions of this program and of the packages that determine its results."""
-    found = {"bids_inpaint": __version__}
+    installed = {"bids_inpaint": __version__}
     for name in _PACKAGES:
         try:
-            found[name] = version(name)
+            installed[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            installed[name] = "not installed"
+    return installed

@@ -162,8 +162,8 @@ def _failure(code: int, output: str, errors: str) -> str:
             lines.append(line.strip())
         if lines:
             return " ".join(lines)
-    if found := re.search(rf"^{_MARK} failed (.+)", output, re.MULTILINE):
-        return found.group(1).strip()
+    if failed := re.search(rf"^{_MARK} failed (.+)", output, re.MULTILINE):
+        return failed.group(1).strip()
     if code > 128:
         try:
             name = signal.Signals(code - 128).name

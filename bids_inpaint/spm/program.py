@@ -95,7 +95,7 @@ def find(folder: Path | None) -> Spm:
     return Spm(tuple(words), "standalone")
 
 
-def check_version(name: str, release: str, where: str) -> None:
+def check_version(name: str, release: str, place: str) -> None:
     """Refuse what is older than SPM12.
 
     Parameters
@@ -104,7 +104,7 @@ def check_version(name: str, release: str, where: str) -> None:
         Such as ``SPM12`` or ``SPM25``.
     release : str
         Such as ``7771`` or ``25.01.02``.
-    where : str
+    place : str
         The folder or the command, for the message.
 
     Raises
@@ -115,7 +115,7 @@ def check_version(name: str, release: str, where: str) -> None:
     number = re.fullmatch(r"SPM(\d+)\w*", name)
     if number is None or int(number.group(1)) < _OLDEST:
         raise InputError(
-            f"{where} has {name} (release {release}), but SPM12 or SPM25 is needed: name the folder of one "
+            f"{place} has {name} (release {release}), but SPM12 or SPM25 is needed: name the folder of one "
             "with --spm12, or set SPMMCRCMD."
         )
 
@@ -160,5 +160,5 @@ def _version(folder: Path) -> tuple[str, str]:
         text = path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise InputError(f"{path} {unreadable(error)}") from None
-    found = re.search(r"^%\s*Version\s+(\S+)\s+\((SPM\w*)\)", text, re.MULTILINE)
-    return (found.group(2), found.group(1)) if found else ("no version that it tells", "unknown")
+    match = re.search(r"^%\s*Version\s+(\S+)\s+\((SPM\w*)\)", text, re.MULTILINE)
+    return (match.group(2), match.group(1)) if match else ("no version that it tells", "unknown")

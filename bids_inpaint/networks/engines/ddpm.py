@@ -30,9 +30,9 @@ def _fill(
     # what all slices begin from is the same, so that neighbours become alike
     start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
 
-    def draw(session: InferenceSession, given: Array, window: slices.Window, z: int) -> Array:
+    def draw(session: InferenceSession, window_channels: Array, window: slices.Window, z: int) -> Array:
         def predict(x: Array, step: int) -> tuple[Array, Array]:
-            channels = np.concatenate([x, given], 1)
+            channels = np.concatenate([x, window_channels], 1)
             answer = session.run(None, {"image": channels, "step": np.array([step], np.int64)})[0]
             prediction, share = answer[:, :1], answer[:, 1:]
             if model.card.prediction == "image":

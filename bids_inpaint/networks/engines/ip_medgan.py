@@ -20,8 +20,8 @@ def _signature(card: Card) -> Signature:
     return Signature((4, 4), (channels, 1), f"take {channels} channels in two dimensions, and give 1 channel")
 
 
-def _generate(session: InferenceSession, given: Array, window: slices.Window, z: int) -> Array:
-    return session.run(None, {"image": given})[0]
+def _generate(session: InferenceSession, channels: Array, window: slices.Window, z: int) -> Array:
+    return session.run(None, {"image": channels})[0]
 
 
 def _fill(
