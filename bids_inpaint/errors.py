@@ -62,6 +62,7 @@ def is_utf8(name: str) -> bool:
 
     Examples
     --------
+    >>> import os
     >>> is_utf8("Müller"), is_utf8(os.fsdecode(b"M\xfcller"))
     (True, False)
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -36,7 +37,7 @@ class Grid:
     code: int = field(default=1, compare=False)
 
     @classmethod
-    def of(cls, shape, affine, code: int = 1) -> Grid:
+    def of(cls, shape: Sequence[int], affine: Array | Sequence[Sequence[float]], code: int = 1) -> Grid:
         """Make a grid from any shape and 4x4 array."""
         x, y, z = (int(n) for n in shape)
         return cls((x, y, z), tuple(tuple(float(v) for v in row) for row in np.asarray(affine)), code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,7 +82,9 @@ def add_derivatives(
     return (*_split(pairs, matches), warnings)
 
 
-def _split(pairs, matches) -> tuple[list[tuple[Image, T1w]], list[Refused]]:
+def _split(
+    pairs: Sequence[tuple[Image, T1w]], matches: Sequence[Match]
+) -> tuple[list[tuple[Image, T1w]], list[Refused]]:
     """The images that go on, and those that don't."""
     kept, refused = [], []
     for (image, t1w), match in zip(pairs, matches, strict=True):

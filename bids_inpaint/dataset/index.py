@@ -156,7 +156,7 @@ def _filters(path: Path, known: set[str]) -> dict[str, Any]:
         "Query.OPTIONAL": Query.OPTIONAL,
     }  # fmt: skip
 
-    def meant(value):
+    def meant(value: Any) -> Any:
         if isinstance(value, list):
             return [meant(one) for one in value]
         return special.get(value, value) if value is None or isinstance(value, str) else value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
@@ -13,6 +14,9 @@ from bids_inpaint.imaging.lesions import transfer
 from bids_inpaint.io import headers
 from bids_inpaint.io.images import grid_of, load, load_given, read_data
 from bids_inpaint.space import Grid, resample
+
+if TYPE_CHECKING:
+    import nibabel as nib
 
 #: Labels that a mask may have; an image has more values.
 _MOST_LABELS = 256
@@ -159,14 +163,14 @@ def _read(
     return read_data(mask, path, None), grid_of(mask)
 
 
-def _apart(mask, image) -> float | None:
+def _apart(mask: nib.Nifti1Image, image: nib.Nifti1Image) -> float | None:
     """Distance (mm) between the places of a mask and an image with as many voxels, or None for others."""
     if sorted(mask.shape[:3]) != sorted(image.shape[:3]):
         return None
     return headers.same_box(mask.affine, image.affine, mask.shape, image.shape)
 
 
-def _rounding(image) -> float:
+def _rounding(image: nib.Nifti1Image) -> float:
     """Distance (mm) that is none: half a voxel."""
     return 0.5 * float(grid_of(image).voxel_sizes.min())
 

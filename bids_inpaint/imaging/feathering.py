@@ -59,7 +59,7 @@ def distance(mask: Array, grid: Grid, reach: float) -> Array:
     return out
 
 
-def compose(original: Array, difference: Array, weight: Array, slope: float = 1.0, dtype=None) -> Array:
+def compose(original: Array, difference: Array, weight: Array, slope: float = 1.0) -> Array:
     """Original minus the weighted difference, in the on-disk type and unit of the original.
 
     Parameters
@@ -72,11 +72,14 @@ def compose(original: Array, difference: Array, weight: Array, slope: float = 1.
         0-1; where it is 0 the result is `original`, bit for bit.
     slope : float
         Scale factor of the stored values.
-    dtype : data type, optional
-        Of the result; that of `original` by default. Integers are rounded and kept in range.
+
+    Returns
+    -------
+    array
+        Of the data type of `original`; integers are rounded and kept in range.
     """
-    dtype = np.dtype(dtype or original.dtype)
-    out = original.astype(dtype, copy=True)
+    out = original.copy()
+    dtype = original.dtype
     inside = weight > 0
     values = original[inside].astype(np.float64) - difference[inside] * weight[inside] / slope
     if np.issubdtype(dtype, np.integer):

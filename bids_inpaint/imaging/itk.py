@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 
@@ -36,7 +37,7 @@ def _scratch(folder: str) -> Iterator[None]:
             os.chdir(here)
 
 
-def _to_ants(ants, data: np.ndarray, grid: Grid):
+def _to_ants(ants: Any, data: np.ndarray, grid: Grid) -> Any:
     """An ANTs image in memory: NIfTI is RAS+, ITK is LPS+ and knows no shear (:func:`_unsheared`)."""
     lps = np.diag([-1.0, -1.0, 1.0]) @ grid.matrix[:3]
     sizes = grid.voxel_sizes
@@ -57,7 +58,7 @@ def _unsheared(data: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
     return resample(data, grid, cubes, order=1), cubes
 
 
-def _run_filter(name: str, **options) -> None:
+def _run_filter(name: str, **options: Any) -> None:
     """Run a filter of ANTs on its command-line options.
 
     antspyx's functions for these filters ignore the exit status, and give the input back as the result.
@@ -161,7 +162,7 @@ def rigid(
         return itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
 
 
-def itk_matrix(transform) -> np.ndarray:
+def itk_matrix(transform: Any) -> np.ndarray:
     """4x4 world-to-world matrix (RAS+, mm) of an ANTs affine, as it maps fixed points to moving ones."""
     parameters = np.asarray(transform.parameters, dtype=float)
     centre = np.asarray(transform.fixed_parameters, dtype=float)

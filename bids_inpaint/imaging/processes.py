@@ -18,7 +18,7 @@ from typing import Any
 from bids_inpaint.errors import WorkerKilled
 
 
-def alone(function: Callable, *args):
+def alone(function: Callable[..., Any], *args: Any) -> Any:
     """Call a function in a process of its own, with one thread."""
     return each_alone(function, [args])[0]
 
@@ -57,7 +57,7 @@ def _answer(sender: Connection, function: Callable, args: tuple) -> None:
     sender.send(answer)
 
 
-def _outcome(process, receiver: Connection):
+def _outcome(process: Any, receiver: Connection) -> Any:
     try:
         answer = receiver.recv()
     except EOFError:

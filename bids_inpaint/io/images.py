@@ -6,6 +6,7 @@ import gzip
 import math
 import os
 import zlib
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -288,7 +289,7 @@ def load_given(path: str | os.PathLike, warnings: list[str] | None = None) -> ni
     return image
 
 
-def _by(values) -> str:
+def _by(values: Iterable[object]) -> str:
     return "×".join(str(v) for v in values)
 
 
@@ -299,7 +300,7 @@ def stored_values(path: str) -> tuple[Any, np.ndarray, float, Grid]:
     return raw, stored, float(raw.dataobj.slope or 1.0), grid_of(raw)
 
 
-def write_like(raw, stored: np.ndarray, path: str) -> str:
+def write_like(raw: Any, stored: np.ndarray, path: str) -> str:
     """Write stored values with the data type, scaling and affines of an image, and nothing else of it."""
     import nibabel as nib
 

@@ -39,7 +39,7 @@ class Runtime:
     sampler: str | None = None
     steps: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.steps is not None:
             check_steps(self.steps)
 

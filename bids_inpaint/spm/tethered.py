@@ -21,7 +21,7 @@ def main(argv: list[str]) -> int:
     parent, *command = argv
     child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
 
-    def end(*_) -> None:
+    def end(*_: object) -> None:
         with suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)
 
