@@ -3,8 +3,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bids_inpaint.training.architectures.unet import UNet  # noqa: E402
 from bids_inpaint.training.fold import fold, unfold  # noqa: E402
-from bids_inpaint.training.networks import UNet  # noqa: E402
 
 
 def trained(**architecture):
