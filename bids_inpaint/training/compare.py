@@ -213,32 +213,45 @@ def compare(
     """
     shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
     priors = template_priors(cache)
-    models_by_name = {name: models.find(name) for name in engines}
-    networks = {
-        name: model for name, model in models_by_name.items() if holes == "lesions" or not model.blind
-    }
+    networks = {name: models.find(name) for name in engines}
+    usable = {name: model for name, model in networks.items() if holes == "lesions" or not model.blind}
     ways = dict(CLASSICAL)
-    for name, model in networks.items():
+    for name, model in usable.items():
         ways[name] = partial(by_network, model=model, runtime=runtime, priors=priors)
-    rows: dict[str, list[dict[str, float]]] = {}
-    seconds: dict[str, list[float]] = {}
-    views: dict[str, list[View]] = {}
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    views: dict[str, list[View]] = {name: [] for name in ways}
     for subject in find_subjects(cache, list(names)):
         case = make_case(subject, holes, shapes, priors)
         for name, fill in ways.items():
-            start = time.perf_counter()
-            filled = np.where(case.hole, np.clip(fill(case), 0, 1), case.healthy)
-            seconds.setdefault(name, []).append(time.perf_counter() - start)
-            scores = hole_scores(filled, case.healthy, case.hole)
-            rows.setdefault(name, []).append(asdict(scores))
-            z = int(case.hole.sum((0, 1)).argmax())
-            title = f"{name}, {case.name}: SSIM {scores.ssim:.3f}, PSNR {scores.psnr:.1f} dB"
-            slices = axial((case.healthy, case.voided, filled, case.hole), z)
-            views.setdefault(name, []).append((title, slices))
-            print(f"{title}, {seconds[name][-1]:.1f} s", flush=True)
-    means: dict[str, dict[str, float]] = {}
+            row, view = fill_and_score(case, name, fill)
+            rows[name].append(row)
+            views[name].append(view)
+    means = {}
     for name, of_name in rows.items():
         means[name] = {key: float(np.mean([row[key] for row in of_name])) for key in of_name[0]}
-        means[name]["seconds"] = float(np.median(seconds[name]))
-        means[name]["parameters"] = networks[name].card.get("parameters", 0) if name in networks else 0
+        means[name]["seconds"] = float(np.median([row["seconds"] for row in of_name]))
+        means[name]["parameters"] = int(usable[name].card.get("parameters", 0)) if name in usable else 0
     return Comparison(holes, list(names), means, views)
+
+
+def fill_and_score(
+    case: Case, name: str, fill: Callable[[Case], np.ndarray]
+) -> tuple[dict[str, float], View]:
+    """Fill the hole of a case one way, and print the main scores.
+
+    Returns
+    -------
+    dict
+        The scores of :func:`bids_inpaint.metrics.hole_scores`, and the seconds that it took.
+    View
+        The slice with the largest hole: truth, input, output and hole.
+    """
+    start = time.perf_counter()
+    filled = np.where(case.hole, np.clip(fill(case), 0, 1), case.healthy)
+    seconds = time.perf_counter() - start
+    scores = hole_scores(filled, case.healthy, case.hole)
+    title = f"{name}, {case.name}: SSIM {scores.ssim:.3f}, PSNR {scores.psnr:.1f} dB"
+    print(f"{title}, {seconds:.1f} s", flush=True)
+    z = int(case.hole.sum((0, 1)).argmax())
+    slices = axial((case.healthy, case.voided, filled, case.hole), z)
+    return {**asdict(scores), "seconds": seconds}, (title, slices)
