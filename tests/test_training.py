@@ -16,6 +16,7 @@ from bids_inpaint.training import parameters, synthesis  # noqa: E402
 from bids_inpaint.training.architectures.unet import UNet  # noqa: E402
 from bids_inpaint.training.config import FOLDER, Config, Synthesis  # noqa: E402
 from bids_inpaint.training.data import Lesions, subjects  # noqa: E402
+from bids_inpaint.training.engines import engine_of  # noqa: E402
 from bids_inpaint.training.export import export  # noqa: E402
 from bids_inpaint.training.fit import fit  # noqa: E402
 from bids_inpaint.training.inpainting import Inpainting, Patches, fill_mask, make_sample  # noqa: E402
@@ -200,6 +201,7 @@ def test_export_computes_what_was_trained(cache, shapes, tmp_path):
         (TOY.replace("seed = 3", "sed = 3"), "sed"),
         (TOY.replace("validation = []", 'validation = ["toy_sub-01"]'), "toy_sub-01 is in two sets"),
         (TOY.replace("seed = 3", ""), "seed"),
+        (TOY.replace("[fit]", "[schedule]"), "the tables and keys are name, seed, network, data, fit,"),
         (TOY.replace("none = 0.1", "healthy = 0.1"), "unknown share healthy"),
         (TOY.replace('name = "toy"', 'name = "my toy"'), "name 'my toy' is not one of letters"),
     ],
@@ -215,6 +217,7 @@ def test_shipped_configurations_keep_subjects_apart():
     for path in FOLDER.glob("*.toml"):
         loaded = Config.load(path.stem)
         assert loaded.name == path.stem
+        assert engine_of(loaded).name == loaded.engine
         assert not set(loaded.data.train) & {*loaded.data.validation, *loaded.data.test}
         # the tested patient lends no lesions
         assert loaded.task == "brain" or "openms26" in loaded.data.leave_out_patients
