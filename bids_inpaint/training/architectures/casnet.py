@@ -145,7 +145,7 @@ class Critics(nn.Module):
         self.local = PatchDiscriminator(1, filters, 2)
 
 
-# not torchvision's: the package index has it for CUDA alone, and with PyTorch for CPUs that can't be imported
+# torchvision has the same, but the package index has that for CUDA alone, which PyTorch for CPUs can't load
 class Vgg19(nn.Module):
     """The convolutions of VGG-19, with fixed weights.
 
