@@ -80,16 +80,17 @@ def main() -> None:
 
 def write_baseline(shipped: card.Model, folder: Path) -> str:
     """A shipped network with its upsampling, in single precision; its path."""
+    from bids_inpaint.training.architectures.unet import UNet
     from bids_inpaint.training.config import Config
-    from bids_inpaint.training.export import to_onnx
-    from bids_inpaint.training.fit import load_exported
-    from bids_inpaint.training.networks import UNet
+    from bids_inpaint.training.to_onnx import volumes_to_onnx
+    from bids_inpaint.training.weights import load_exported
 
     network = UNet(**Config.load(shipped.name).network)
     load_exported(network, shipped.path)
     path = folder / f"{shipped.name}.onnx"
-    to_onnx(network.eval(), path, folded=False)
-    card = {**shipped.card, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    volumes_to_onnx(network.eval(), path, folded=False)
+    content = json.loads(shipped.path.with_suffix(".json").read_text())
+    card = {**content, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(card))
     return str(path)
 

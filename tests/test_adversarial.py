@@ -10,19 +10,14 @@ torch = pytest.importorskip("torch")
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import card, inpainting, registry, session
-from bids_inpaint.training.adversarial import (
-    HOLE,
-    Adversarial,
-    CasNet,
-    PatchDiscriminator,
-    Vgg19,
-    cut,
-    style_loss,
-)
+from bids_inpaint.training.adversarial import Adversarial, cut, style_loss
+from bids_inpaint.training.architectures.casnet import CasNet, PatchDiscriminator, Vgg19
 from bids_inpaint.training.config import Config
+from bids_inpaint.training.engines import build
 from bids_inpaint.training.export import export
-from bids_inpaint.training.fit import fit, load_average
-from bids_inpaint.training.networks import build
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.slices import SQUARE
+from bids_inpaint.training.weights import load_average
 
 TOY_GAN = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ip-medgan"')
@@ -90,10 +85,10 @@ def test_holes_lie_in_the_squares_the_local_discriminator_sees(config, cache, sh
         hole = given[1:2]
         inside = cut(hole[None], corner[None])
         assert not given[0][hole[0] > 0].any()
-        assert inside.shape == (1, 1, HOLE, HOLE)
+        assert inside.shape == (1, 1, SQUARE, SQUARE)
         # a hole that fits into the square lies in it as a whole
         whole = inside.sum() == hole.sum()
-        assert whole or (hole[0].nonzero().amax(0) - hole[0].nonzero().amin(0)).max() >= HOLE
+        assert whole or (hole[0].nonzero().amax(0) - hole[0].nonzero().amin(0)).max() >= SQUARE
         squares += bool(inside.mean() > 0.4)
         assert not hole.any() or inside.any()
         assert 0 <= image.min() <= image.max() <= 1
@@ -104,7 +99,7 @@ def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_pat
     def train(steps: int, run: str):
         task = Adversarial(config, cache, shapes)
         return task, fit(
-            replace(config, fit=replace(config.fit, steps=steps, decay_steps=0)),
+            replace(config, schedule=replace(config.schedule, steps=steps, decay_steps=0)),
             task, tmp_path / run, threads=1, workers=0,
         )  # fmt: skip
 

@@ -10,12 +10,12 @@ pytest.importorskip("torch")
 
 from bids_inpaint.imaging.fidelity import hole_scores
 from bids_inpaint.networks import session
-from bids_inpaint.training.compare import CLASSICAL, HOLES, compare, draw_holes, make_case
+from bids_inpaint.training.compare import CLASSICAL, compare, draw_holes, make_case
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, subjects, template_priors
 
 
-@pytest.mark.parametrize("kind", HOLES)
+@pytest.mark.parametrize("kind", ["lesions", "blobs", "squares"])
 def test_holes_are_in_the_brain_and_the_same_every_time(cache, shapes, kind):
     one, two = subjects(cache)
     stored = Lesions.load(shapes)
@@ -58,12 +58,15 @@ def test_every_way_is_in_the_table(cache, shapes, tmp_path, capsys):
         TOY.format(steps=1, blind="true").replace("leave_out_patients = []", 'leave_out_patients = ["a"]')
     )
     config = Config.load(tmp_path / "toy.toml")
-    table = compare(
-        config, cache, shapes, ["toy_sub-01"], ["unet", "blind-unet"], "lesions",
-        session.Runtime(threads=2), tmp_path / "scores.json", tmp_path / "figures",
-    )  # fmt: skip
-    assert list(table) == [*CLASSICAL, "unet", "blind-unet"]
-    assert table["unet"]["parameters"] > 1e6
-    assert json.loads((tmp_path / "scores.json").read_text())["scores"] == table
-    assert len(list((tmp_path / "figures").glob("*.png"))) == len(table)
+    networks, runtime = ["unet", "blind-unet"], session.Runtime(threads=2)
+    comparison = compare(config, cache, shapes, ["toy_sub-01"], networks, "lesions", runtime)
+    scores = comparison.scores
+    assert list(scores) == [*CLASSICAL, *networks]
+    assert scores["unet"]["parameters"] > 1e6
+    lines = comparison.table().splitlines()[1:]
+    assert all(line.startswith(name) for line, name in zip(lines, scores, strict=True))
+    comparison.save(tmp_path / "scores.json")
+    assert json.loads((tmp_path / "scores.json").read_text())["scores"] == scores
+    comparison.draw(tmp_path / "figures")
+    assert len(list((tmp_path / "figures").glob("*.png"))) == len(scores)
     assert "white-matter median" in capsys.readouterr().out

@@ -15,11 +15,12 @@ from bids_inpaint.networks import diffusion, inpainting, registry, session, slic
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.diffusion import Diffusion, bound
+from bids_inpaint.training.engines import build
 from bids_inpaint.training.export import export
-from bids_inpaint.training.fit import fit, load_average
-from bids_inpaint.training.inpainting import Place
-from bids_inpaint.training.networks import build
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.patches import Place
 from bids_inpaint.training.slices import Slices, draw_holes, mirrored
+from bids_inpaint.training.weights import load_average
 
 TOY_DDPM = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ddpm"')
@@ -257,7 +258,7 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
 def test_neighbouring_slices_are_those_of_the_image(trained, cache, shapes):
     config, _, _ = trained
     config = replace(
-        config, fit=replace(config.fit, patch=96), synthesis=replace(config.synthesis, vary=False)
+        config, schedule=replace(config.schedule, patch=96), synthesis=replace(config.synthesis, vary=False)
     )
     slices = Slices(config, cache, Lesions.load(shapes))
     if not config.network.get("neighbours"):

@@ -18,14 +18,18 @@ from bids_inpaint.io import images
 from bids_inpaint.networks import inpainting, registry, session
 from bids_inpaint.networks.flair import synthesise
 from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.training.architectures.slice_unet import Joint
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.cross_validation import cross_validate, pair_of
+from bids_inpaint.training.cross_validation import cross_validate
 from bids_inpaint.training.data import Lesions, cache_subject, find_subjects, subjects, template_priors
+from bids_inpaint.training.engines import build
+from bids_inpaint.training.evaluate_flair import pair_of
 from bids_inpaint.training.export import export
-from bids_inpaint.training.fit import fit, load_average
-from bids_inpaint.training.joint import Joint, JointSynthesis
-from bids_inpaint.training.networks import build
-from bids_inpaint.training.pairs import Pairs, by_kind
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.joint import JointSynthesis
+from bids_inpaint.training.paired_slices import Pairs
+from bids_inpaint.training.pairs import by_kind
+from bids_inpaint.training.weights import load_average
 
 PEOPLE = ["map", "ms_sub-01", "ms_sub-02", "toy_sub-01"]
 TOY_JOINT = (
@@ -64,10 +68,10 @@ def config(tmp_path):
     return Config.load(tmp_path / "toy.toml")
 
 
-def test_lesions_are_dark_in_the_t1w_and_bright_in_the_flair(people, shapes, config):
+def test_lesions_are_dark_in_the_t1w_and_bright_in_the_flair(people, shapes):
     stored = Lesions.load(shapes)
     for subject in find_subjects(people, PEOPLE):
-        t1w, flair, lesion = pair_of(subject, stored, config)
+        t1w, flair, lesion = pair_of(subject, stored)
         around = np.zeros_like(lesion)
         around[50:110, 70:100, 70:100] = True
         white = around & ~lesion & (t1w > 0.95)
@@ -75,13 +79,13 @@ def test_lesions_are_dark_in_the_t1w_and_bright_in_the_flair(people, shapes, con
         assert np.median(t1w[lesion]) < 0.95 * np.median(t1w[white]), subject.name
         assert np.median(flair[lesion]) > 1.15 * np.median(flair[white]), subject.name
         assert np.median(flair[white]) == pytest.approx(1, abs=0.1)
-        again = pair_of(subject, stored, config)
+        again = pair_of(subject, stored)
         assert all((a == b).all() for a, b in zip((t1w, flair, lesion), again, strict=True))
 
 
-def test_a_label_map_has_dark_fluid_and_its_own_lesions(people, shapes, config):
+def test_a_label_map_has_dark_fluid_and_its_own_lesions(people, shapes):
     (subject,) = find_subjects(people, ["map"])
-    t1w, flair, lesion = pair_of(subject, Lesions.load(shapes), config)
+    t1w, flair, lesion = pair_of(subject, Lesions.load(shapes))
     fluid, own = (np.asarray(subject.labels) == label for label in (4, 77))
     assert max(np.median(t1w[fluid]), np.median(flair[fluid])) < 0.7
     assert lesion[own].mean() > 0.5
@@ -137,7 +141,7 @@ def test_the_inpainted_slice_lies_on_the_t1w(people, shapes, config):
 
 def test_the_papers_generator_ends_in_a_leaky_relu_and_its_classifier_sees_both_images():
     config = Config.load("paper-joint")
-    assert config.fit.learning_rate == 2e-4
+    assert config.schedule.learning_rate == 2e-4
     with torch.device("meta"):
         network = build(config)
         assert network.generator.down[0][0].weight.shape == (64, 1, 5, 5)
@@ -176,9 +180,9 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     running = session.open_session(model, session.Runtime("cpu"))
     assert np.abs(running.run(None, {"image": x.numpy()})[0] - theirs).max() < 2e-2
 
-    later = replace(config, fit=replace(config.fit, steps=0, start=str(checkpoint)))
+    later = replace(config, schedule=replace(config.schedule, steps=0, start=str(checkpoint)))
     started = fit(
-        replace(later, fit=replace(later.fit, steps=1, learning_rate=0.0)),
+        replace(later, schedule=replace(later.schedule, steps=1, learning_rate=0.0)),
         JointSynthesis(later, people, shapes), tmp_path / "later", threads=1, workers=0,
     )  # fmt: skip
     weights = load_average(config, started).generator.last[-1].weight
@@ -265,7 +269,7 @@ def test_cross_validation_scores_each_patient_once_in_each_mode(people, shapes, 
         image = np.asarray(find_subjects(people, ["toy_sub-01"])[0].image, np.float32)
         near = (np.abs(image - level) < 0.15).astype(np.float32)
         images.save(people / "template" / f"tpl-MNI152NLin2009aSym/{tissue}.nii.gz", near, WORKING_GRID)
-    config = replace(config, fit=replace(config.fit, steps=1))
+    config = replace(config, schedule=replace(config.schedule, steps=1))
     with pytest.raises(ValueError, match="3 folds need"):
         cross_validate(config, people, shapes, tmp_path, 3)
     scores = cross_validate(config, people, shapes, tmp_path / "run", 2, ["joint", "unimodal"], threads=1)

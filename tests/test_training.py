@@ -1,5 +1,6 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ torch = pytest.importorskip("torch")
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import inpainting, registry, session, volumes
 from bids_inpaint.space import WORKING_GRID
-from bids_inpaint.training import networks, synthesis
-from bids_inpaint.training.config import Config, Synthesis
+from bids_inpaint.training import parameters, synthesis
+from bids_inpaint.training.architectures.unet import UNet
+from bids_inpaint.training.config import FOLDER, Config, Synthesis
 from bids_inpaint.training.data import Lesions, subjects
-from bids_inpaint.training.fit import fit, load_average, load_exported
-from bids_inpaint.training.inpainting import Inpainting, Patches, Place, draw_place, given_mask, make_sample
+from bids_inpaint.training.engines import engine_of
+from bids_inpaint.training.export import export
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.inpainting import Inpainting, Patches, fill_mask, make_sample
+from bids_inpaint.training.patches import Place, draw_place
+from bids_inpaint.training.weights import load_average, load_exported
 
 
 def config(folder: Path, steps=4, blind="true") -> Config:
@@ -29,31 +35,25 @@ def fit_toy(settings: Config, cache: Path, shapes: Path, run: Path) -> Path:
 
 
 def test_exported_weights_start_another_run(cache, shapes, tmp_path):
-    from bids_inpaint.training.export import export
-
     settings = config(tmp_path)
     path = export(
         settings, fit_toy(settings, cache, shapes, tmp_path / "one"), tmp_path / "toy.onnx", None, 0.1
     )
-    network = networks.UNet(**settings.network)
+    network = UNet(**settings.network)
     load_exported(network, path)
     x = torch.rand(1, 8, 16, 16, 16)
     ours = volumes.run_network(registry.find(str(path)), x[0].numpy(), session.Runtime("cpu"))
     assert np.abs(network.eval()(x)[0].detach().numpy() - ours).max() < 1e-5
     with pytest.raises(ValueError, match="another architecture"):
-        load_exported(networks.UNet(), path)
+        load_exported(UNet(), path)
 
 
 def test_a_network_that_sees_the_template_begins_as_one_that_does_not(cache, shapes, tmp_path):
-    from dataclasses import replace
-
-    from bids_inpaint.training.export import export
-
     settings = config(tmp_path)
     first = tmp_path / "toy.onnx"
     export(settings, fit_toy(settings, cache, shapes, tmp_path / "one"), first, None, 0.1)
     wider = replace(settings, network=settings.network | {"priors": True})
-    network = networks.UNet(**wider.network).eval()
+    network = UNet(**wider.network).eval()
     load_exported(network, first)
     x = torch.rand(1, 10, 16, 16, 16)
     before = volumes.run_network(registry.find(str(first)), x[0, :8].numpy(), session.Runtime("cpu"))
@@ -69,16 +69,14 @@ def test_a_network_that_sees_the_template_begins_as_one_that_does_not(cache, sha
 
 
 def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_path, monkeypatch):
-    from dataclasses import replace
-
     settings = config(tmp_path)
     settings = replace(
         settings,
         network=settings.network | {"priors": True},
-        fit=replace(settings.fit, patch=0),
+        schedule=replace(settings.schedule, patch=0),
     )
     patches = Patches(settings, cache, Lesions.load(shapes))
-    place = Place((0, 0, 0), WORKING_GRID.shape, False)
+    place = Place.whole()
     crops = torch.stack([place.crop(p) for p in patches.priors])
     shown = torch.nn.functional.avg_pool3d(crops, 2).numpy()
     seen = {}
@@ -132,8 +130,8 @@ def test_training_resumes_to_the_same_weights(cache, shapes, tmp_path):
     """Stopped after its checkpoint and started again, a run ends with the weights of one in a piece."""
     whole = fit_toy(config(tmp_path, 4), cache, shapes, tmp_path / "whole")
     half = config(tmp_path, 4)
-    object.__setattr__(half.fit, "steps", 2)
-    object.__setattr__(half.fit, "decay_steps", 0.001)
+    object.__setattr__(half.schedule, "steps", 2)
+    object.__setattr__(half.schedule, "decay_steps", 0.001)
     fit_toy(half, cache, shapes, tmp_path / "parts")
     again = config(tmp_path, 4)
     resumed = fit_toy(again, cache, shapes, tmp_path / "parts")
@@ -153,7 +151,7 @@ def test_a_patch_depends_on_seed_and_index_alone(cache, shapes, tmp_path):
 def test_lesions_are_dark_inside_their_support_alone(cache, shapes):
     subject = subjects(cache)[0]
     healthy = torch.from_numpy(np.asarray(subject.image[50:82, 70:102, 70:102], np.float32))
-    lesion = synthesis.LesionParameters(Lesions.load(shapes).patients[0][0].astype(float), 0.6, 0.3, 0.7)
+    lesion = parameters.LesionParameters(Lesions.load(shapes).patients[0][0].astype(float), 0.6, 0.3, 0.7)
     image, support = synthesis.paint(healthy, subject.grey_level, [lesion], (50, 70, 70), seed=1)
     assert torch.equal(image[support == 0], healthy[support == 0])
     assert (image <= healthy).all()
@@ -172,7 +170,7 @@ def test_non_blind_networks_fill_the_same_in_training_and_in_use():
     rng = np.random.default_rng(0)
     support = torch.from_numpy(rng.random((2, 1, 9, 10, 11))) ** 8
     brain = torch.from_numpy(rng.random(support.shape) < 0.9).float()
-    masks = given_mask(support, brain)
+    masks = fill_mask(support, brain)
     for mask, lesion, inside in zip(masks, support, brain, strict=True):
         used = inpainting.to_fill(lesion[0].numpy() > 0.5) & (inside[0].numpy() > 0)
         assert (mask[0].numpy() == used).all()
@@ -182,8 +180,6 @@ def test_non_blind_networks_fill_the_same_in_training_and_in_use():
 def test_export_computes_what_was_trained(cache, shapes, tmp_path):
     settings = config(tmp_path, 4)
     checkpoint = fit_toy(settings, cache, shapes, tmp_path / "run")
-    from bids_inpaint.training.export import export
-
     scores = tmp_path / "scores.json"
     scores.write_text(json.dumps({"split": "validation"}))
     path = export(settings, checkpoint, tmp_path / "toy.onnx", scores, 0.12)
@@ -205,6 +201,7 @@ def test_export_computes_what_was_trained(cache, shapes, tmp_path):
         (TOY.replace("seed = 3", "sed = 3"), "sed"),
         (TOY.replace("validation = []", 'validation = ["toy_sub-01"]'), "toy_sub-01 is in two sets"),
         (TOY.replace("seed = 3", ""), "seed"),
+        (TOY.replace("[fit]", "[schedule]"), "the tables and keys are name, seed, network, data, fit,"),
         (TOY.replace("none = 0.1", "healthy = 0.1"), "unknown share healthy"),
         (TOY.replace('name = "toy"', 'name = "my toy"'), "name 'my toy' is not one of letters"),
     ],
@@ -217,11 +214,10 @@ def test_wrong_configurations(tmp_path, text, reason):
 
 
 def test_shipped_configurations_keep_subjects_apart():
-    from bids_inpaint.training.config import FOLDER
-
     for path in FOLDER.glob("*.toml"):
         loaded = Config.load(path.stem)
         assert loaded.name == path.stem
+        assert engine_of(loaded).name == loaded.engine
         assert not set(loaded.data.train) & {*loaded.data.validation, *loaded.data.test}
         # the tested patient lends no lesions
         assert loaded.task == "brain" or "openms26" in loaded.data.leave_out_patients

@@ -3,8 +3,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from bids_inpaint.training.architectures.unet import UNet
 from bids_inpaint.training.fold import fold, unfold
-from bids_inpaint.training.networks import UNet
 
 
 def trained(**architecture):

@@ -4,13 +4,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from bids_inpaint.networks import volumes
-from bids_inpaint.training import networks
-from bids_inpaint.training.export import to_onnx
-from bids_inpaint.training.inpainting import sub_volumes
+from bids_inpaint.training.architectures.unet import UNet, space_to_depth
+from bids_inpaint.training.patches import sub_volumes
+from bids_inpaint.training.to_onnx import volumes_to_onnx
 
 
 def test_paper_architecture():
-    network = networks.UNet()
+    network = UNet()
     outputs = list(network.outputs(torch.zeros(1, 8, 16, 24, 16)))
     assert [tuple(o.shape) for o in outputs] == [(1, 8, 16, 24, 16)] * 2
     assert network.multiple == 8
@@ -26,7 +26,7 @@ def test_paper_architecture():
 
 def test_receptive_field_of_the_paper():
     """A voxel influences the output as far as the convolutions reach, and no farther."""
-    network = networks.UNet(filters=2).eval()
+    network = UNet(filters=2).eval()
     with torch.no_grad():
         for p in network.parameters():
             p.abs_().add_(0.1)
@@ -42,7 +42,7 @@ def test_receptive_field_of_the_paper():
 
 
 def test_a_residual_network_fills_with_white_matter_to_begin_with():
-    network = networks.UNet(4, 3, residual=True, gated=True, full_resolution=False).eval()
+    network = UNet(4, 3, residual=True, gated=True, full_resolution=False).eval()
     torch.nn.init.zeros_(network.low.weight)
     torch.nn.init.zeros_(network.low.bias)
     x = torch.rand(1, 8, 8, 8, 8)
@@ -63,13 +63,13 @@ def test_whole_volumes_are_padded_as_at_inference():
 def test_both_space_to_depths_agree():
     volume = np.random.default_rng(0).random((8, 6, 4)).astype(np.float32)
     ours = volumes.space_to_depth(volume)
-    assert (networks.space_to_depth(torch.from_numpy(volume)[None, None])[0].numpy() == ours).all()
+    assert (space_to_depth(torch.from_numpy(volume)[None, None])[0].numpy() == ours).all()
 
 
 def test_onnx_takes_any_size(tmp_path):
     import onnxruntime
 
-    to_onnx(networks.UNet(filters=2).eval(), tmp_path / "n.onnx")
+    volumes_to_onnx(UNet(filters=2).eval(), tmp_path / "n.onnx")
     session = onnxruntime.InferenceSession(str(tmp_path / "n.onnx"))
     for shape in ((16, 16, 16), (24, 8, 32)):
         x = np.zeros((1, 8, *shape), np.float32)

@@ -4,6 +4,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from bids_inpaint.training import synthesis
+from bids_inpaint.training.parameters import LesionParameters, draw_image
 
 
 def test_lesions_grow_in_deep_grey_matter_but_not_in_the_cortex():
@@ -13,7 +14,7 @@ def test_lesions_grow_in_deep_grey_matter_but_not_in_the_cortex():
     deep, cortex = np.array([60, 100, 70]), np.array([20, 40, 110])
     support = {}
     for corner in (deep, cortex):
-        lesion = synthesis.LesionParameters(voxels + corner, 0.55, 0.3, 0.7)
+        lesion = LesionParameters(voxels + corner, 0.55, 0.3, 0.7)
         _, support[tuple(corner)] = synthesis.paint(tissue, grey, [lesion], corner.tolist(), seed=1)
     assert support[tuple(deep)][12, 12, 12] > 0.9
     assert support[tuple(cortex)].max() == 0
@@ -32,14 +33,14 @@ def test_borders_of_masks_move_unevenly_but_nothing_else_does(distance):
 
 
 def test_contrast_leaves_white_matter_alone():
-    parameters = synthesis.draw_image(np.random.default_rng(0), 0.8)
+    parameters = draw_image(np.random.default_rng(0), 0.8)
     image = torch.tensor([0.0, 0.7, 1.0])
     out = synthesis.change_contrast(image, 0.7, parameters)
     assert out.tolist() == pytest.approx([0, parameters.grey, 1], abs=1e-5)
 
 
 def test_degradation_is_shared_by_both_versions():
-    parameters = synthesis.draw_image(np.random.default_rng(5), 0.8)
+    parameters = draw_image(np.random.default_rng(5), 0.8)
     healthy = torch.rand(16, 16, 16) + 0.5
     lesioned = healthy.clone()
     lesioned[4:8] *= 0.7

@@ -4,46 +4,129 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bids_inpaint.training.config import Config
+
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A subcommand.
+
+    Attributes
+    ----------
+    help : str
+        One line for ``--help``.
+    add_options : callable
+        Adds its arguments and options to a parser.
+    run : callable
+        Does it. It alone imports what it needs, so that ``--help`` is fast.
+    """
+
+    help: str
+    add_options: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], None]
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a subcommand and return its exit code: 0, or 1 after a sentence about what was wrong."""
+    p = parser()
+    args = p.parse_args(argv)
+    try:
+        COMMANDS[args.command].run(args)
+    except argparse.ArgumentError as error:
+        p.error(str(error))
+    except ValueError as error:
+        print(f"bids_inpaint.training: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of the training tools."""
     p = argparse.ArgumentParser(prog="python -m bids_inpaint.training", description=__doc__)
-    commands = p.add_subparsers(dest="command", required=True)
+    subparsers = p.add_subparsers(dest="command", required=True)
+    for name, command in COMMANDS.items():
+        command.add_options(subparsers.add_parser(name, help=command.help))
+    return p
 
-    c = commands.add_parser("prepare", help="preprocess a BIDS dataset with the app's graph and cache it")
+
+def _prepare_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("bids_dir", type=Path)
     c.add_argument("cache", type=Path)
-    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
+    _add_work_dir(c)
     c.add_argument("--participant-label", nargs="+", default=[])
     c.add_argument("--nprocs", type=int, default=2)
     c.add_argument("--lesion-masks", type=Path, help="BIDS derivative with the lesion masks of patients")
 
-    c = commands.add_parser(
-        "prepare-labels", help="bring head label maps onto the working grid and cache them"
-    )
+
+def _prepare(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.prepare import prepare
+
+    labels = _labels(args.participant_label)
+    count = prepare(args.bids_dir, args.cache, args.work_dir, args.nprocs, labels, args.lesion_masks)
+    print(count, "images cached")
+
+
+def _prepare_labels_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("labels", type=Path, help="folder of the label maps")
     c.add_argument("cache", type=Path)
-    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
+    _add_work_dir(c)
 
-    c = commands.add_parser("targets", help="fill the lesions of cached patients with a non-blind network")
+
+def _prepare_labels(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.prepare import prepare_labels
+
+    args.work_dir.mkdir(parents=True, exist_ok=True)
+    print(prepare_labels(args.labels, args.cache, args.work_dir), "label maps cached")
+
+
+def _targets_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("model", help="name or ONNX file")
     c.add_argument("cache", type=Path)
-    c.add_argument("--threads", type=int, default=2)
+    _add_threads(c)
 
-    c = commands.add_parser("paint", help="paint lesions into the raw images of a BIDS dataset")
+
+def _targets(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.prepare import make_targets
+
+    print(make_targets(args.model, args.cache, args.threads), "targets made")
+
+
+def _paint_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("bids_dir", type=Path)
     c.add_argument("output_dir", type=Path, help="BIDS dataset to write; masks go to derivatives/painted")
-    c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
+    _add_lesions(c)
     c.add_argument("--patients", nargs="+", default=[], help="those that lend their lesions; all by default")
     c.add_argument("--participant-label", nargs="+", default=[])
     c.add_argument("--seed", type=int, default=0)
-    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
+    _add_work_dir(c)
     c.add_argument("--nprocs", type=int, default=2)
 
-    c = commands.add_parser("fit", help="train a network; resumes if it was interrupted")
+
+def _paint(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.paint import paint_dataset
+
+    count = paint_dataset(
+        args.bids_dir,
+        args.output_dir,
+        args.lesions,
+        args.work_dir,
+        args.nprocs,
+        _labels(args.participant_label),
+        tuple(args.patients),
+        args.seed,
+    )
+    print(count, "images painted")
+
+
+def _fit_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config", help="TOML file, or name of a shipped configuration")
     c.add_argument("cache", type=Path, help="made by prepare, or folder of head label maps (brain)")
     c.add_argument("run", type=Path, help="where checkpoints and logs go")
@@ -53,173 +136,203 @@ def parser() -> argparse.ArgumentParser:
         metavar="NETWORK",
         help="checkpoint to start from; of engine unet also ONNX file or name",
     )
-    c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
+    _add_lesions(c, to="to inpaint")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
-    c.add_argument("--threads", type=int, default=2)
+    _add_threads(c)
     c.add_argument("--workers", type=int, default=1)
 
-    c = commands.add_parser("evaluate", help="score a network on painted lesions of subjects kept apart")
+
+def _fit(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.engines import make_task
+    from bids_inpaint.training.fit import fit
+
+    config = _config(args)
+    _need_lesions(args, config)
+    if args.start:
+        config = replace(config, schedule=replace(config.schedule, start=args.start))
+    task = make_task(config, args.cache, args.lesions)
+    print(fit(config, task, args.run, args.device, args.threads, args.workers))
+
+
+def _evaluate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config")
     c.add_argument("cache", type=Path)
     c.add_argument("model", help="name or ONNX file")
-    c.add_argument("--lesions", type=Path, help="folder with patients/ and shapes.npz, to inpaint")
+    _add_lesions(c, to="to inpaint")
     c.add_argument(
         "--second-pass",
         default="none",
         metavar="MODEL",
         help="non-blind network that fills again what a blind one found",
     )
-    c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
+    c.add_argument("--split", choices=SPLITS, default="validation")
     c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split (inpainting)")
-    c.add_argument("--threads", type=int, default=2)
+    _add_threads(c)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
     c.add_argument("--figure", type=Path, help="image file for the three worst subjects (inpainting)")
 
-    c = commands.add_parser("compare", help="score networks and classical ways on the same holes")
+
+def _evaluate(args: argparse.Namespace) -> None:
+    config = _config(args)
+    _need_lesions(args, config)
+    EVALUATIONS[config.task](args, config)
+
+
+def _evaluate_inpainting(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.data import find_subjects
+    from bids_inpaint.training.evaluate import Scorer, evaluate
+
+    subjects = find_subjects(args.cache, args.subjects or getattr(config.data, args.split))
+    scorer = Scorer(config, args.cache, args.lesions, args.model, args.threads, args.second_pass)
+    evaluate(scorer, subjects, args.output, args.figure)
+
+
+def _evaluate_brain(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.evaluate_brain import evaluate_brain
+
+    evaluate_brain(config, args.cache, args.model, args.split, args.threads, args.output)
+
+
+def _evaluate_flair(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.data import find_subjects
+    from bids_inpaint.training.evaluate_flair import FlairScorer, evaluate_flair
+
+    subjects = find_subjects(args.cache, args.subjects or getattr(config.data, args.split))
+    scorer = FlairScorer(config, args.cache, args.lesions, args.model, args.threads)
+    evaluate_flair(scorer, subjects, args.output, args.figure)
+
+
+#: How a network is evaluated, by the task of its configuration.
+EVALUATIONS = {"inpaint": _evaluate_inpainting, "brain": _evaluate_brain, "flair": _evaluate_flair}
+
+
+def _compare_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
     c.add_argument("cache", type=Path)
     c.add_argument("models", nargs="+", help="names or ONNX files")
-    c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
+    _add_lesions(c)
     c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
-    c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
+    c.add_argument("--split", choices=SPLITS, default="validation")
     c.add_argument("--sampler", choices=["ddim", "heun", "ddpm"])
     c.add_argument("--sampling-steps", type=int)
-    c.add_argument("--threads", type=int, default=2)
+    _add_threads(c)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
     c.add_argument("--figures", type=Path, help="folder for pictures of three subjects")
 
-    c = commands.add_parser(
-        "cross-validate",
-        help="train FLAIR synthesis and its baselines on all patients but a fold's, and score",
-    )
+
+def _compare(args: argparse.Namespace) -> None:
+    from bids_inpaint.networks.session import Runtime
+    from bids_inpaint.training.compare import compare
+
+    config = _config(args)
+    runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)
+    names = getattr(config.data, args.split)
+    comparison = compare(config, args.cache, args.lesions, names, args.models, args.holes, runtime)
+    print(f"\n{comparison.table()}")
+    if args.output:
+        comparison.save(args.output)
+    if args.figures:
+        comparison.draw(args.figures)
+
+
+def _cross_validate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config")
     c.add_argument("cache", type=Path)
     c.add_argument("run", type=Path, help="where the runs of all modes and folds go")
-    c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
+    _add_lesions(c)
     c.add_argument("--folds", type=int, default=2)
     c.add_argument("--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[])
     c.add_argument("--start", type=Path, help="folder with MODE/checkpoint.pt to start from")
-    c.add_argument("--threads", type=int, default=2)
+    _add_threads(c)
 
-    c = commands.add_parser("export", help="write a checkpoint as ONNX with its card")
+
+def _cross_validate(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.architectures.slice_unet import MODES
+    from bids_inpaint.training.cross_validation import cross_validate
+
+    modes = args.modes or MODES
+    config = _config(args)
+    cross_validate(config, args.cache, args.lesions, args.run, args.folds, modes, args.start, args.threads)
+
+
+def _export_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config")
     c.add_argument("checkpoint", type=Path)
     c.add_argument("output", type=Path, help="the ONNX file; the card goes beside it")
     c.add_argument("--scores", type=Path, help="JSON of evaluate, for the card")
     c.add_argument("--lesion-threshold", type=float, default=0.12)
-    return p
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a subcommand and return its exit code: 0, or 1 after a sentence about what was wrong."""
-    command = parser()
-    args = command.parse_args(argv)
-    try:
-        _run(command, args)
-    except ValueError as error:
-        print(f"bids_inpaint.training: {error}", file=sys.stderr)
-        return 1
-    return 0
+def _export(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.export import export
+
+    export(_config(args), args.checkpoint, args.output, args.scores, args.lesion_threshold)
 
 
-def _run(command: argparse.ArgumentParser, args: argparse.Namespace) -> None:
-    labels = tuple(label.removeprefix("sub-") for label in getattr(args, "participant_label", ()))
-    if args.command == "prepare":
-        from bids_inpaint.training.prepare import prepare
+COMMANDS = {
+    "prepare": Command(
+        "preprocess a BIDS dataset with the app's graph and cache it", _prepare_options, _prepare
+    ),
+    "prepare-labels": Command(
+        "bring head label maps onto the working grid and cache them",
+        _prepare_labels_options,
+        _prepare_labels,
+    ),
+    "targets": Command(
+        "fill the lesions of cached patients with a non-blind network", _targets_options, _targets
+    ),
+    "paint": Command("paint lesions into the raw images of a BIDS dataset", _paint_options, _paint),
+    "fit": Command("train a network; resumes if it was interrupted", _fit_options, _fit),
+    "evaluate": Command(
+        "score a network on painted lesions of subjects kept apart", _evaluate_options, _evaluate
+    ),
+    "compare": Command("score networks and classical ways on the same holes", _compare_options, _compare),
+    "cross-validate": Command(
+        "train FLAIR synthesis and its baselines on all patients but a fold's, and score",
+        _cross_validate_options,
+        _cross_validate,
+    ),
+    "export": Command("write a checkpoint as ONNX with its card", _export_options, _export),
+}
 
-        count = prepare(
-            args.bids_dir, args.cache, args.work_dir, args.nprocs, labels, args.lesion_masks
-        )  # fmt: skip
-        print(count, "images cached")
-        return
-    if args.command == "paint":
-        from bids_inpaint.training.paint import paint_dataset
 
-        count = paint_dataset(
-            args.bids_dir, args.output_dir, args.lesions, args.work_dir, args.nprocs, labels,
-            tuple(args.patients), args.seed,
-        )  # fmt: skip
-        print(count, "images painted")
-        return
-    if args.command == "targets":
-        from bids_inpaint.training.prepare import make_targets
+def _add_work_dir(c: argparse.ArgumentParser) -> None:
+    c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))
 
-        print(make_targets(args.model, args.cache, args.threads), "targets made")
-        return
-    if args.command == "prepare-labels":
-        from bids_inpaint.training.prepare import prepare_labels
 
-        args.work_dir.mkdir(parents=True, exist_ok=True)
-        print(prepare_labels(args.labels, args.cache, args.work_dir), "label maps cached")
-        return
+def _add_threads(c: argparse.ArgumentParser) -> None:
+    c.add_argument("--threads", type=int, default=2)
+
+
+def _add_lesions(c: argparse.ArgumentParser, to: str = "") -> None:
+    """Add ``--lesions``, which is required unless it is needed `to` do one thing alone."""
+    text = "folder with patients/ and shapes.npz" + (f", {to}" if to else "")
+    c.add_argument("--lesions", type=Path, required=not to, help=text)
+
+
+def _labels(participants: Sequence[str]) -> tuple[str, ...]:
+    return tuple(label.removeprefix("sub-") for label in participants)
+
+
+def _config(args: argparse.Namespace) -> Config:
+    """The configuration that the command names, if its engine can do what it asks for."""
     from bids_inpaint.training.config import Config
+    from bids_inpaint.training.engines import engine_of
 
     config = Config.load(args.config)
-    if args.command in ("fit", "evaluate") and config.task != "brain" and not args.lesions:
-        command.error(f"{args.command} of this network needs --lesions")
-    if args.command == "fit":
-        from bids_inpaint.training.adversarial import Adversarial
-        from bids_inpaint.training.diffusion import Diffusion
-        from bids_inpaint.training.extraction import BrainExtraction
-        from bids_inpaint.training.fit import Task, fit
-        from bids_inpaint.training.inpainting import Inpainting
-        from bids_inpaint.training.joint import JointSynthesis
+    try:
+        engine_of(config)
+    except ValueError as error:
+        raise ValueError(f"{args.config}: {error}") from None
+    return config
 
-        if args.start:
-            config = replace(config, fit=replace(config.fit, start=args.start))
-        task: Task
-        if config.task == "brain":
-            task = BrainExtraction(config, args.cache)
-        elif config.engine == "joint":
-            task = JointSynthesis(config, args.cache, args.lesions)
-        elif config.engine == "ddpm":
-            task = Diffusion(config, args.cache, args.lesions)
-        elif config.engine == "ip-medgan":
-            task = Adversarial(config, args.cache, args.lesions, args.device)
-        else:
-            task = Inpainting(config, args.cache, args.lesions)
-        print(fit(config, task, args.run, args.device, args.threads, args.workers))
-    elif args.command == "evaluate" and config.task == "brain":
-        from bids_inpaint.training.evaluate import evaluate_brain
 
-        evaluate_brain(config, args.cache, args.model, args.split, args.threads, args.output)
-    elif args.command == "evaluate" and config.task == "flair":
-        from bids_inpaint.training.cross_validation import score
+def _need_lesions(args: argparse.Namespace, config: Config) -> None:
+    """End the program if the task needs lesion shapes but ``--lesions`` is missing."""
+    from bids_inpaint.training.engines import task_type
 
-        names = args.subjects or getattr(config.data, args.split)
-        score(
-            config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure
-        )  # fmt: skip
-    elif args.command == "cross-validate":
-        from bids_inpaint.training.cross_validation import cross_validate
-        from bids_inpaint.training.joint import MODES
-
-        cross_validate(
-            config, args.cache, args.lesions, args.run, args.folds, args.modes or MODES, args.start,
-            args.threads,
-        )  # fmt: skip
-    elif args.command == "evaluate":
-        from bids_inpaint.training.evaluate import evaluate
-
-        names = args.subjects or getattr(config.data, args.split)
-        evaluate(
-            config, args.cache, args.lesions, args.model, names, args.threads, args.output, args.figure,
-            args.second_pass,
-        )  # fmt: skip
-    elif args.command == "compare":
-        from bids_inpaint.networks.session import Runtime
-        from bids_inpaint.training.compare import compare
-
-        runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)
-        names = getattr(config.data, args.split)
-        compare(
-            config, args.cache, args.lesions, names, args.models, args.holes, runtime, args.output,
-            args.figures,
-        )  # fmt: skip
-    else:
-        from bids_inpaint.training.export import export
-
-        export(config, args.checkpoint, args.output, args.scores, args.lesion_threshold)
+    if task_type(config).needs_lesions and not args.lesions:
+        raise argparse.ArgumentError(None, f"{args.command} of this network needs --lesions")
 
 
 if __name__ == "__main__":

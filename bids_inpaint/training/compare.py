@@ -9,22 +9,22 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.imaging.fidelity import HoleScores, hole_scores
+from bids_inpaint.imaging.fidelity import hole_scores
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import card, inpainting, registry, session
 from bids_inpaint.networks.slices import upper_limit
-from bids_inpaint.training.adversarial import DEPTH
-from bids_inpaint.training.adversarial import HOLE as SQUARE
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.evaluate import axial, draw_slices, painted, white_by_intensity
-from bids_inpaint.training.slices import draw_blob
+from bids_inpaint.training.evaluate import painted, white_by_intensity
+from bids_inpaint.training.pictures import View, axial, draw_slices
+from bids_inpaint.training.slices import DEPTH, SQUARE, draw_blob
 
-HOLES = ("lesions", "blobs", "squares")
+Holes = Literal["lesions", "blobs", "squares"]
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Case:
     Attributes
     ----------
     name : str
-    healthy, lesioned, voided : array
+    healthy, lesioned, voided : array, shape of the working grid
         The truth; with painted lesions, if these are the hole; with 0 in the hole.
     hole, white : array of bool
-        White matter is told by its intensity.
+        What is missing, and white matter by its intensity.
     scale : Scale
         Of what is known.
     """
@@ -75,8 +75,8 @@ def local_histogram(case: Case) -> np.ndarray:
     every = case.voided[case.white]
     for voxel in np.argwhere(case.hole):
         box = tuple(slice(i, i + 2 * reach + 1) for i in voxel)
-        near = values[box][source[box]]
-        out[tuple(voxel)] = rng.choice(near if near.size else every)
+        local = values[box][source[box]]
+        out[tuple(voxel)] = rng.choice(local if local.size else every)
     return out
 
 
@@ -87,8 +87,8 @@ CLASSICAL: dict[str, Callable[[Case], np.ndarray]] = {
 }
 
 
-def draw_holes(subject: Subject, kind: str, shapes: Lesions) -> np.ndarray:
-    """What is missing of a subject's brain, by the name of the subject alone.
+def draw_holes(subject: Subject, kind: Holes, shapes: Lesions) -> np.ndarray:
+    """What is missing of a subject's brain, bool on the working grid, by the name of the subject alone.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def draw_holes(subject: Subject, kind: str, shapes: Lesions) -> np.ndarray:
     return hole & (image > 0)
 
 
-def make_case(subject: Subject, holes: str, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
+def make_case(subject: Subject, holes: Holes, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
     """Scale a subject's brain, and take something of it away."""
     healthy = np.asarray(subject.image, np.float32)
     limit = upper_limit(healthy)
@@ -142,18 +142,54 @@ def by_network(
     return inpainting.inpaint(model, image, mask, case.scale, case.hole, runtime, priors, exact=True)
 
 
+@dataclass
+class Comparison:
+    """What all ways of filling reach on the same holes.
+
+    Attributes
+    ----------
+    holes : {'lesions', 'blobs', 'squares'}
+    subjects : list of str
+    scores : dict
+        Means of the scores over the subjects, seconds a volume and parameters, by the way of filling.
+    views : dict
+        A picture of each subject, by the way of filling.
+    """
+
+    holes: Holes
+    subjects: list[str]
+    scores: dict[str, dict[str, float]]
+    views: dict[str, list[View]]
+
+    def table(self) -> str:
+        """The scores as text, a line for each way of filling."""
+        lines = [f"{'':<22}" + "".join(f"{key:>12}" for key in next(iter(self.scores.values())))]
+        for name, row in self.scores.items():
+            lines.append(f"{name:<22}" + "".join(f"{value:>12.4g}" for value in row.values()))
+        return "\n".join(lines)
+
+    def save(self, path: Path) -> None:
+        """Write the scores as JSON."""
+        content = {"holes": self.holes, "subjects": self.subjects, "scores": self.scores}
+        path.write_text(json.dumps(content, indent=1) + "\n")
+
+    def draw(self, folder: Path) -> None:
+        """Draw the first three subjects into an image file for each way of filling."""
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, views in self.views.items():
+            draw_slices(folder / f"{Path(name).stem.replace(' ', '-')}.png", views[:3])
+
+
 def compare(
     config: Config,
     cache: Path,
     shapes_folder: Path,
     names: Sequence[str],
     engines: Sequence[str],
-    holes: str,
+    holes: Holes,
     runtime: session.Runtime,
-    output: Path | None = None,
-    figure: Path | None = None,
-) -> dict[str, dict[str, float]]:
-    """Fill the same holes with every engine and classical way, and print a table.
+) -> Comparison:
+    """Fill the same holes with every network and classical way, and print the scores of each subject.
 
     Images are cut off at the top 0.1 % of the brain and scaled to 0-1 first, as in Durrer 2023. Blind
     networks get painted lesions in place of holes; with other holes they are left out.
@@ -169,55 +205,53 @@ def compare(
         Networks by name or ONNX file.
     holes : {'lesions', 'blobs', 'squares'}
     runtime : Runtime
-    output : Path, optional
-        JSON file for the scores.
-    figure : Path, optional
-        Folder for the pictures of the first three subjects, an image file for each way of filling.
+
+    Raises
+    ------
+    ValueError
+        If there is no such subject or network.
+    """
+    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
+    priors = template_priors(cache)
+    networks = {name: registry.find(name) for name in engines}
+    usable = {name: model for name, model in networks.items() if holes == "lesions" or not model.blind}
+    ways = dict(CLASSICAL)
+    for name, model in usable.items():
+        ways[name] = partial(by_network, model=model, runtime=runtime, priors=priors)
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in ways}
+    views: dict[str, list[View]] = {name: [] for name in ways}
+    for subject in find_subjects(cache, list(names)):
+        case = make_case(subject, holes, shapes, priors)
+        for name, fill in ways.items():
+            row, view = fill_and_score(case, name, fill)
+            rows[name].append(row)
+            views[name].append(view)
+    means = {}
+    for name, of_name in rows.items():
+        means[name] = {key: float(np.mean([row[key] for row in of_name])) for key in of_name[0]}
+        means[name]["seconds"] = float(np.median([row["seconds"] for row in of_name]))
+        means[name]["parameters"] = int(usable[name].card.more.get("parameters", 0)) if name in usable else 0
+    return Comparison(holes, list(names), means, views)
+
+
+def fill_and_score(
+    case: Case, name: str, fill: Callable[[Case], np.ndarray]
+) -> tuple[dict[str, float], View]:
+    """Fill the hole of a case one way, and print the main scores.
 
     Returns
     -------
     dict
-        Means of the scores over the subjects, seconds a volume and parameters, by the way of filling.
+        The scores of :func:`bids_inpaint.imaging.fidelity.hole_scores`, and the seconds that it took.
+    View
+        The slice with the largest hole: truth, input, output and hole.
     """
-    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
-    priors = template_priors(cache)
-    found = {name: registry.find(name) for name in engines}
-    if holes != "lesions":
-        found = {name: model for name, model in found.items() if not model.blind}
-    ways = dict(CLASSICAL)
-    for name, model in found.items():
-        ways[name] = partial(by_network, model=model, runtime=runtime, priors=priors)
-    table: dict[str, list[tuple[HoleScores, float]]] = {}
-    views: dict[str, list] = {}
-    for subject in find_subjects(cache, list(names)):
-        case = make_case(subject, holes, shapes, priors)
-        for name, fill in ways.items():
-            start = time.perf_counter()
-            filled = np.where(case.hole, np.clip(fill(case), 0, 1), case.healthy)
-            seconds = time.perf_counter() - start
-            scores = hole_scores(filled, case.healthy, case.hole)
-            table.setdefault(name, []).append((scores, seconds))
-            z = int(case.hole.sum((0, 1)).argmax())
-            parts = (case.healthy, case.voided, filled, case.hole)
-            title = f"{name}, {case.name}: SSIM {scores.ssim:.3f}, PSNR {scores.psnr:.1f} dB"
-            views.setdefault(name, []).append((title, axial(parts, z)))
-            print(f"{title}, {seconds:.1f} s", flush=True)
-    summary = {}
-    for name, rows in table.items():
-        scores_of = [asdict(scores) for scores, _ in rows]
-        row = {key: float(np.mean([s[key] for s in scores_of])) for key in scores_of[0]}
-        row["seconds"] = float(np.median([seconds for _, seconds in rows]))
-        row["parameters"] = int(found[name].card.more.get("parameters", 0)) if name in found else 0
-        summary[name] = row
-    print(f"\n{'':<22}" + "".join(f"{key:>12}" for key in next(iter(summary.values()))))
-    for name, row in summary.items():
-        print(f"{name:<22}" + "".join(f"{value:>12.4g}" for value in row.values()))
-    if output:
-        output.write_text(
-            json.dumps({"holes": holes, "subjects": list(names), "scores": summary}, indent=1) + "\n"
-        )
-    if figure:
-        figure.mkdir(parents=True, exist_ok=True)
-        for name, cases in views.items():
-            draw_slices(figure / f"{Path(name).stem.replace(' ', '-')}.png", cases[:3])
-    return summary
+    start = time.perf_counter()
+    filled = np.where(case.hole, np.clip(fill(case), 0, 1), case.healthy)
+    seconds = time.perf_counter() - start
+    scores = hole_scores(filled, case.healthy, case.hole)
+    title = f"{name}, {case.name}: SSIM {scores.ssim:.3f}, PSNR {scores.psnr:.1f} dB"
+    print(f"{title}, {seconds:.1f} s", flush=True)
+    z = int(case.hole.sum((0, 1)).argmax())
+    slices = axial((case.healthy, case.voided, filled, case.hole), z)
+    return {**asdict(scores), "seconds": seconds}, (title, slices)

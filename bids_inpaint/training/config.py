@@ -5,9 +5,9 @@ from __future__ import annotations
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from bids_inpaint.networks.card import NAME, Task
+from bids_inpaint.networks.card import NAME
 from bids_inpaint.networks.engines import ENGINES
 
 FOLDER = Path(__file__).parent / "configs"
@@ -15,7 +15,14 @@ FOLDER = Path(__file__).parent / "configs"
 
 @dataclass(frozen=True)
 class Data:
-    """Which subjects of the cache, as DATASET_sub-LABEL, or which label maps are for what."""
+    """Which subjects of the cache, as DATASET_sub-LABEL, or which label maps are for what.
+
+    Attributes
+    ----------
+    train, validation, test : list of str
+    leave_out_patients : list of str
+        Patients whose lesions are not trained with; networks are evaluated with them.
+    """
 
     train: list[str]
     validation: list[str]
@@ -39,13 +46,13 @@ class Synthesis:
     mix: dict[str, float] = field(default_factory=lambda: {"patient": 1.0})
     vary: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if unknown := set(self.mix) - {"none", "patient", "singles", "both"}:
             raise TypeError(f"unknown share {', '.join(sorted(unknown))} in mix")
 
 
 @dataclass(frozen=True)
-class Fit:
+class Schedule:
     """The schedule; the defaults are the paper's (section 2.3): 200 epochs of 50 cases, Adam, MSE.
 
     Attributes
@@ -128,20 +135,18 @@ class Config:
     name : str
     seed : int
     network : dict
-        Arguments of :class:`bids_inpaint.training.networks.UNet`,
-        :class:`bids_inpaint.training.diffusion.Denoiser`,
-        :class:`bids_inpaint.training.adversarial.CasNet` or
-        :class:`bids_inpaint.training.joint.Joint`.
+        Arguments of the engine's architecture: see :mod:`bids_inpaint.training.architectures`.
     data : Data
-    fit : Fit
+    schedule : Schedule
+        The table ``[fit]``.
     synthesis : Synthesis
     adversarial : Losses
     task : {'inpaint', 'brain', 'flair'}
-    engine : {'unet', 'ddpm', 'ip-medgan', 'joint'}
-        How an inpainting network fills: the volume at once, slice by slice in many steps, or in one. That
-        of 'flair' is 'joint'.
+    engine : str
+        One of :data:`bids_inpaint.training.engines.ENGINES`: how an inpainting network fills (the volume at
+        once, slice by slice in many steps, or in one). That of 'flair' is 'joint'.
     blind : bool
-        Whether an inpainting network finds the lesions itself.
+        Whether an inpainting network finds the lesions itself; some engines can't.
     intensity : {'wm', 'mean', 'percentiles', 'range'}
         What is 1 in the input of the network.
     """
@@ -150,15 +155,15 @@ class Config:
     seed: int
     network: dict[str, Any]
     data: Data
-    fit: Fit
+    schedule: Schedule
     synthesis: Synthesis
     adversarial: Losses
-    task: Task = "inpaint"
+    task: Literal["inpaint", "brain", "flair"] = "inpaint"
     engine: str = "unet"
     blind: bool = True
-    intensity: str = "wm"
+    intensity: Literal["wm", "mean", "percentiles", "range"] = "wm"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise TypeError(f"name {self.name!r} is not one of letters, digits, '.', '_', '+' and '-'")
         engine = ENGINES.get(self.engine)
@@ -166,8 +171,6 @@ class Config:
             raise TypeError(
                 f"task {self.task} with engine {self.engine} and intensity {self.intensity} is unknown"
             )
-        if engine.slices and self.blind:
-            raise TypeError(f"engine {self.engine} is not blind: set blind = false")
 
     @classmethod
     def load(cls, path: str | Path) -> Config:
@@ -183,13 +186,13 @@ class Config:
         try:
             config = cls(
                 data=Data(**raw.pop("data")),
-                fit=Fit(**raw.pop("fit", {})),
+                schedule=Schedule(**raw.pop("fit", {})),
                 synthesis=Synthesis(**raw.pop("synthesis", {})),
                 adversarial=Losses(**raw.pop("adversarial", {})),
                 **raw,
             )
         except (TypeError, KeyError) as error:
-            known = ", ".join(f.name for f in fields(cls))
+            known = ", ".join("fit" if f.name == "schedule" else f.name for f in fields(cls))
             raise ValueError(f"{path}: {error}; the tables and keys are {known}") from None
         sets = [*config.data.train, *config.data.validation, *config.data.test]
         if twice := {s for s in sets if sets.count(s) > 1}:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -63,6 +63,25 @@ class Subject:
         """Memory-mapped lesion mask of a patient."""
         return np.load(self.folder / "lesions.npy", mmap_mode="r")
 
+    @property
+    def has_flair(self) -> bool:
+        """Whether there is a FLAIR."""
+        return (self.folder / "flair.npy").exists()
+
+    def check_flair(self) -> None:
+        """Refuse a subject without a FLAIR.
+
+        Raises
+        ------
+        ValueError
+            If the dataset had none.
+        """
+        if not self.has_flair:
+            raise ValueError(
+                f"{self.name} was prepared without a FLAIR: put it beside the T1w and prepare it in another "
+                "cache, or take it out of the configuration."
+            )
+
     @cached_property
     def flair(self) -> np.ndarray:
         """Memory-mapped FLAIR of a patient.
@@ -72,11 +91,7 @@ class Subject:
         ValueError
             If the dataset had none.
         """
-        if not (self.folder / "flair.npy").exists():
-            raise ValueError(
-                f"{self.name} was prepared without a FLAIR: put it beside the T1w and prepare it in another "
-                "cache, or take it out of the configuration."
-            )
+        self.check_flair()
         return np.load(self.folder / "flair.npy", mmap_mode="r")
 
     @property
@@ -117,7 +132,7 @@ class Subject:
 
 
 def template_priors(cache: Path) -> list[np.ndarray]:
-    """White- and grey-matter probability of the standard space of a cache, on the working grid."""
+    """White- and grey-matter probability (0-1) of the standard space of a cache, on the working grid."""
     files = template.prepare(template.DEFAULT, cache / "template")
     return [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
 
@@ -126,7 +141,7 @@ def cache_subject(
     folder: Path,
     image: np.ndarray,
     mask: np.ndarray,
-    priors: dict,
+    priors: Mapping[str, np.ndarray],
     lesions: np.ndarray | None = None,
     flair: np.ndarray | None = None,
 ) -> Subject:
@@ -137,8 +152,8 @@ def cache_subject(
     folder : Path
         Where to store it; whole or not at all.
     image, mask : array, shape of the working grid
-    priors : dict of array
-        Template priors; GM and WM are used.
+    priors : mapping of str to array
+        Probabilities of the template's tissues, 0-1; GM and WM are used.
     lesions : array of bool, optional
         Lesion mask of a patient.
     flair : array, optional
@@ -170,8 +185,8 @@ def storing(folder: Path) -> Iterator[Path]:
 def subjects(cache: Path, names: list[str] | None = None) -> list[Subject]:
     """The cached subjects, or those of `names` among them, in alphabetical order."""
     folders = {p.parent for name in ("image", LABELS) for p in cache.glob(f"*/{name}.npy")}
-    found = [Subject(folder) for folder in sorted(folders)]
-    return [s for s in found if names is None or s.name in names]
+    cached = [Subject(folder) for folder in sorted(folders)]
+    return [s for s in cached if names is None or s.name in names]
 
 
 def find_subjects(cache: Path, names: list[str]) -> list[Subject]:
@@ -182,10 +197,10 @@ def find_subjects(cache: Path, names: list[str]) -> list[Subject]:
     ValueError
         If one is not in the cache.
     """
-    found = subjects(cache, names)
-    if missing := set(names) - {s.name for s in found}:
+    selected = subjects(cache, names)
+    if missing := set(names) - {s.name for s in selected}:
         raise ValueError(f"not in the cache {cache}: {', '.join(sorted(missing))}")
-    return found
+    return selected
 
 
 class Lesions:
@@ -212,6 +227,11 @@ class Lesions:
         folder : Path
         leave_out, only : list of str, optional
             Patients not to use, or the only ones to use.
+
+        Raises
+        ------
+        OSError
+            If ``shapes.npz`` is missing.
         """
         patients = []
         for path in sorted((folder / "patients").glob("*_mask.nii.gz")):

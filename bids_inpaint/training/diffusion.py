@@ -1,86 +1,25 @@
-"""The conditional diffusion model of Durrer et al. 2023: network, samples and loss."""
+"""The conditional diffusion model of Durrer et al. 2023 as a training task: samples, loss and engine."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
-from bids_inpaint.networks.card import slice_channels
 from bids_inpaint.networks.diffusion import STEPS, signal
-from bids_inpaint.training.fit import LesionTask, Sums, mixed_precision
-from bids_inpaint.training.slices import Slices
+from bids_inpaint.training.architectures.denoiser import Denoiser
+from bids_inpaint.training.config import Config
+from bids_inpaint.training.slices import Slices, slice_card
+from bids_inpaint.training.task import Engine, LesionTask, Sums, mixed_precision
+from bids_inpaint.training.to_onnx import slices_to_onnx
 
 #: Weight of the bound beside the error: with more, its rare large gradients drown those of the error.
 VARIANCE = 0.01
-
-
-class Denoiser(nn.Module):
-    """The U-Net of diffusers on a noisy slice, the slice with its hole, and the hole.
-
-    Parameters
-    ----------
-    channels : list of int
-        Filters of each resolution.
-    attention : list of bool
-        Whether there is attention at each resolution.
-    layers : int
-        Residual blocks of each resolution.
-    sub_images : bool
-        Whether the network sees the four parity sub-images of a slice, as the 3D network sees the eight
-        sub-volumes, which takes a quarter of the time.
-    mirror : bool
-        Whether it also sees the slice and the hole mirrored left to right.
-    neighbours : sequence of int
-        Distances of other slices that it also sees with their holes, on both sides.
-    prediction : {'noise', 'image'}
-        What it tells: the noise, as the paper's does, or the image, which takes fewer steps to learn.
-
-    Notes
-    -----
-    Input (N, :attr:`inputs`, H, W) and steps (N,); output (N, 2, H, W): the noise or the image, and the
-    share of the larger variance, -1 to 1. H and W are multiples of :attr:`multiple`.
-    """
-
-    def __init__(
-        self,
-        channels: list[int],
-        attention: list[bool],
-        layers: int = 2,
-        sub_images: bool = False,
-        groups: int = 32,
-        mirror: bool = False,
-        prediction: str = "noise",
-        neighbours: Sequence[int] = (),
-    ):
-        super().__init__()
-        from diffusers.models.unets.unet_2d import UNet2DModel
-
-        if prediction not in ("noise", "image"):
-            raise ValueError(f"prediction {prediction} is neither noise nor image")
-        self.prediction, self.mirror, self.neighbours = prediction, mirror, list(neighbours)
-        self.inputs = 1 + slice_channels(mirror, neighbours)
-        self.factor = 2 if sub_images else 1
-        self.multiple = self.factor * 2 ** (len(channels) - 1)
-        self.unet = UNet2DModel(
-            in_channels=self.inputs * self.factor**2,
-            out_channels=2 * self.factor**2,
-            layers_per_block=layers,
-            block_out_channels=tuple(channels),
-            down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
-            up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
-            norm_num_groups=groups,
-        )
-
-    def forward(self, image: Tensor, step: Tensor) -> Tensor:
-        """Noise and variance."""
-        if self.factor == 1:
-            return self.unet(image, step).sample
-        parts = functional.pixel_unshuffle(image, self.factor)
-        return functional.pixel_shuffle(self.unet(parts, step).sample, self.factor)
+#: How a model is sampled if nothing else is asked for.
+SAMPLING = {"sampler": "ddim", "steps": 2}
 
 
 class Diffusion(LesionTask):
@@ -90,26 +29,26 @@ class Diffusion(LesionTask):
         """The samples from an index on."""
         return NoisySlices(self.config, self.cache, self.shapes, first, device)
 
-    def loss(self, network: nn.Module, batch: list[Tensor]) -> tuple[Tensor, Sums]:
-        """Squared error of what is told, and the bound that teaches variance (Nichol 2021, section 3.1)."""
-        image, given, noise, step = batch
-        hole = given[:, 1:2]
+    def loss(self, network: Denoiser, batch: list[Tensor]) -> tuple[Tensor, Sums]:
+        """Squared error of the prediction, and the bound that teaches variance (Nichol 2021, section 3.1)."""
+        image, visible, noise, step = batch
+        hole = visible[:, 1:2]
         left = torch.from_numpy(signal()).to(image.device)
         now, before = left[step], torch.where(step > 0, left[step - 1], 1.0)
         now, before = (v.float().view(-1, 1, 1, 1) for v in (now, before))
         noisy = now.sqrt() * image + (1 - now).sqrt() * noise
         with mixed_precision(image):
-            output = network(torch.cat([noisy, given], 1), step)
-        told, share = output.float().chunk(2, 1)
-        weight = 1 + self.config.fit.lesion_weight * hole
+            output = network(torch.cat([noisy, visible], 1), step)
+        prediction, share = output.float().chunk(2, 1)
+        weight = 1 + self.config.schedule.lesion_weight * hole
         if network.prediction == "image":
-            error = (told - image).square()
-            found = (noisy - now.sqrt() * told) / (1 - now).sqrt()
+            error = (prediction - image).square()
+            predicted_noise = (noisy - now.sqrt() * prediction) / (1 - now).sqrt()
             off = error.detach()
         else:
-            error, found = (told - noise).square(), told
+            error, predicted_noise = (prediction - noise).square(), prediction
             off = error.detach() * (1 - now) / now
-        bits = bound(image, noisy, found.detach(), share, now, before)
+        bits = bound(image, noisy, predicted_noise.detach(), share, now, before)
         loss = ((error + VARIANCE * bits) * weight).sum()
         early, late = hole * (now < 0.1), hole * (now > 0.5)
         return loss / weight.sum(), {
@@ -126,10 +65,10 @@ class NoisySlices(Slices):
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
-        image, given = super().sample(index)
+        image, visible = super().sample(index)
         rng = np.random.default_rng([self.config.seed, index, 1])
         noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(self.device)
-        return image, given, noise, torch.tensor(rng.integers(STEPS)).to(self.device)
+        return image, visible, noise, torch.tensor(rng.integers(STEPS)).to(self.device)
 
 
 def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tensor, before: Tensor) -> Tensor:
@@ -139,14 +78,18 @@ def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tenso
     ----------
     image, noisy : Tensor, (N, 1, H, W)
         The truth, 0-1, and what the network saw of it.
-    noise, share : Tensor
-        The network's answer.
+    noise, share : Tensor, (N, 1, H, W)
+        The predicted noise, and the share of the larger variance, -1 to 1.
     now, before : Tensor, (N, 1, 1, 1)
         Share of the image's variance that is left at this step and at the one before.
+
+    Returns
+    -------
+    Tensor, (N, 1, H, W)
     """
     beta = 1 - now / before
     first = before == 1
-    # the variance of the first step would be 0: that of the second is near
+    # the variance of the first step would be 0: that of the second is close to it
     smaller = torch.where(first, beta, beta * (1 - before) / (1 - now)).log()
     larger = beta.log()
     variance = smaller + (share + 1) / 2 * (larger - smaller)
@@ -163,3 +106,17 @@ def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tenso
     upper, lower = ((apart + half) / scale for half in (1 / 510, -1 / 510))
     likelihood = (torch.special.ndtr(upper) - torch.special.ndtr(lower)).clamp(min=1e-12).log()
     return torch.where(first, -likelihood, divergence) / np.log(2)
+
+
+def _card(config: Config, network: Denoiser) -> dict[str, Any]:
+    return {**slice_card(config, network), "prediction": network.prediction, "sampling": SAMPLING}
+
+
+ENGINE = Engine(
+    name="ddpm",
+    architecture=Denoiser,
+    description="diffusers.UNet2DModel (Durrer 2023)",
+    tasks={"inpaint": Diffusion},
+    to_onnx=partial(slices_to_onnx, has_step=True),
+    card=_card,
+)

@@ -1,10 +1,11 @@
-"""Scores of a network on painted lesions of subjects kept apart, where the truth is known."""
+"""Scores of an inpainting network on painted lesions of subjects kept apart, where the truth is known."""
 
 from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +13,23 @@ import numpy as np
 import torch
 
 from bids_inpaint.imaging import feathering, lesions
-from bids_inpaint.imaging.brain import largest_component
 from bids_inpaint.imaging.fidelity import filling_scores, psnr
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.metrics import dice, lesion_scores
-from bids_inpaint.networks import inpainting, registry, session, volumes
+from bids_inpaint.imaging.metrics import lesion_scores
+from bids_inpaint.networks import inpainting, registry, session
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.extraction import load_heads
-from bids_inpaint.training.heads import draw_head, make_head
-from bids_inpaint.training.synthesis import draw_patient, paint
+from bids_inpaint.training.data import Lesions, Subject, template_priors
+from bids_inpaint.training.parameters import draw_patient
+from bids_inpaint.training.pictures import View, draw_slices, worst_slice
+from bids_inpaint.training.synthesis import paint
 
+#: λ that lesion maps are scored at.
 THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
 #: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
 VISIBLE = 0.9
+#: Smaller lesions are not mapped, as in the app.
 SMALLEST_MM3 = 10.0
-
-
 #: Lesions in a healthy image may sum up to so much on average (ml).
 FALSE_ML = 0.3
 
@@ -38,6 +38,11 @@ def painted(subject: Subject, shapes: Lesions) -> tuple[np.ndarray, np.ndarray]:
     """A subject's whole volume with the lesions of one patient, and the lesion support.
 
     They depend on the name of the subject alone, so that networks can be compared.
+
+    Returns
+    -------
+    image, support : array of float32, shape of the working grid
+        White matter is 1; how much of each voxel is lesion is 0-1.
     """
     seed = zlib.crc32(subject.name.encode())
     drawn = draw_patient(np.random.default_rng(seed), shapes)
@@ -47,67 +52,44 @@ def painted(subject: Subject, shapes: Lesions) -> tuple[np.ndarray, np.ndarray]:
 
 
 def evaluate(
-    config: Config,
-    cache: Path,
-    shapes_folder: Path,
-    model_name: str,
-    names: Sequence[str],
-    threads: int,
-    output: Path | None = None,
-    figure: Path | None = None,
-    second_pass: str = "none",
-) -> dict:
+    scorer: Scorer, subjects: Sequence[Subject], output: Path | None = None, figure: Path | None = None
+) -> dict[str, Any]:
     """Score a network and print a table.
 
-    Every healthy subject is shown once with painted lesions and once as it is; the patients that lend
-    their lesions are those the configuration leaves out of training. Of patients with a lesion mask the
-    lesion map is scored. A non-blind network gets the mask, and has no lesion map.
+    Every healthy subject is scored once with painted lesions and once as it is. Of patients with a lesion
+    mask the lesion map is scored. A non-blind network gets the mask, and has no lesion map.
 
     Parameters
     ----------
-    config : Config
-    cache, shapes_folder : Path
-    model_name : str
-        Shipped name or ONNX file.
-    names : sequence of str
-        Subjects of the cache.
-    threads : int
+    scorer : Scorer
+    subjects : sequence of Subject
     output : Path, optional
         JSON file for the scores.
     figure : Path, optional
         Image file for the three painted subjects with the largest error.
-    second_pass : str
-        Shipped name or ONNX file of the non-blind network that fills again what a blind one found.
 
     Returns
     -------
     dict
         Mean and standard deviation of each score, the λ sweep of a blind network and the λ it suggests
         (:func:`calibrate`), and the subjects; those of the patients under ``patients``.
-
-    Raises
-    ------
-    ValueError
-        If a subject is not in the cache.
     """
-    chosen = find_subjects(cache, list(names))
-    scorer = _Scorer(config, cache, shapes_folder, model_name, threads, second_pass)
-    healthy = [s for s in chosen if not s.patient]
+    healthy = [s for s in subjects if not s.patient]
     scores = _table(healthy, [scorer.painted(s) for s in healthy])
     if scorer.model.blind:
         scores["calibrated_threshold"] = calibrate(scores["threshold_sweep"])
-    if patients := [s for s in chosen if s.patient and scorer.model.blind]:
+    if patients := [s for s in subjects if s.patient and scorer.model.blind]:
         scores["patients"] = _table(patients, [scorer.patient(s) for s in patients])
     print(json.dumps(scores, indent=1))
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
     if figure:
         worst = sorted(scorer.views, key=lambda view: -view[0])[:3]
-        draw_slices(figure, [(title, slices) for _, title, slices in worst])
+        draw_slices(figure, [view for _, view in worst])
     return scores
 
 
-def calibrate(sweep: dict[str, dict[str, dict]]) -> float | None:
+def calibrate(sweep: dict[str, dict[str, dict[str, float]]]) -> float | None:
     """λ with the best Dice coefficient among those that map too little of healthy images to matter.
 
     It is for the subjects of the training: those of the test would be judged by what they chose.
@@ -133,11 +115,30 @@ def calibrate(sweep: dict[str, dict[str, dict]]) -> float | None:
     return float(max(allowed, key=lambda t: allowed[t])) if allowed else None
 
 
+#: Scores by λ and name.
 Sweep = dict[float, dict[str, float]]
 
 
-class _Scorer:
-    """A network, and what is needed to score it."""
+class Scorer:
+    """A network, and what is needed to score it.
+
+    Parameters
+    ----------
+    config : Config
+        Names the patients that lend their lesions: those that it leaves out of training.
+    cache, shapes_folder : Path
+    model_name : str
+        Shipped name or ONNX file.
+    threads : int
+        Of the CPU.
+    second_pass : str
+        Shipped name or ONNX file of the non-blind network that fills again what a blind one maps as lesions.
+
+    Attributes
+    ----------
+    views : list of (float, View)
+        Error and picture of each painted subject.
+    """
 
     def __init__(
         self,
@@ -154,19 +155,20 @@ class _Scorer:
         self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
         # the standard space, for the intensity scale
         self.priors = template_priors(cache)
-        #: Error, title and slices of each painted subject.
-        self.views: list[tuple[float, str, Sequence[np.ndarray]]] = []
+        self.views: list[tuple[float, View]] = []
 
     def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, Scale]:
+        """The inpainted image (of a non-blind network, inside the lesion mask), and the intensity scale."""
         mask = image > 0
         scale = Scale.measure(image, mask, *self.priors)
         out = inpainting.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
         if self.second:
-            found = self.found(image, out, scale)
-            out = inpainting.fill_again(self.second, out, found, mask, scale, self.runtime, self.priors)
+            lesion_map = self.lesion_map(image, out, scale)
+            out = inpainting.fill_again(self.second, out, lesion_map, mask, scale, self.runtime, self.priors)
         return out, scale
 
-    def found(self, image: np.ndarray, filled: np.ndarray, scale: Scale) -> np.ndarray:
+    def lesion_map(self, image: np.ndarray, filled: np.ndarray, scale: Scale) -> np.ndarray:
+        """The lesion map of a blind network at the λ of its card, bool."""
         threshold = self.model.card.threshold
         return lesions.find_unsegmented(
             image, filled, scale, self.priors[0], threshold, SMALLEST_MM3, WORKING_GRID
@@ -181,7 +183,7 @@ class _Scorer:
         filled, scale = self.fill(lesioned, truth)
         peak = float(healthy.max())
         voided = np.where(inpainting.to_fill(truth), 0, healthy)
-        row = filling_scores(filled, healthy, lesioned, truth).as_dict()
+        row = asdict(filling_scores(filled, healthy, lesioned, truth))
         row |= {
             "volume_ml": float(truth.sum() / 1000),
             "whole_psnr": psnr(filled[mask], healthy[mask], peak),
@@ -190,24 +192,20 @@ class _Scorer:
             "whole_correlation": float(np.corrcoef(filled[mask], healthy[mask])[0, 1]),
         }
         title = f"{subject.name}: RMSE {row['rmse']:.3f}, gain {row['gain']:.1f} dB, SSIM {row['ssim']:.2f}"
-        self.views.append((row["rmse"], title, worst_slice(healthy, lesioned, filled, truth)))
+        self.views.append((row["rmse"], (title, worst_slice(healthy, lesioned, filled, truth))))
         if not self.model.blind:
             return row, {}
-        confined = feathering.confine(lesioned, filled, self.found(lesioned, filled, scale), WORKING_GRID)
+        confined = feathering.confine(
+            lesioned, filled, self.lesion_map(lesioned, filled, scale), WORKING_GRID
+        )
         row["confined_psnr"] = psnr(confined[mask], healthy[mask], peak)
         clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
         row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
         # as in the app, lesions are looked for where the inpainted image is white matter
-        sweep = self.lesion_maps(
-            lesioned,
-            filled,
-            scale,
-            white_by_intensity(filled, subject),
-            truth & white_by_intensity(healthy, subject),
-        )
-        false = self.lesion_maps(
-            healthy, clean, clean_scale, white_by_intensity(clean, subject), np.zeros_like(mask)
-        )
+        visible = truth & white_by_intensity(healthy, subject)
+        sweep = self.sweep(lesioned, filled, scale, white_by_intensity(filled, subject), visible)
+        nothing = np.zeros_like(mask)
+        false = self.sweep(healthy, clean, clean_scale, white_by_intensity(clean, subject), nothing)
         return row, {t: values | {"false_ml": false[t]["volume_error_ml"]} for t, values in sweep.items()}
 
     def patient(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
@@ -223,142 +221,58 @@ class _Scorer:
             "visible_share": visible,
             "dice_ceiling": 2 * visible / (1 + visible),
         }
-        return row, self.lesion_maps(image, filled, scale, white, lesion)
+        return row, self.sweep(image, filled, scale, white, lesion)
 
-    def lesion_maps(
+    def sweep(
         self, image: np.ndarray, filled: np.ndarray, scale: Scale, white: np.ndarray, truth: np.ndarray
     ) -> Sweep:
+        """Scores of the lesion map at each λ.
+
+        Parameters
+        ----------
+        image, filled : array
+            What the network got and what it made of it, white matter 1.
+        scale : Scale
+            Of `image`.
+        white, truth : array of bool
+            White matter of `filled`, and the lesions.
+        """
         region = lesions.search_region(white, self.priors[0], WORKING_GRID)
         dark = lesions.darkening(scale.apply(image), scale.apply(filled), white.astype(np.float32))
         smallest = int(np.ceil(SMALLEST_MM3 / WORKING_GRID.voxel_volume))
         out = {}
         for threshold in THRESHOLDS:
-            found = lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
-            reached = lesion_scores(found, truth, WORKING_GRID.voxel_volume)
+            lesion_map = lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
+            scores = lesion_scores(lesion_map, truth, WORKING_GRID.voxel_volume)
             out[threshold] = {
-                "dice": reached.dice,
-                "sensitivity": reached.sensitivity,
-                "precision": reached.precision,
-                "lesion_f1": reached.lesion_f1,
-                "volume_error_ml": reached.volume_error,
+                "dice": scores.dice,
+                "sensitivity": scores.sensitivity,
+                "precision": scores.precision,
+                "lesion_f1": scores.lesion_f1,
+                "volume_error_ml": scores.volume_error,
             }
         return out
 
 
 def white_by_intensity(image: np.ndarray, subject: Subject) -> np.ndarray:
-    """White matter by its intensity."""
+    """White matter of an image (white matter 1) by its intensity, bool."""
     return image > subject.grey_level + 0.5 * (1 - subject.grey_level)
 
 
-def _table(chosen: Sequence[Subject], rows: Sequence[tuple[dict[str, float], Sweep]]) -> dict:
-    for subject, (row, sweep) in zip(chosen, rows, strict=True):
+def _table(subjects: Sequence[Subject], rows: Sequence[tuple[dict[str, float], Sweep]]) -> dict[str, Any]:
+    """Print the scores of each subject, and summarise them."""
+    for subject, (row, sweep) in zip(subjects, rows, strict=True):
         dices = {f"dice at {t}": values["dice"] for t, values in sweep.items()}
         print(subject.name, {k: round(v, 3) for k, v in (row | dices).items()}, flush=True)
     sweeps = [sweep for _, sweep in rows]
     return {
-        "subjects": [s.name for s in chosen],
+        "subjects": [s.name for s in subjects],
         **{k: _spread([row[k] for row, _ in rows]) for k in (rows[0][0] if rows else ())},
         "threshold_sweep": {
             str(t): {k: _spread([sweep[t][k] for sweep in sweeps]) for k in values}
             for t, values in (sweeps[0] if sweeps else {}).items()
         },
     }
-
-
-def worst_slice(
-    healthy: np.ndarray, lesioned: np.ndarray, filled: np.ndarray, lesion: np.ndarray
-) -> list[np.ndarray]:
-    """The axial slice with the most squared error in the lesions, of the three images and the lesions."""
-    z = int(((filled - healthy) ** 2 * lesion).sum((0, 1)).argmax())
-    return axial((healthy, lesioned, filled, lesion), z)
-
-
-def axial(volumes: Sequence[np.ndarray], z: int) -> list[np.ndarray]:
-    """An axial slice of each volume, for :func:`draw_slices`."""
-    return [v[::-1, :, z].T.copy() for v in volumes]
-
-
-def draw_slices(path: Path, cases: list[tuple[str, Sequence[np.ndarray]]]) -> None:
-    """Draw a row of pictures for each case: truth, input, output, and what is left in the lesions.
-
-    Parameters
-    ----------
-    path : Path
-        Of the image file.
-    cases : list of (str, list of array)
-        Title, and slices of :func:`worst_slice` with white matter at 1.
-    """
-    for axes, (_, (healthy, lesioned, filled, lesion)) in zip(
-        panels(path, [title for title, _ in cases]), cases, strict=True
-    ):
-        shown = (("healthy", healthy), ("with lesions", lesioned), ("inpainted", filled))
-        for axis, (name, view) in zip(axes, shown, strict=False):
-            axis.imshow(view, cmap="gray", vmin=0, vmax=1.4, origin="lower")
-            axis.set_title(name, fontsize=9)
-        left = np.where(lesion, filled - healthy, 0)
-        axes[3].imshow(left, cmap="RdBu_r", vmin=-0.3, vmax=0.3, origin="lower")
-        axes[3].set_title("error in the lesions (±0.3)", fontsize=9)
-
-
-def panels(path: Path, titles: Sequence[str]) -> Iterator[Any]:
-    """Four axes for each title, to draw into; the image file is written after the last."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    fig = Figure(figsize=(13, 4.2 * len(titles)), layout="constrained")
-    FigureCanvasAgg(fig)
-    rows = fig.subfigures(len(titles), 1, squeeze=False)[:, 0]
-    for row, title in zip(rows, titles, strict=True):
-        row.suptitle(title)
-        axes = row.subplots(1, 4)
-        for axis in axes:
-            axis.set_axis_off()
-        yield axes
-    fig.savefig(path, dpi=80)
-
-
-def evaluate_brain(
-    config: Config, labels: Path, model_name: str, split: str, threads: int, output: Path | None
-) -> dict:
-    """Score a brain extractor on pictures of label maps kept apart, and print a table.
-
-    Parameters
-    ----------
-    config : Config
-    labels : Path
-        Folder of the label maps.
-    model_name : str
-        Shipped name or ONNX file.
-    split : {'validation', 'test'}
-    threads : int
-    output : Path, optional
-        JSON file for the scores.
-
-    Returns
-    -------
-    dict
-        Mean, standard deviation and minimum of the Dice coefficient over 10 pictures of each map.
-    """
-    model = registry.find(model_name, "brain")
-    runtime = session.Runtime(threads=threads)
-    shape = (config.fit.patch,) * 3
-    values: dict[str, list[float]] = {}
-    for head in load_heads(labels, getattr(config.data, split)):
-        for i in range(10):
-            image, truth = make_head(head, draw_head(np.random.default_rng([99, i]), head, shape), shape)
-            logits = volumes.run_on_volume(model, image.numpy(), runtime)
-            found = largest_component(logits > 0)
-            values.setdefault(head.name, []).append(dice(found, truth.numpy() > 0.5))
-        print(head.name, [round(v, 3) for v in values[head.name]], flush=True)
-    every = [v for row in values.values() for v in row]
-    scores = {
-        "split": split,
-        "dice": {"mean": float(np.mean(every)), "sd": float(np.std(every)), "min": min(every)},
-    }
-    print(json.dumps(scores, indent=1))
-    if output:
-        output.write_text(json.dumps(scores, indent=1) + "\n")
-    return scores
 
 
 def _spread(values: list[float]) -> dict[str, float | None]:

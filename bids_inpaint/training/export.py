@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import warnings
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
 
 from bids_inpaint import __version__
 from bids_inpaint.io.files import replacing
-from bids_inpaint.networks.registry import find
+from bids_inpaint.training.architectures import Architecture
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.diffusion import Denoiser
-from bids_inpaint.training.fit import load_average
-from bids_inpaint.training.fold import fold
-from bids_inpaint.training.joint import Joint
-from bids_inpaint.training.networks import UNet
+from bids_inpaint.training.engines import engine_of, task_type
+from bids_inpaint.training.to_onnx import halve
+from bids_inpaint.training.weights import load_average
 
 LICENCES = {
     "inpaint": {
@@ -35,14 +31,6 @@ LICENCES["flair"] = {
     **LICENCES["brain"],
     "ms": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7, and MSLesSeg (Guarnera et al. 2025)",
 }
-ARCHITECTURES = {
-    "unet": "UNet (Manjón 2020)",
-    "ddpm": "diffusers.UNet2DModel (Durrer 2023)",
-    "ip-medgan": "CasNet (Armanious 2019)",
-    "joint": "two SliceUNets (Li 2018, Orbes-Arteaga 2018)",
-}
-#: How a diffusion model is sampled if nothing else is asked for.
-SAMPLING = {"sampler": "ddim", "steps": 2}
 INTENDED_USE = {
     "inpaint": "Research on T1w brain MRI of adults with white-matter lesions; not diagnosis.",
     "brain": "Brain masks of whole-head MRI for the steps of bids_inpaint; not diagnosis.",
@@ -65,49 +53,20 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
         JSON of ``evaluate``, to keep in the card.
     threshold : float
         Default λ of lesion maps made with this network.
+
+    Returns
+    -------
+    Path
+        The ONNX file.
     """
     network = load_average(config, checkpoint)
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as part:
-        if isinstance(network, UNet):
-            to_onnx(network, part)
-        else:
-            of_slices_to_onnx(network, part)
+        engine_of(config).to_onnx(network, part)
         halve(part)
     card = {
-        "software": "bids_inpaint",
-        "software_version": __version__,
-        "name": config.name,
-        "task": config.task,
-        "engine": config.engine,
-        "blind": config.blind,
-        "intensity": config.intensity,
-        "multiple": int(network.multiple),  # type: ignore[arg-type]
-        "priors": bool(config.network.get("priors", False)),
-        **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
-        **({"edge": config.fit.patch} if config.engine in ("ddpm", "ip-medgan") else {}),
-        **({"mirror": True} if getattr(network, "mirror", False) else {}),
-        **({"neighbours": near} if (near := getattr(network, "neighbours", [])) else {}),
-        **({"prediction": network.prediction} if isinstance(network, Denoiser) else {}),
-        **({"context": network.context} if isinstance(network, Joint) else {}),
-        **({"inpainter": name} if (name := getattr(network, "inpainter", "")) else {}),
-        **({"inpainter_sha256": find(name).sha256} if name else {}),
-        **({"sampling": SAMPLING} if config.engine == "ddpm" else {}),
-        "architecture": {"type": ARCHITECTURES[config.engine], **config.network},
-        "parameters": sum(p.numel() for p in network.parameters()),
-        "trained": datetime.now(UTC).date().isoformat(),
-        "steps": int(state["step"]),
-        "command": f"python -m bids_inpaint.training fit {config.name} CACHE RUN"
-        + (" --lesions LESIONS" if config.task != "brain" else "")
-        # of a path, what says nothing of the machine
-        + (f" --start {Path(*Path(start).parts[-2:])}" if (start := state.get("start")) else ""),
-        "data": {
-            "train": config.data.train,
-            "validation": config.data.validation,
-            "test": config.data.test,
-            "licences": LICENCES[config.task],
-        },
+        **_use(config, network, threshold),
+        **_origin(config, network, checkpoint),
         "scores": json.loads(scores.read_text()) if scores else {},
         "licence": "Apache-2.0",
         "intended_use": INTENDED_USE[config.task],
@@ -117,58 +76,42 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
     return output
 
 
-def to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
-    """Export a network whose input is (1, C, D, H, W) of any size, without its upsampling unless told so."""
-    axes = {2: "depth", 3: "height", 4: "width"}
-    torch.onnx.export(
-        fold(network) if folded else network,
-        (torch.zeros(1, network.inputs, 16, 16, 16),),
-        str(path),
-        input_names=["image"],
-        output_names=["inpainted"],
-        dynamic_axes={"image": axes, "inpainted": axes},
-        opset_version=17,
-        dynamo=False,
-    )
+def _use(config: Config, network: Architecture, threshold: float) -> dict[str, Any]:
+    """What the card says of how to use a network."""
+    return {
+        "software": "bids_inpaint",
+        "software_version": __version__,
+        "name": config.name,
+        "task": config.task,
+        "engine": config.engine,
+        "blind": config.blind,
+        "intensity": config.intensity,
+        "multiple": network.multiple,
+        "priors": bool(config.network.get("priors", False)),
+        **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
+        **engine_of(config).card(config, network),
+    }
 
 
-def of_slices_to_onnx(network: nn.Module, path: Path) -> None:
-    """Export a network whose input is (N, C, H, W) of any size, and a step if it is a diffusion model."""
-    axes = {0: "batch", 2: "height", 3: "width"}
-    size = 4 * int(network.multiple)  # type: ignore[arg-type]
-    steps = isinstance(network, Denoiser)
-    image = torch.zeros(1, int(network.inputs), size, size)  # type: ignore[arg-type]
-    with warnings.catch_warnings():
-        # the checks of sizes in diffusers are not part of what is computed
-        warnings.simplefilter("ignore", torch.jit.TracerWarning)
-        torch.onnx.export(
-            network,
-            (image, torch.zeros(1, dtype=torch.int64)) if steps else (image,),
-            str(path),
-            input_names=["image", "step"] if steps else ["image"],
-            output_names=["answer"],
-            dynamic_axes={"image": axes, "answer": axes},
-            opset_version=17,
-            dynamo=False,
-        )
-
-
-def halve(path: Path) -> None:
-    """Store the large weights of an ONNX file as float16, cast to float32 when it is loaded."""
-    import onnx
-    from onnx import TensorProto, helper, numpy_helper
-
-    model = onnx.load(path)
-    casts = []
-    for tensor in model.graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or np.prod(tensor.dims) < 1000:
-            continue
-        name = tensor.name
-        half = numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), f"{name}_half")
-        tensor.CopyFrom(half)
-        casts.append(helper.make_node("Cast", [f"{name}_half"], [name], to=TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    del model.graph.node[:]
-    model.graph.node.extend(nodes)
-    onnx.checker.check_model(model)
-    onnx.save(model, path)
+def _origin(config: Config, network: Architecture, checkpoint: Path) -> dict[str, Any]:
+    """What the card says of where a network comes from."""
+    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    command = f"python -m bids_inpaint.training fit {config.name} CACHE RUN"
+    if task_type(config).needs_lesions:
+        command += " --lesions LESIONS"
+    if start := state.get("start"):
+        # of a path, what says nothing of the machine
+        command += f" --start {Path(*Path(start).parts[-2:])}"
+    return {
+        "architecture": {"type": engine_of(config).description, **config.network},
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "trained": datetime.now(UTC).date().isoformat(),
+        "steps": int(state["step"]),
+        "command": command,
+        "data": {
+            "train": config.data.train,
+            "validation": config.data.validation,
+            "test": config.data.test,
+            "licences": LICENCES[config.task],
+        },
+    }

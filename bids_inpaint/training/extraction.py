@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bids_inpaint.training.architectures.unet import UNet
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.fit import Samples, Sums, Task, mixed_precision
 from bids_inpaint.training.heads import Head, draw_head, make_head
-from bids_inpaint.training.inpainting import sub_volumes
-from bids_inpaint.training.networks import UNet
+from bids_inpaint.training.patches import sub_volumes
+from bids_inpaint.training.task import Samples, Sums, Task, mixed_precision
 
 
 class BrainExtraction(Task):
@@ -23,40 +23,56 @@ class BrainExtraction(Task):
     ----------
     config : Config
         Its subjects are names of label maps.
-    labels : Path
+    cache : Path
         Folder of the label maps.
+    lesions : Path, optional
+        Not used.
+
+    Raises
+    ------
+    ValueError
+        If a label map is missing.
     """
 
-    def __init__(self, config: Config, labels: Path):
-        self.config = config
-        self.heads = load_heads(labels, config.data.train)
+    def __init__(self, config: Config, cache: Path, lesions: Path | None = None):
+        super().__init__(config, cache)
+        self.heads = load_heads(cache, config.data.train)
 
     def samples(self, first: int, device: str) -> Heads:
         """The samples from an index on."""
-        return Heads(self.heads, self.config.seed, self.config.fit.patch, first, device)
+        return Heads(self.heads, self.config.seed, self.config.schedule.patch, first, device)
 
     def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """Cross-entropy and soft Dice of a batch of :class:`Heads`, and the Dice for the log."""
-        x, target = (
-            sub_volumes(t[:, None], network.multiple).contiguous(memory_format=torch.channels_last_3d)
-            for t in batch
-        )
+        x, target = (sub_volumes(t[:, None], network.multiple) for t in batch)
         with mixed_precision(x, network.multiple):
             logits = network(x)
         logits = logits.float()
         probability = torch.sigmoid(logits)
         overlap, total = 2 * (probability * target).sum(), probability.sum() + target.sum()
         loss = functional.binary_cross_entropy_with_logits(logits, target) + 1 - overlap / (total + 1)
-        found, truth = logits > 0, target > 0.5
-        return loss, {"dice": (2 * (found & truth).sum(), found.sum() + truth.sum())}
+        predicted, truth = logits > 0, target > 0.5
+        return loss, {"dice": (2 * (predicted & truth).sum(), predicted.sum() + truth.sum())}
 
 
 class Heads(Samples):
     """Endless pictures of heads; picture *i* depends on the seed and on *i* alone.
 
+    Parameters
+    ----------
+    heads : list of Head
+    seed : int
+    size : int
+        Edge of the pictures in voxels of `EDGE` mm.
+    first : int
+        Index of the first picture.
+    device : str
+        Where pictures go.
+
     Yields
     ------
     image, brain : Tensor, each (size, size, size)
+        Intensity, and the share of each voxel that is brain, both 0-1.
     """
 
     def __init__(self, heads: list[Head], seed: int, size: int, first: int = 0, device: str = "cpu"):
@@ -73,7 +89,7 @@ class Heads(Samples):
 
 
 def load_heads(folder: Path, names: list[str]) -> list[Head]:
-    """Read label maps by name.
+    """Read the label maps ``NAME.nii.gz`` of a folder.
 
     Raises
     ------

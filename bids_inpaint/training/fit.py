@@ -2,110 +2,30 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from bids_inpaint.io.files import replacing
 from bids_inpaint.networks import registry
-from bids_inpaint.training.config import Config, Fit
-from bids_inpaint.training.data import Lesions
-from bids_inpaint.training.fold import unfold
-from bids_inpaint.training.networks import UNet, build
-
-#: Sum and count of each quantity to log.
-Sums = dict[str, tuple[Tensor, Tensor]]
-
-
-class Samples(IterableDataset):
-    """Endless samples from an index on, divided among the worker processes.
-
-    Sample *i* depends on the seed and on *i* alone.
-    """
-
-    def __init__(self, first: int):
-        self.first = first
-
-    def __iter__(self) -> Iterator[tuple[Tensor, ...]]:
-        worker = torch.utils.data.get_worker_info()
-        if worker:
-            torch.set_num_threads(1)
-        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for index in itertools.count(self.first + start, step):
-            yield self.sample(index)
-
-    def sample(self, index: int) -> tuple[Tensor, ...]:
-        """Draw and make the sample of this index."""
-        raise NotImplementedError
+from bids_inpaint.training.architectures import Architecture
+from bids_inpaint.training.config import Config, Schedule
+from bids_inpaint.training.engines import build, engine_of
+from bids_inpaint.training.log import Log
+from bids_inpaint.training.task import Sums, Task
+from bids_inpaint.training.weights import load_average, load_exported
 
 
-class Task:
-    """What a network learns."""
-
-    def samples(self, first: int, device: str) -> Samples:
-        """Endless samples from an index on."""
-        raise NotImplementedError
-
-    def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
-        """The loss of a batch, and what to log."""
-        raise NotImplementedError
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs of the task itself."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from :meth:`state_dict`."""
-
-
-class LesionTask(Task):
-    """What a network learns from brains and lesion shapes.
-
-    Parameters
-    ----------
-    config : Config
-    cache : Path
-        Made by ``prepare``.
-    lesions : Path
-        Folder of the lesion shapes.
-    """
-
-    def __init__(self, config: Config, cache: Path, lesions: Path):
-        self.config = config
-        self.cache = cache
-        self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
-
-
-def mixed_precision(x: Tensor, multiple: int = 1) -> torch.autocast:
-    """Compute in bfloat16 where the processor has instructions for it; emulated, it is 100 times slower.
-
-    Parameters
-    ----------
-    x : Tensor
-        The network's input: slices (N, C, H, W), or volumes (N, C, D, H, W).
-    multiple : int
-        Factor between the resolutions of the input and of the network's deepest level.
-    """
-    device = x.device.type
-    fast = device != "cpu" or (torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported())
-    # oneDNN's gradient of a 3D convolution of volumes two voxels wide has read memory that was never written
-    narrow = device == "cpu" and x.ndim == 5 and min(x.shape[2:]) // multiple < 3
-    return torch.autocast(device, torch.bfloat16, enabled=fast and not narrow)
-
-
-def rate(step: int, fit: Fit) -> float:
+def rate(step: int, schedule: Schedule) -> float:
     """Fraction of the learning rate at a step: warm-up, plateau, linear decay to zero."""
-    warm = min(1.0, (step + 1) / fit.warmup_steps) if fit.warmup_steps else 1.0
-    left = (fit.steps - step) / fit.decay_steps if fit.decay_steps else 1.0
+    warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
+    left = (schedule.steps - step) / schedule.decay_steps if schedule.decay_steps else 1.0
     return max(0.0, min(warm, left))
 
 
@@ -129,62 +49,104 @@ def fit(
     -------
     Path
         The last checkpoint.
+
+    Raises
+    ------
+    ValueError
+        If the network can't start from what the configuration names.
     """
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
-    schedule = config.fit
+    schedule = config.schedule
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
-    network = build(config).to(device)
-    if schedule.start.endswith(".pt"):
-        network.load_state_dict(load_average(config, Path(schedule.start)).state_dict())
-    elif schedule.start and config.engine != "unet":
-        raise ValueError(f"{schedule.start}: engine {config.engine} starts from a checkpoint (*.pt) alone")
-    elif schedule.start:
-        load_exported(network, registry.find(schedule.start, config.task).path)
-    volumes = config.engine == "unet"  # the other networks see slices
-    network.to(memory_format=torch.channels_last_3d if volumes else torch.channels_last)  # type: ignore[call-overload]
-    average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(schedule.ema), use_buffers=True)
-    optimiser = torch.optim.Adam(network.parameters(), lr=schedule.learning_rate)
-    step = 0
+    task.to(device)
+    trainer = _Trainer(config, task, device)
     if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        task.load_state_dict(state.get("task", {}))
-        step = state["step"]
-    log = _Log(run, step)
-    batches = _batches(task, step, schedule.batch, device, workers)
-    network.train()
-    while step < schedule.steps:
-        if schedule.freeze_normalisation is not None and step >= schedule.freeze_normalisation:
-            assert isinstance(network, UNet)
-            network.freeze_normalisation()
-        for group in optimiser.param_groups:
-            group["lr"] = schedule.learning_rate * rate(step, schedule)
-        loss, sums = task.loss(network, next(batches))
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        if schedule.clip:
-            nn.utils.clip_grad_norm_(network.parameters(), schedule.clip)
-        optimiser.step()
-        average.update_parameters(network)
-        step += 1
-        log.add(step, {"loss": (loss.detach(), torch.tensor(1)), **sums})
-        if step % schedule.checkpoint_every == 0 or step == schedule.steps:
-            state = {
-                "network": network.state_dict(),
-                "average": average.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "task": task.state_dict(),
-                "step": step,
-                "start": schedule.start,
-            }
-            with replacing(checkpoint) as part:
-                torch.save(state, part)
-    log.close(step)
+        trainer.load(checkpoint, device)
+    log = Log(run, trainer.step)
+    batches = _batches(task, trainer.step, schedule.batch, device, workers)
+    trainer.network.train()
+    while trainer.step < schedule.steps:
+        sums = trainer.advance(next(batches))
+        log.add(trainer.step, sums)
+        if trainer.step % schedule.checkpoint_every == 0 or trainer.step == schedule.steps:
+            trainer.save(checkpoint)
+    log.close(trainer.step)
     return checkpoint
+
+
+class _Trainer:
+    """A network, the running average of its weights, its optimiser, and the steps taken."""
+
+    def __init__(self, config: Config, task: Task, device: str):
+        self.schedule, self.task, self.step = config.schedule, task, 0
+        self.network = build(config).to(device)
+        if self.schedule.start:
+            _start(self.network, config)
+        volumes = engine_of(config).volumes
+        memory_format = torch.channels_last_3d if volumes else torch.channels_last
+        self.network.to(memory_format=memory_format)  # type: ignore[call-overload]
+        average = get_ema_multi_avg_fn(self.schedule.ema)
+        self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.schedule.learning_rate)
+
+    def advance(self, batch: list[Tensor]) -> Sums:
+        """Take one step; what to log of it."""
+        frozen_from = self.schedule.freeze_normalisation
+        if frozen_from is not None and self.step >= frozen_from:
+            _freeze_normalisation(self.network)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.schedule.learning_rate * rate(self.step, self.schedule)
+        loss, sums = self.task.loss(self.network, batch)
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.schedule.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.schedule.clip)
+        self.optimiser.step()
+        self.average.update_parameters(self.network)
+        self.step += 1
+        return {"loss": (loss.detach(), torch.tensor(1)), **sums}
+
+    def load(self, checkpoint: Path, device: str) -> None:
+        """Go on from a checkpoint of the same run."""
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.task.load_state_dict(state.get("task", {}))
+        self.step = state["step"]
+
+    def save(self, checkpoint: Path) -> None:
+        """Write a checkpoint, whole or not at all."""
+        state = {
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "task": self.task.state_dict(),
+            "step": self.step,
+            "start": self.schedule.start,
+        }
+        with replacing(checkpoint) as part:
+            torch.save(state, part)
+
+
+def _start(network: Architecture, config: Config) -> None:
+    """Give a network the weights that the configuration lets it start from."""
+    start = config.schedule.start
+    if start.endswith(".pt"):
+        network.load_state_dict(load_average(config, Path(start)).state_dict())
+    elif engine_of(config).starts_from_onnx:
+        load_exported(network, registry.find(start, config.task).path)
+    else:
+        raise ValueError(f"{start}: engine {config.engine} starts from a checkpoint (*.pt) alone")
+
+
+def _freeze_normalisation(network: nn.Module) -> None:
+    """Normalise with the statistics gathered so far from now on, as at inference."""
+    for module in network.modules():
+        if isinstance(module, _BatchNorm):
+            module.eval()
 
 
 def _batches(task: Task, step: int, size: int, device: str, workers: int) -> Iterator[list[Tensor]]:
@@ -195,98 +157,3 @@ def _batches(task: Task, step: int, size: int, device: str, workers: int) -> Ite
     source = iter(samples)
     while True:
         yield [torch.stack(t) for t in zip(*itertools.islice(source, size), strict=True)]
-
-
-def load_average(config: Config, checkpoint: Path) -> nn.Module:
-    """The network of a checkpoint with its averaged weights, ready for inference."""
-    network = build(config)
-    average = AveragedModel(network, use_buffers=True)
-    average.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True)["average"])
-    return average.module.eval()
-
-
-def load_exported(network: nn.Module, path: Path) -> None:
-    """Give a network the weights of one that was exported with the same architecture.
-
-    Raises
-    ------
-    ValueError
-        If the architecture is another.
-    """
-    import onnx
-
-    state = {
-        tensor.name.removesuffix("_half"): torch.from_numpy(
-            onnx.numpy_helper.to_array(tensor).astype(np.float32)
-        )
-        for tensor in onnx.load(path).graph.initializer
-    }
-    state = unfold(state)
-    for name, own in network.state_dict().items():
-        # a network that sees more channels begins by not looking at them
-        if name in state and own.ndim == 5 and (more := own.shape[1] - state[name].shape[1]) > 0:
-            state[name] = nn.functional.pad(state[name], (0, 0, 0, 0, 0, 0, 0, more))
-    try:
-        keys = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise ValueError(f"{path} has another architecture: {error}") from None
-    missing = [k for k in keys.missing_keys if not k.endswith("num_batches_tracked")]
-    if missing or keys.unexpected_keys:
-        raise ValueError(
-            f"{path} has another architecture: {', '.join([*missing, *keys.unexpected_keys][:3])}"
-        )
-
-
-class _Log:
-    """Running means over 50 steps, to a CSV and to TensorBoard."""
-
-    every = 50
-
-    def __init__(self, run: Path, step: int):
-        self.path = run / "log.csv"
-        self.rows: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open() as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
-        self.board = _tensorboard(run)
-        self.sums: dict[str, list[float]] = {}
-        self.start = time.monotonic()
-
-    def add(self, step: int, sums: Sums) -> None:
-        """Add a step's figures; write a row every 50 steps."""
-        for key, (total, count) in sums.items():
-            so_far = self.sums.setdefault(key, [0.0, 0.0])
-            so_far[0] += float(total)
-            so_far[1] += float(count)
-        if step % self.every == 0:
-            self.write(step)
-
-    def write(self, step: int) -> None:
-        """Write the means since the last row."""
-        if not self.sums:
-            return
-        row = {key: total / max(count, 1) for key, (total, count) in self.sums.items()}
-        row["seconds"] = time.monotonic() - self.start
-        self.rows.append({"step": str(step), **{k: f"{v:.6g}" for k, v in row.items()}})
-        with replacing(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.rows[0].keys(), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-        if self.board:
-            for key, value in row.items():
-                self.board.add_scalar(key, value, step)
-        self.sums = {}
-
-    def close(self, step: int) -> None:
-        """Write what is left, and close TensorBoard's file."""
-        self.write(step)
-        if self.board:
-            self.board.close()
-
-
-def _tensorboard(run: Path):
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:  # an optional extra
-        return None
-    return SummaryWriter(str(run))

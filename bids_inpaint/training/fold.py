@@ -13,11 +13,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bids_inpaint.training.networks import FullOutput, Join, UNet
+from bids_inpaint.training.architectures.unet import FullOutput, Join, UNet
 
 #: [parity, low-resolution tap, tap] of one axis, where voxels are repeated.
 REPEATED = torch.tensor([[[1.0, 0, 0], [0, 1, 1]], [[1, 1, 0], [0, 0, 1]]])
-#: The same where they are interpolated linearly.
+#: [parity, low-resolution tap, tap] of one axis, where voxels are interpolated linearly.
 INTERPOLATED = torch.tensor(
     [
         [[0.75, 0.25, 0], [0.25, 0.75, 0.75], [0, 0, 0.25]],
@@ -48,7 +48,13 @@ def fold(network: UNet) -> UNet:
 
 
 def unfold(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The weights of a network by name from those of its folded copy."""
+    """The weights of a network by name from those of its folded copy.
+
+    Parameters
+    ----------
+    state : dict of Tensor
+        State dictionary of the folded copy.
+    """
     state = dict(state)
     for name in [n for n in state if n.endswith(".folded")]:
         stem, folded = name.removesuffix(".folded"), state.pop(name)
@@ -71,7 +77,12 @@ def _folded(weight: Tensor, axis: Tensor) -> nn.Parameter:
 
 
 class FoldedJoin(nn.Module):
-    """:class:`Join`, folded."""
+    """A folded :class:`bids_inpaint.training.architectures.unet.Join`, with the same input and output.
+
+    Parameters
+    ----------
+    join : Join
+    """
 
     def __init__(self, join: Join):
         super().__init__()
@@ -81,6 +92,7 @@ class FoldedJoin(nn.Module):
         self.bias = join.bias
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:
+        """(N, C, D, H, W) and (N, F, 2·D, 2·H, 2·W) to (N, F, 2·D, 2·H, 2·W)."""
         n, _, d, h, w = deep.shape
         # position i of the result has taps i - 1 and i: those of the odd parity begin one further on
         all_parities = functional.conv3d(deep, self.folded, padding=1).chunk(8, 1)
@@ -95,7 +107,12 @@ class FoldedJoin(nn.Module):
 
 
 class FoldedFull(nn.Module):
-    """:class:`FullOutput`, folded."""
+    """A folded :class:`bids_inpaint.training.architectures.unet.FullOutput`.
+
+    Parameters
+    ----------
+    full : FullOutput
+    """
 
     def __init__(self, full: FullOutput):
         super().__init__()
@@ -104,6 +121,7 @@ class FoldedFull(nn.Module):
         self.add_module("3", last)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(N, C, D, H, W) to (N, 8, D, H, W)."""
         n, _, d, h, w = x.shape
         parities = functional.relu(self.get_submodule("1")(x)).reshape(n * 8, -1, d, h, w)
         return self.get_submodule("3")(parities).reshape(n, 8, d, h, w)

@@ -57,8 +57,8 @@ class Head:
 
     @classmethod
     def load(cls, path: Path) -> Head:
-        """Read a label map of 1 mm voxels."""
-        image = nib.as_closest_canonical(nib.load(path))  # type: ignore[arg-type]
+        """Read a label map of 1 mm voxels, a NIfTI file with FreeSurfer's labels."""
+        image = nib.as_closest_canonical(nib.load(path))
         data = np.asarray(image.dataobj).astype(np.int32)
         for right, left in RIGHT_TO_LEFT.items():
             data[data == right] = left
@@ -74,13 +74,20 @@ class Head:
         )
 
 
-def is_tissue(label):
-    """Whether a label (or which of an array) is brain tissue or a ventricle."""
-    return (label > 0) & (label < EXTRACEREBRAL) & (label != CSF)
+def is_tissue(labels: np.ndarray) -> np.ndarray:
+    """Which labels are brain tissue or a ventricle, bool."""
+    return (labels > 0) & (labels < EXTRACEREBRAL) & (labels != CSF)
 
 
 def brain_of(tissue: np.ndarray, radius: int = 5) -> np.ndarray:
-    """Brain tissue with the sulci closed and the ventricles filled."""
+    """Brain tissue with the sulci closed and the ventricles filled.
+
+    Parameters
+    ----------
+    tissue : array of bool, shape (D, H, W)
+    radius : int
+        Voxels over which sulci are closed.
+    """
     box = bounding_box(tissue)
     closed = isotropic_closing(np.pad(tissue[box], radius + 1), radius)
     brain = np.zeros_like(tissue)
@@ -104,7 +111,7 @@ class HeadParameters:
         Intensities of the tissues.
     bias : array, shape (4, 4, 4)
         Log of the bias field.
-    blur : tuple of float
+    blur : tuple of float, length 3
         Standard deviation of the point spread along each axis in voxels.
     thickness : tuple of int
         Voxels averaged along each axis.
@@ -124,7 +131,7 @@ class HeadParameters:
     means: np.ndarray
     deviations: np.ndarray
     bias: np.ndarray
-    blur: tuple[float, float, float]
+    blur: tuple[float, ...]
     thickness: tuple[int, int, int]
     noise: float
     gamma: float
@@ -140,7 +147,7 @@ def draw_head(rng: np.random.Generator, head: Head, shape: tuple[int, int, int])
     scale = np.exp(rng.normal(0, 0.06)) * np.exp(rng.normal(0, 0.05, 3))
     shear = np.eye(3) + np.triu(rng.normal(0, 0.04, (3, 3)), 1)
     mirror = np.diag([rng.choice([-1.0, 1.0]), 1, 1])
-    where = np.argwhere(head.brain.numpy()[::4, ::4, ::4]) * 4
+    brain = np.argwhere(head.brain.numpy()[::4, ::4, ::4]) * 4
     view = [slice(0, n) for n in shape]
     for axis in range(3):
         if rng.random() < 0.3:
@@ -152,12 +159,12 @@ def draw_head(rng: np.random.Generator, head: Head, shape: tuple[int, int, int])
     means, deviations = draw_intensities(rng, head.classes)
     return HeadParameters(
         linear=rotation(np.deg2rad(angles)) @ shear @ np.diag(scale) @ mirror,
-        centre=where.mean(0) + rng.normal(0, (10, 12, 20)),
+        centre=brain.mean(0) + rng.normal(0, (10, 12, 20)),
         displacement=rng.normal(0, rng.uniform(0, 3.5), (3, 6, 6, 6)).astype(np.float32),
         means=means,
         deviations=deviations,
         bias=rng.normal(0, rng.uniform(0, 0.35), (4, 4, 4)).astype(np.float32),
-        blur=tuple(float(s) for s in rng.uniform(0.3, 0.8, 3)),  # type: ignore[arg-type]
+        blur=tuple(rng.uniform(0.3, 0.8, 3).tolist()),
         thickness=(thickness[0], thickness[1], thickness[2]),
         noise=float(rng.uniform(0, 0.08) if rng.random() < 0.8 else 0),
         gamma=float(np.exp(rng.normal(0, 0.2))),
@@ -169,13 +176,19 @@ def draw_head(rng: np.random.Generator, head: Head, shape: tuple[int, int, int])
 
 
 def draw_plane(rng: np.random.Generator) -> np.ndarray:
-    """Draw the plane of a defacing tool: what lies before and below it goes."""
+    """Draw the plane of a defacing tool, (4,): what lies before and below it goes."""
     normal = np.array([0, 1, -rng.uniform(0.4, 2)])
     return np.array([*(normal / np.linalg.norm(normal)), rng.uniform(2, 12)])
 
 
 def draw_intensities(rng: np.random.Generator, classes: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the intensity of every class: like a T1w image inside the brain half of the time, else any."""
+    """Draw the intensity of every class: like a T1w image inside the brain half of the time, else any.
+
+    Returns
+    -------
+    means, deviations : array, shape (classes,)
+        About 0-1.
+    """
     means = rng.uniform(0, 1, len(classes))
     deviations = rng.uniform(0, 0.1, len(classes))
     means[classes.index(0)] = 0 if rng.random() < 0.7 else rng.uniform(0, 0.15)
@@ -248,15 +261,15 @@ def make_head(head: Head, p: HeadParameters, shape: tuple[int, int, int]) -> tup
     image = image.clamp(min=0) * field[0, 0].exp()
     noise = p.noise * torch.randn((2, *shape), generator=generator)
     image = ((image + noise[0]).square() + noise[1].square()).sqrt().pow(p.gamma)
-    seen = torch.zeros(shape)
-    seen[p.view] = 1
+    visible = torch.zeros(shape)
+    visible[p.view] = 1
     if p.deface is not None:
         normal = torch.from_numpy(p.deface[:3]).float()
         height = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1) * EDGE @ normal
-        seen = seen * (height < height[brain > 0.5].max() + p.deface[3])
+        visible = visible * (height < height[brain > 0.5].max() + p.deface[3])
     if p.surroundings is not None:
-        tissue = torch.tensor([is_tissue(label) for label in head.classes])[labels]
+        tissue = torch.from_numpy(is_tissue(np.array(head.classes)))[labels]
         away = ndimage.distance_transform_edt(~tissue.numpy(), sampling=EDGE)
-        seen = seen * torch.from_numpy(away <= p.surroundings)
-    image, brain = image * seen, brain * (seen > 0)
+        visible = visible * torch.from_numpy(away <= p.surroundings)
+    image, brain = image * visible, brain * (visible > 0)
     return torch.from_numpy(normalise(image.numpy())), brain

@@ -1,9 +1,8 @@
-"""Inpainting as a training task: samples with and without lesions, and the losses."""
+"""Inpainting of volumes as a training task: samples with and without lesions, the losses, the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,19 @@ from torch import Tensor
 from torch.nn import functional
 
 from bids_inpaint.networks.volumes import MASKED
-from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.training.architectures.unet import UNet
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.fit import LesionTask, Samples, Sums, mixed_precision
-from bids_inpaint.training.networks import UNet, space_to_depth
-from bids_inpaint.training.synthesis import (
-    change_contrast,
-    degrade,
-    draw_centre,
-    draw_image,
-    draw_lesions,
-    paint,
-)
+from bids_inpaint.training.extraction import BrainExtraction
+from bids_inpaint.training.parameters import draw_image, draw_lesions
+from bids_inpaint.training.patches import Place, channels_last, draw_place, padded, sub_volumes
+from bids_inpaint.training.synthesis import change_contrast, degrade, paint
+from bids_inpaint.training.task import Engine, LesionTask, Samples, Sums, mixed_precision
+from bids_inpaint.training.to_onnx import volumes_to_onnx
 
 
 class Inpainting(LesionTask):
-    """What :func:`bids_inpaint.training.fit.fit` needs to train an inpainting network."""
+    """What :func:`bids_inpaint.training.fit.fit` needs to train an inpainting network of volumes."""
 
     def samples(self, first: int, device: str) -> Patches:
         """The samples from an index on."""
@@ -37,27 +32,25 @@ class Inpainting(LesionTask):
     def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch of :class:`Patches`, and squared errors for the log."""
         image, healthy, support = (t[:, None] for t in batch[:3])
-        given = image
+        visible = image
         if not self.config.blind:
-            support = given_mask(support, healthy)
-            given = torch.where(support > 0, MASKED, image)
+            support = fill_mask(support, healthy)
+            visible = torch.where(support > 0, MASKED, image)
         x, target, lesion, before = (
-            sub_volumes(t, network.multiple).contiguous(memory_format=torch.channels_last_3d)
-            for t in (given, healthy, support, image)
+            sub_volumes(t, network.multiple) for t in (visible, healthy, support, image)
         )
         if len(batch) > 3:
-            parts = torch.cat([x, padded(batch[3], network.multiple)], 1)
-            x = parts.contiguous(memory_format=torch.channels_last_3d)
-        schedule = self.config.fit
+            x = channels_last(torch.cat([x, padded(batch[3], network.multiple)], 1))
+        schedule = self.config.schedule
         brain = (target > 0).float()
         weight = brain * (1 + schedule.lesion_weight * lesion) + (1 - brain) * schedule.background_weight
         with mixed_precision(x, network.multiple):
             if network.gate is None:
                 outputs, logits = list(network.outputs(x)), None
             else:
-                answer, logits = network.gated_output(x)
-                outputs = [answer]
-        loss = loss_of(iter(outputs), target, weight)
+                output, logits = network.gated_output(x)
+                outputs = [output]
+        loss = squared_error(outputs, target, weight)
         if logits is not None:
             loss = loss + schedule.gate_weight * gate_loss(logits, lesion, weight)
         inside, outside = lesion > 0.5, (lesion == 0) & (target > 0)
@@ -72,29 +65,40 @@ class Inpainting(LesionTask):
 class Patches(Samples):
     """Endless samples; sample *i* depends on the seed and on *i* alone.
 
+    Parameters
+    ----------
+    config : Config
+    cache : Path
+    shapes : Lesions
+    first : int
+        Index of the first sample.
+    device : str
+        Where samples are made.
+
     Yields
     ------
     image, healthy, support : Tensor, each (patch, patch, patch) or of the size of the working grid
         With lesions, without, and how much of each voxel is lesion (0-1).
     priors : Tensor, (2, patch / 2, patch / 2, patch / 2), if the network looks at them
         Probability of white and of grey matter in the template.
+
+    Raises
+    ------
+    ValueError
+        If a subject is not in the cache.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
-        self.config = config
-        self.shapes = shapes
         super().__init__(first)
-        self.device = device
+        self.config, self.shapes, self.device = config, shapes, device
         self.subjects = find_subjects(cache, config.data.train)
-        self.priors: list[np.ndarray] = []
-        if config.network.get("priors"):
-            self.priors = template_priors(cache)
+        self.priors: list[np.ndarray] = template_priors(cache) if config.network.get("priors") else []
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
         subject = self.subjects[rng.integers(len(self.subjects))]
-        place = draw_place(rng, self.shapes, self.config.fit.patch)
+        place = draw_place(rng, self.shapes, self.config.schedule.patch)
         image, healthy, support = make_sample(
             rng, subject, self.shapes, place, self.config.synthesis, self.device
         )
@@ -106,41 +110,6 @@ class Patches(Samples):
         shift = tuple(np.round(rng.normal(0, 2, 3)).astype(int).tolist())
         crops = torch.stack([place.crop(p, shift) for p in self.priors])
         return *sample, functional.avg_pool3d(crops, 2).to(self.device)
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a patch lies on the working grid.
-
-    Attributes
-    ----------
-    corner, size : tuple of int
-    flip : bool
-        Whether it is taken from the image mirrored left to right.
-    """
-
-    corner: tuple[int, ...]
-    size: tuple[int, ...]
-    flip: bool
-
-    def crop(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0)) -> Tensor:
-        """The patch of a volume that is first moved by some voxels; its border goes on beyond it."""
-        first, *others = (
-            np.arange(c, c + n) - s for c, n, s in zip(self.corner, self.size, shift, strict=True)
-        )
-        # voxel i of the mirrored image is voxel 180 - i
-        indices = [180 - first if self.flip else first, *others]
-        clipped = (i.clip(0, n - 1) for i, n in zip(indices, volume.shape, strict=True))
-        return torch.from_numpy(volume[np.ix_(*clipped)].astype(np.float32))
-
-
-def draw_place(rng: np.random.Generator, shapes: Lesions, size: int) -> Place:
-    """Draw where a patch lies; size 0 is the whole grid."""
-    corner, sizes = np.zeros(3, int), np.array(WORKING_GRID.shape)
-    if size:
-        corner = np.round(draw_centre(rng, shapes) - size / 2).clip(0, sizes - size).astype(int)
-        sizes = np.full(3, size)
-    return Place(tuple(corner.tolist()), tuple(sizes.tolist()), bool(rng.random() < 0.5))
 
 
 def make_sample(
@@ -155,6 +124,16 @@ def make_sample(
 
     A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask
     (step 2 of Manjón 2020, section 2.3).
+
+    Returns
+    -------
+    image, healthy, support : Tensor, each of the shape of the place
+        White matter is 1, and the background 0; the support is 0-1.
+
+    Raises
+    ------
+    ValueError
+        If a patient has no lesion-free target yet.
     """
     grey = subject.grey_level
     appearance = draw_image(rng, grey, synthesis.vary)
@@ -164,24 +143,23 @@ def make_sample(
         healthy = change_contrast(place.crop(subject.target).to(device), grey, appearance)
     else:
         healthy = image
-        centre = np.array(place.corner) + np.array(place.size) / 2
         reach = min(*place.size, 64)
-        lesions = draw_lesions(rng, shapes, centre, reach, synthesis.mix, appearance.grey)
+        lesions = draw_lesions(rng, shapes, place.centre, reach, synthesis.mix, appearance.grey)
         lesioned, support = paint(healthy, appearance.grey, lesions, place.corner, appearance.seed)
     lesioned, healthy = degrade([lesioned, healthy], appearance)
     return lesioned, healthy, support
 
 
-def given_mask(support: Tensor, healthy: Tensor) -> Tensor:
+def fill_mask(support: Tensor, healthy: Tensor) -> Tensor:
     """What a non-blind network fills, 0 or 1, (N, 1, D, H, W).
 
     As :func:`bids_inpaint.networks.inpainting.to_fill` says.
 
     Parameters
     ----------
-    support : Tensor
+    support : Tensor, (N, 1, D, H, W)
         How much of each voxel is lesion, 0-1.
-    healthy : Tensor
+    healthy : Tensor, (N, 1, D, H, W)
         0 outside the brain.
     """
     lesion = (support > 0.5).float()
@@ -190,23 +168,26 @@ def given_mask(support: Tensor, healthy: Tensor) -> Tensor:
     return torch.stack(grown).amax(0) * (healthy > 0)
 
 
-def sub_volumes(volume: Tensor, multiple: int) -> Tensor:
-    """(N, 1, D, H, W) as eight sub-volumes, padded with zeros as at inference."""
-    return padded(space_to_depth(volume), multiple)
-
-
-def padded(channels: Tensor, multiple: int) -> Tensor:
-    """Pad the spatial axes with zeros at their end, to multiples of a number."""
-    return functional.pad(channels, [p for n in channels.shape[:1:-1] for p in (0, -n % multiple)])
-
-
-def loss_of(outputs: Iterator[Tensor], healthy: Tensor, weight: Tensor) -> Tensor:
-    """Weighted mean squared error, summed over the supervised outputs."""
+def squared_error(outputs: Iterable[Tensor], healthy: Tensor, weight: Tensor) -> Tensor:
+    """Weighted mean squared error, summed over the supervised outputs; all (N, 8, D, H, W)."""
     total = weight.sum().clamp(min=1)
-    return sum(((o.float() - healthy).square() * weight).sum() / total for o in outputs)  # type: ignore[return-value]
+    errors = (((o.float() - healthy).square() * weight).sum() / total for o in outputs)
+    return sum(errors, torch.zeros(()))
 
 
 def gate_loss(logits: Tensor, lesion: Tensor, weight: Tensor) -> Tensor:
-    """Weighted cross-entropy of the lesion probability with the lesion support."""
+    """Weighted cross-entropy of the lesion probability with the lesion support; all (N, 8, D, H, W)."""
     entropy = functional.binary_cross_entropy_with_logits(logits.float(), lesion, reduction="none")
     return (entropy * weight).sum() / weight.sum().clamp(min=1)
+
+
+ENGINE = Engine(
+    name="unet",
+    architecture=UNet,
+    description="UNet (Manjón 2020)",
+    tasks={"inpaint": Inpainting, "brain": BrainExtraction},
+    to_onnx=volumes_to_onnx,
+    may_be_blind=True,
+    volumes=True,
+    starts_from_onnx=True,
+)

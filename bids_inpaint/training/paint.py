@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from nipype.interfaces.base import File, traits
+from nipype.interfaces.base import Bunch, File, traits
 from nipype.pipeline import engine as pe
 
 from bids_inpaint import __version__
@@ -22,9 +23,11 @@ from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, resample
 from bids_inpaint.training.data import Lesions
+from bids_inpaint.training.parameters import draw_patient
 from bids_inpaint.training.prepare import preprocess
-from bids_inpaint.training.synthesis import draw_patient, paint
+from bids_inpaint.training.synthesis import paint
 
+#: Where the lesion masks go in the painted dataset.
 MASKS = "derivatives/painted"
 
 
@@ -72,18 +75,7 @@ def paint_dataset(
     """
     settings = Settings(bids_dir=dataset, output_dir=output, work_dir=work, participant_label=labels)
     output = settings.output_dir
-    generated = {"Name": "bids_inpaint", "Version": __version__, "Description": f"painted with seed {seed}"}
-    for folder, kind in ((output, "raw"), (output / MASKS, "derivative")):
-        write_json(
-            folder / "dataset_description.json",
-            {
-                "Name": f"Painted lesions ({kind})",
-                "BIDSVersion": "1.10.0",
-                "DatasetType": kind,
-                "GeneratedBy": [generated],
-                "SourceDatasets": [{"URL": settings.bids_dir.as_uri()}],
-            },
-        )
+    _describe(settings.bids_dir, output, seed)
 
     def place(image: Image) -> Path:
         return output / Path(image.path).relative_to(settings.bids_dir)
@@ -99,26 +91,52 @@ def paint_dataset(
     return preprocess(settings, nprocs, place, finish)
 
 
+def _describe(dataset: Path, output: Path, seed: int) -> None:
+    """Write the descriptions of the painted dataset and of its lesion masks."""
+    generated = {"Name": "bids_inpaint", "Version": __version__, "Description": f"painted with seed {seed}"}
+    for folder, kind in ((output, "raw"), (output / MASKS, "derivative")):
+        write_json(
+            folder / "dataset_description.json",
+            {
+                "Name": f"Painted lesions ({kind})",
+                "BIDSVersion": "1.10.0",
+                "DatasetType": kind,
+                "GeneratedBy": [generated],
+                "SourceDatasets": [{"URL": dataset.as_uri()}],
+            },
+        )
+
+
 def mask_path(output: Path, t1w: Path) -> Path:
-    """Where the lesion mask of a painted image goes."""
+    """Where the lesion mask of a painted image goes: the same entities below :data:`MASKS`.
+
+    Parameters
+    ----------
+    output : Path
+        Root of the painted dataset.
+    t1w : Path
+        The painted image in it.
+    """
     stem = t1w.name.split(".")[0].removesuffix("_T1w")
     return (output / MASKS / t1w.relative_to(output)).with_name(f"{stem}_label-lesion_mask.nii.gz")
 
 
 class PaintLesionsInputSpec(InputSpec):
+    """Inputs of :class:`PaintLesions`."""
+
     t1w = File(exists=True, mandatory=True, desc="the raw image")
-    preproc = File(exists=True, mandatory=True)
-    working_mask = File(exists=True, mandatory=True)
-    bias = File(exists=True, mandatory=True)
-    scale = traits.Float(mandatory=True)
-    inverse_xfm = File(exists=True, mandatory=True)
-    gm_prior = File(exists=True, mandatory=True)
-    wm_prior = File(exists=True, mandatory=True)
-    shapes = traits.Str(mandatory=True)
-    patients = traits.List(traits.Str)
-    seed = traits.Int(0, usedefault=True)
-    out_file = traits.Str(mandatory=True)
-    out_mask = traits.Str(mandatory=True)
+    preproc = File(exists=True, mandatory=True, desc="preprocessed image on the working grid")
+    working_mask = File(exists=True, mandatory=True, desc="brain mask on the working grid")
+    bias = File(exists=True, mandatory=True, desc="bias field on the working grid")
+    scale = traits.Float(mandatory=True, desc="intensity of the raw image by that of the preprocessed one")
+    inverse_xfm = File(exists=True, mandatory=True, desc="transform from the working grid to the raw image")
+    gm_prior = File(exists=True, mandatory=True, desc="grey-matter probability of the template")
+    wm_prior = File(exists=True, mandatory=True, desc="white-matter probability of the template")
+    shapes = traits.Str(mandatory=True, desc="folder with patients/ and shapes.npz")
+    patients = traits.List(traits.Str, desc="patients that lend their lesions; all by default")
+    seed = traits.Int(0, usedefault=True, desc="of the lesions")
+    out_file = traits.Str(mandatory=True, desc="painted image to write")
+    out_mask = traits.Str(mandatory=True, desc="lesion mask to write")
 
 
 class PaintLesions(FileInterface):
@@ -126,25 +144,26 @@ class PaintLesions(FileInterface):
 
     input_spec = PaintLesionsInputSpec
 
-    def process(self, runtime) -> dict:
-        given = self.inputs
-        raw, stored, slope, grid = stored_values(given.t1w)
+    def process(self, runtime: Bunch) -> dict[str, Any]:
+        """Paint, and write both images."""
+        inputs = self.inputs
+        raw, stored, slope, grid = stored_values(inputs.t1w)
         preproc, mask, bias, gm, wm = (
             images.read(f)[0]
-            for f in (given.preproc, given.working_mask, given.bias, given.gm_prior, given.wm_prior)
+            for f in (inputs.preproc, inputs.working_mask, inputs.bias, inputs.gm_prior, inputs.wm_prior)
         )
         white, grey = levels(preproc, mask > 0, wm, gm)
         healthy = torch.from_numpy(np.where(mask > 0, preproc / white, 0).astype(np.float32))
-        rng = np.random.default_rng([given.seed, *Path(given.t1w).name.encode()])
-        drawn = draw_patient(rng, Lesions.load(Path(given.shapes), only=given.patients or None))
-        lesioned, support = paint(healthy, grey, drawn, (0, 0, 0), given.seed)
-        to_template = read_xfm(given.inverse_xfm)
-        darker = (healthy - lesioned).numpy() * white * bias * given.scale
+        rng = np.random.default_rng([inputs.seed, *Path(inputs.t1w).name.encode()])
+        drawn = draw_patient(rng, Lesions.load(Path(inputs.shapes), only=inputs.patients or None))
+        lesioned, support = paint(healthy, grey, drawn, (0, 0, 0), inputs.seed)
+        to_template = read_xfm(inputs.inverse_xfm)
+        darker = (healthy - lesioned).numpy() * white * bias * inputs.scale
         change = resample(darker, WORKING_GRID, grid, to_template)
         out = feathering.compose(stored, change, change > 0, slope)
-        inside = resample((support > 0.5).numpy(), WORKING_GRID, grid, to_template) > 0.5
-        for path in (given.out_mask, given.out_file):
+        lesion = resample((support > 0.5).numpy(), WORKING_GRID, grid, to_template) > 0.5
+        for path in (inputs.out_mask, inputs.out_file):
             Path(path).parent.mkdir(parents=True, exist_ok=True)
-        images.save(given.out_mask, inside, grid, np.uint8)
-        write_like(raw, out, given.out_file)
+        images.save(inputs.out_mask, lesion, grid, np.uint8)
+        write_like(raw, out, inputs.out_file)
         return {}

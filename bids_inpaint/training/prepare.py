@@ -6,9 +6,10 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import File, isdefined, traits
+from nipype.interfaces.base import Bunch, File, isdefined, traits
 from nipype.pipeline import engine as pe
 
 from bids_inpaint import errors
@@ -119,7 +120,7 @@ def preprocess(
     work = settings.work_dir
     files = template.prepare(template.DEFAULT, work)
     collected = bids.collect(settings)
-    found = collected.images
+    selected = collected.images
     whole = pe.Workflow(name=f"{settings.output_dir.name}_wf", base_dir=str(work))
     whole.config["execution"] = {
         "remove_unnecessary_outputs": "false",
@@ -127,7 +128,7 @@ def preprocess(
         "crashfile_format": "txt",
         "crashdump_dir": str(work / "crashes"),
     }
-    for image in found:
+    for image in selected:
         if not place(image).exists():
             whole.add_nodes([_init_image_wf(image, finish(image, files), files)])
     try:
@@ -135,16 +136,16 @@ def preprocess(
             ImageByImage({"n_procs": nprocs, "raise_insufficient": False, "log_level": logging.CRITICAL})
         )
     except Exception as error:
-        failed = [image.path for image in found if not place(image).exists()]
+        failed = [image.path for image in selected if not place(image).exists()]
         if not failed:
             raise
         raise errors.InputError(
-            f"{len(failed)} of {len(found)} images could not be preprocessed ({', '.join(failed)}): "
+            f"{len(failed)} of {len(selected)} images could not be preprocessed ({', '.join(failed)}): "
             f"look at {work / 'crashes'}."
         ) from error
     if collected.refused:
         raise errors.InputError(bids.nothing_left(collected.refused))
-    return len(found)
+    return len(selected)
 
 
 def _init_image_wf(image: Image, store: pe.Node, files: template.TemplateFiles) -> pe.Workflow:
@@ -157,20 +158,21 @@ def _init_image_wf(image: Image, store: pe.Node, files: template.TemplateFiles) 
     preprocess.inputs.inputnode.t1w = image.path
     # its result may be gone while the work folder isn't
     store.overwrite = True
-    made = set(preprocess.outputs.outputnode.get())
-    wanted = made & set(store.inputs.copyable_trait_names())
+    outputs = set(preprocess.outputs.outputnode.get())
+    wanted = outputs & set(store.inputs.copyable_trait_names())
     workflow.connect([(preprocess, store, [(f"outputnode.{key}", key) for key in sorted(wanted)])])
     if image.lesion_mask:
-        given = pe.Node(
-            LesionMask(in_file=image.lesion_mask, space=image.lesion_space, t1w=image.path), name="given"
+        mask = pe.Node(
+            LesionMask(in_file=image.lesion_mask, space=image.lesion_space, t1w=image.path),
+            name="lesion_mask",
         )
         workflow.connect([
-            (preprocess, given, [("outputnode.xfm", "xfm")]),
-            (given, store, [("out_file", "lesions")]),
+            (preprocess, mask, [("outputnode.xfm", "xfm")]),
+            (mask, store, [("out_file", "lesions")]),
         ])  # fmt: skip
-    beside = _flair_of(image) if "flair" in store.inputs.copyable_trait_names() else None
-    if beside:
-        flair = pe.Node(FlairToWorkingGrid(in_file=beside), name="flair")
+    flair_file = _flair_of(image) if "flair" in store.inputs.copyable_trait_names() else None
+    if flair_file:
+        flair = pe.Node(FlairToWorkingGrid(in_file=flair_file), name="flair")
         workflow.connect([
             (preprocess, flair, [
                 ("outputnode.conformed", "t1w"), ("outputnode.xfm", "xfm"),
@@ -191,19 +193,21 @@ def _flair_of(image: Image) -> str | None:
         If there are several.
     """
     person = "_".join(f"{k}-{image.entities[k]}" for k in ("sub", "ses") if k in image.entities)
-    found = sorted(Path(image.path).parent.glob(f"{person}_*FLAIR.nii*"))
-    if len(found) > 1:
+    files = sorted(Path(image.path).parent.glob(f"{person}_*FLAIR.nii*"))
+    if len(files) > 1:
         raise errors.InputError(
-            f"{found[0]} is one of {len(found)} FLAIR images beside {image.path}: leave one there."
+            f"{files[0]} is one of {len(files)} FLAIR images beside {image.path}: leave one there."
         )
-    return str(found[0]) if found else None
+    return str(files[0]) if files else None
 
 
 class CacheImageInputSpec(InputSpec):
-    preproc = File(exists=True, mandatory=True)
-    working_mask = File(exists=True, mandatory=True)
-    gm_prior = File(exists=True, mandatory=True)
-    wm_prior = File(exists=True, mandatory=True)
+    """Inputs of :class:`CacheImage`."""
+
+    preproc = File(exists=True, mandatory=True, desc="preprocessed image on the working grid")
+    working_mask = File(exists=True, mandatory=True, desc="brain mask on the working grid")
+    gm_prior = File(exists=True, mandatory=True, desc="grey-matter probability of the template")
+    wm_prior = File(exists=True, mandatory=True, desc="white-matter probability of the template")
     lesions = File(exists=True, desc="lesion mask of a patient")
     flair = File(exists=True, desc="FLAIR on the working grid")
     folder = traits.Str(mandatory=True, desc="where in the cache")
@@ -214,12 +218,13 @@ class CacheImage(FileInterface):
 
     input_spec = CacheImageInputSpec
 
-    def process(self, runtime) -> dict:
+    def process(self, runtime: Bunch) -> dict[str, Any]:
+        """Standardise the image, and store it."""
         data, mask = (images.read(f)[0] for f in (self.inputs.preproc, self.inputs.working_mask))
         priors = {"GM": images.read(self.inputs.gm_prior)[0], "WM": images.read(self.inputs.wm_prior)[0]}
-        given = images.read(self.inputs.lesions)[0] > 0 if isdefined(self.inputs.lesions) else None
+        lesions = images.read(self.inputs.lesions)[0] > 0 if isdefined(self.inputs.lesions) else None
         flair = images.read(self.inputs.flair)[0] if isdefined(self.inputs.flair) else None
-        cache_subject(Path(self.inputs.folder), data, mask > 0, priors, given, flair)
+        cache_subject(Path(self.inputs.folder), data, mask > 0, priors, lesions, flair)
         return {}
 
 

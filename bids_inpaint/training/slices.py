@@ -1,4 +1,4 @@
-"""Axial slices with holes as training samples."""
+"""Axial slices with holes as training samples, for all engines that fill slice by slice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,24 +18,60 @@ from bids_inpaint.networks.inpainting import to_fill
 from bids_inpaint.networks.slices import offsets, upper_limit
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects
-from bids_inpaint.training.fit import Samples
-from bids_inpaint.training.inpainting import Place
-from bids_inpaint.training.synthesis import change_contrast, draw_centre, draw_image, moved
+from bids_inpaint.training.parameters import MIRROR, draw_centre, draw_image, moved
+from bids_inpaint.training.patches import Place
+from bids_inpaint.training.synthesis import change_contrast
+from bids_inpaint.training.task import Samples
 
-#: Shares of holes that are the lesions of a patient where they are, and that are drawn blobs.
+#: Share of holes that are the lesions of a patient where they are; the others are drawn blobs.
 PATIENT = 0.5
+#: Edge in voxels of the square holes of Armanious et al. 2019.
+SQUARE = 64
+#: Slices that a square goes on for.
+DEPTH = 24
+
+
+def slice_card(config: Config, network: Any) -> dict[str, Any]:
+    """What the card of a network that fills slices says of them: how large they are, and what it sees.
+
+    Parameters
+    ----------
+    config : Config
+    network : Architecture
+        Has ``mirror`` and ``neighbours``.
+    """
+    return {
+        "edge": config.schedule.patch,
+        **({"mirror": True} if network.mirror else {}),
+        **({"neighbours": network.neighbours} if network.neighbours else {}),
+    }
 
 
 class Slices(Samples):
     """Endless slices of healthy brains; slice *i* depends on the seed and on *i* alone.
 
+    Parameters
+    ----------
+    config : Config
+    cache : Path
+    shapes : Lesions
+    first : int
+        Index of the first sample.
+    device : str
+        Where samples go.
+
     Yields
     ------
     image : Tensor, (1, size, size)
         0 (background) to 1 (:func:`bids_inpaint.networks.slices.upper_limit`).
-    given : Tensor, (:func:`bids_inpaint.networks.card.slice_channels`, size, size)
+    visible : Tensor, (:func:`bids_inpaint.networks.card.slice_channels`, size, size)
         The image with 0 in a hole; the hole, 0 or 1; and both of the neighbouring slices and of the mirrored
         one, if the network looks at them.
+
+    Raises
+    ------
+    ValueError
+        If a subject is not in the cache.
     """
 
     def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
@@ -49,7 +86,7 @@ class Slices(Samples):
         """Draw and make the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
         subject = self.subjects[rng.integers(len(self.subjects))]
-        size = self.config.fit.patch
+        size = self.config.schedule.patch
         centre = draw_centre(rng, self.shapes)
         corner = (*np.round(centre[:2] - size / 2).astype(int).tolist(), int(centre[2]))
         low, high = min(self.offsets), max(self.offsets)
@@ -65,20 +102,20 @@ class Slices(Samples):
             slab = warped(rng, slab)
         white = slab[: high - low + 1] > (1 + subject.grey_level) / 2
         holes = torch.from_numpy(self.holes(rng, corner, white.numpy()))
-        shown = slab[[*(offset - low for offset in self.offsets), *([-1] if self.mirror else [])]]
+        chosen = slab[[*(offset - low for offset in self.offsets), *([-1] if self.mirror else [])]]
         limit = torch.tensor([self.limit(subject)])
-        both = change_contrast(torch.cat([shown.flatten(), limit]), subject.grey_level, appearance)
+        both = change_contrast(torch.cat([chosen.flatten(), limit]), subject.grey_level, appearance)
         slices = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, size, size)
-        near = slices[: len(self.offsets)]
-        drawn, holes = holes, holes * (near > 0)
-        given = torch.stack([near * (1 - holes), holes], 1).flatten(0, 1)
+        straight = slices[: len(self.offsets)]
+        drawn, holes = holes, holes * (straight > 0)
+        visible = torch.stack([straight * (1 - holes), holes], 1).flatten(0, 1)
         if self.mirror:
             missing = mirrored(drawn[0], corner[0], shift)
-            given = torch.cat([given, slices[-1:] * (1 - missing), missing[None]])
-        return slices[:1].to(self.device), given.to(self.device)
+            visible = torch.cat([visible, slices[-1:] * (1 - missing), missing[None]])
+        return slices[:1].to(self.device), visible.to(self.device)
 
     def holes(self, rng: np.random.Generator, corner: Sequence[int], white: np.ndarray) -> np.ndarray:
-        """Draw what is missing in a square of a slice and of its neighbours."""
+        """Draw what is missing in a square of a slice and of its neighbours: see :func:`draw_holes`."""
         return draw_holes(rng, self.shapes, corner, white, self.offsets)
 
     def limit(self, subject: Subject) -> float:
@@ -105,9 +142,18 @@ def warped(rng: np.random.Generator, slices: Tensor) -> Tensor:
 
 
 def mirrored(hole: Tensor, start: int, shift: int) -> Tensor:
-    """The hole of a square that begins at voxel `start`, as the mirrored slice moved by `shift` has it."""
+    """The hole of a square in the mirrored slice.
+
+    Parameters
+    ----------
+    hole : Tensor, (size, size)
+    start : int
+        First voxel of the square, left to right.
+    shift : int
+        Voxels that the mirrored slice is moved by.
+    """
     size = len(hole)
-    source = 180 - (start + torch.arange(size) - shift) - start
+    source = MIRROR - (start + torch.arange(size) - shift) - start
     inside = (source >= 0) & (source < size)
     return hole[source.clamp(0, size - 1)] * inside[:, None]
 

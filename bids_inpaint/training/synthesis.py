@@ -1,13 +1,11 @@
-"""Lesion synthesis: draw parameters, then paint deterministically from them.
+"""Lesion synthesis: painting that is deterministic given its parameters.
 
-`draw` functions take a random generator and return frozen parameters; `paint` and `degrade` are
-deterministic, so a sample can be made again from its parameters.
+:mod:`bids_inpaint.training.parameters` draws the parameters, so that a sample can be made again from them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,206 +13,21 @@ from torch import Tensor
 from torch.nn import functional
 
 from bids_inpaint.imaging.intensity import EXPONENTS
-from bids_inpaint.training.data import Lesions
-
-Voxels = np.ndarray
-
-
-@dataclass(frozen=True)
-class LesionParameters:
-    """One lesion.
-
-    Attributes
-    ----------
-    voxels : array of float, shape (n, 3)
-        Its voxels on the working grid.
-    level : float
-        Its intensity as a fraction of white matter.
-    retained : float
-        Part of the tissue's own texture that shows through, 0-1.
-    rim : float
-        Blur of its border in voxels (standard deviation).
-    unevenness : float
-        Relative standard deviation of its intensity over some 6 voxels.
-    """
-
-    voxels: Voxels
-    level: float
-    retained: float
-    rim: float
-    unevenness: float = 0.08
-
-
-@dataclass(frozen=True)
-class ImageParameters:
-    """Appearance that lesion and healthy tissue share.
-
-    Attributes
-    ----------
-    grey : float
-        Grey-matter intensity as a fraction of white matter after the change of contrast.
-    bias : array, shape (4, 4, 4)
-        Log of the residual bias field on a coarse lattice.
-    blur : tuple of float
-        Standard deviation of the point spread along each axis, in voxels.
-    noise : float
-        Standard deviation, as a fraction of white matter.
-    gain : float
-        Error of the white-matter level.
-    seed : int
-        Of the noise, the texture and the border of the mask.
-    rim : float
-        Voxels by which the brain mask is too wide (or too tight, if negative) on average.
-    rim_level : float
-        Intensity of what a wide mask holds, as a fraction of white matter.
-    """
-
-    grey: float
-    bias: np.ndarray = field(repr=False)
-    blur: tuple[float, float, float]
-    noise: float
-    gain: float
-    seed: int
-    rim: float = 0.0
-    rim_level: float = 0.0
-
+from bids_inpaint.training.parameters import ImageParameters, LesionParameters
 
 #: Where deep grey matter lies, in voxels of the working grid; lesions grow in it as in white matter.
 DEEP_GREY = (slice(52, 129), slice(88, 149), slice(60, 97))
 
 
-def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:
-    """Draw where a patch lies, in voxels of the working grid: mostly where lesions occur."""
-    if rng.random() < 0.2:
-        return rng.uniform((30, 30, 15), (150, 190, 150))
-    patient = shapes.patients[rng.integers(len(shapes.patients))]
-    voxels = patient[rng.integers(len(patient))]
-    return voxels[rng.integers(len(voxels))] + rng.normal(0, 12, 3)
-
-
-def draw_lesions(
-    rng: np.random.Generator,
-    shapes: Lesions,
-    centre: np.ndarray,
-    size: int | np.ndarray,
-    mix: dict[str, float],
-    grey: float,
-) -> list[LesionParameters]:
-    """Draw the lesions in and around a patch: those of a real patient, single ones, both, or none.
-
-    Single lesions are mostly moved into the patch, as else too few voxels of a patch would teach
-    anything.
-
-    Parameters
-    ----------
-    rng : Generator
-    shapes : Lesions
-    centre : array, shape (3,)
-        Of the patch, in voxels of the working grid.
-    size : int, or array, shape (3,)
-        Its edge, or edges.
-    mix : dict
-        Shares of 'none', 'patient', 'singles' and 'both'.
-    grey : float
-        Grey-matter level as a fraction of white matter; lesions are about as dark.
-    """
-    kind = rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values()))
-    sets: list[Voxels] = []
-    if kind in ("patient", "both"):
-        sets += moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
-    if kind in ("singles", "both"):
-        for i in rng.integers(len(shapes.singles), size=rng.integers(2, 25)):
-            voxels = _vary(rng, shapes.singles[i])
-            if rng.random() < 0.8 and len(voxels) < 10_000:
-                voxels = voxels - voxels.mean(0) + centre + rng.uniform(-0.5, 0.5, 3) * size
-            sets.append(voxels)
-    # lesions of one patient resemble each other
-    typical = rng.uniform(0.5, 0.92) if rng.random() < 0.5 else 1 - rng.uniform(0.3, 1.3) * (1 - grey)
-    spread = 0.1 if rng.random() < 0.5 else 0.3 * (1 - grey)
-    diffuse = rng.random() < 0.25
-    return [
-        LesionParameters(
-            voxels=v,
-            level=float(np.clip(typical + rng.normal(0, spread), 0.3, 0.97)),
-            retained=float(rng.uniform(0.2, 1)),
-            rim=float(rng.uniform(1, 2.5) if diffuse else rng.uniform(0.5, 1.3)),
-            unevenness=float(rng.uniform(0, 0.2)),
-        )
-        for v in sets
-    ]
-
-
-def draw_patient(rng: np.random.Generator, shapes: Lesions) -> list[LesionParameters]:
-    """Draw the lesions of a whole image: those of a real patient where they are, and 12 single ones."""
-    patient = shapes.patients[rng.integers(len(shapes.patients))]
-    singles = [shapes.singles[i].astype(float) for i in rng.integers(len(shapes.singles), size=12)]
-    typical = rng.uniform(0.6, 0.85)
-    return [
-        LesionParameters(
-            voxels,
-            float(np.clip(typical + rng.normal(0, 0.07), 0.4, 0.93)),
-            float(rng.uniform(0.3, 0.9)),
-            0.8,
-        )
-        for voxels in [*patient, *singles]
-    ]
-
-
-def moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
-    """A patient's lesions, shifted and perhaps mirrored as a whole by chance."""
-    shift = rng.normal(0, 2, 3)
-    mirror = rng.random() < 0.5
-    return [_mirror(voxels + shift) if mirror else voxels + shift for voxels in patient]
-
-
-def _mirror(voxels: Voxels) -> Voxels:
-    """Mirror voxels of the working grid about x = 0 mm, which is at voxel 90."""
-    return np.column_stack([180 - voxels[:, 0], voxels[:, 1:]])
-
-
-def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
-    centre = voxels.mean(0)
-    # small lesions are the most frequent, and the stored ones have at least 50 voxels
-    scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
-    moved = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
-    return _mirror(moved) if rng.random() < 0.5 else moved
-
-
-def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> ImageParameters:
-    """Draw contrast, residual bias, resolution, noise and gain.
-
-    Parameters
-    ----------
-    rng : Generator
-    grey : float
-        Grey-matter level of the image as a fraction of white matter.
-    vary : bool
-        If not, the parameters leave the image as it is.
-    """
-    if not vary:
-        seed = int(rng.integers(2**31))
-        return ImageParameters(grey, np.zeros((4, 4, 4), np.float32), (0.0, 0.0, 0.0), 0.0, 1.0, seed)
-    blur = [0.0, 0.0, 0.0]
-    kind = rng.random()
-    if kind < 0.3:
-        blur = [float(rng.uniform(0.3, 0.9))] * 3
-    elif kind < 0.6:
-        # thick slices
-        blur[int(rng.integers(3))] = float(rng.uniform(0.6, 1.5))
-    return ImageParameters(
-        grey=float(rng.uniform(0.5, 0.92)),
-        bias=rng.normal(0, rng.uniform(0, 0.07), (4, 4, 4)).astype(np.float32),
-        blur=(blur[0], blur[1], blur[2]),
-        noise=float(rng.uniform(0, 0.035) if rng.random() < 0.7 else 0),
-        gain=float(np.exp(rng.normal(0, 0.05))),
-        rim=float(rng.normal(0, 1.5)) if rng.random() < 0.4 else 0.0,
-        rim_level=float(rng.uniform(0.1, 1.1)),
-        seed=int(rng.integers(2**31)),
-    )
-
-
 def smooth(volume: Tensor, sigma: Sequence[float]) -> Tensor:
-    """Gaussian filter of a (D, H, W) tensor, `sigma` in voxels along each axis."""
+    """Gaussian filter of a (D, H, W) tensor; zeros lie beyond its border.
+
+    Parameters
+    ----------
+    volume : Tensor, (D, H, W)
+    sigma : sequence of float
+        Standard deviation in voxels along each axis; less than 0.05 filters nothing.
+    """
     out = volume[None, None]
     for axis, s in enumerate(sigma):
         if s < 0.05:
@@ -274,27 +87,38 @@ def paint(
     coarse = torch.randn([1, 1, *(max(2, n // 6) for n in shape)], generator=generator).to(device)
     texture = functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
     for lesion in lesions:
-        local = np.round(lesion.voxels - np.asarray(corner)).astype(int)
-        inside = ((local >= -2) & (local < np.array(shape) + 2)).all(1)
-        if inside.sum() < 5:
+        box, spot = _soft_shape(lesion, corner, shape, device)
+        if spot is None:
             continue
-        local = local[inside]
-        margin = int(np.ceil(3 * lesion.rim)) + 1
-        low_corner = np.maximum(local.min(0) - margin, 0)
-        high_corner = np.minimum(local.max(0) + margin + 1, shape)
-        if (high_corner <= low_corner).any():
-            continue
-        box = tuple(slice(int(a), int(b)) for a, b in zip(low_corner, high_corner, strict=True))
-        spot = torch.zeros([int(b - a) for a, b in zip(low_corner, high_corner, strict=True)], device=device)
-        keep = ((local >= low_corner) & (local < high_corner)).all(1)
-        index = torch.from_numpy(local[keep] - low_corner).to(device)
-        spot[index[:, 0], index[:, 1], index[:, 2]] = 1
-        spot = (smooth(spot, (lesion.rim,) * 3) * 1.15).clamp(0, 1) * white[box]
+        spot = spot * white[box]
         target = lesion.level * (1 + lesion.unevenness * texture[box]) + lesion.retained * (healthy[box] - 1)
         darker = torch.minimum(healthy[box] + spot * (target - healthy[box]), image[box])
         image[box] = torch.minimum(darker.clamp(min=0), healthy[box])
         support[box] = torch.maximum(support[box], spot)
     return image, support
+
+
+def _soft_shape(
+    lesion: LesionParameters, corner: Sequence[int], shape: Sequence[int], device: torch.device
+) -> tuple[tuple[slice, ...], Tensor | None]:
+    """The box of a lesion in a patch, and how much of each voxel of it is lesion, 0-1.
+
+    A lesion of which the patch holds next to nothing has none.
+    """
+    local = np.round(lesion.voxels - np.asarray(corner)).astype(int)
+    inside = ((local >= -2) & (local < np.array(shape) + 2)).all(1)
+    if inside.sum() < 5:
+        return (), None
+    local = local[inside]
+    margin = int(np.ceil(3 * lesion.rim)) + 1
+    low, high = np.maximum(local.min(0) - margin, 0), np.minimum(local.max(0) + margin + 1, shape)
+    if (high <= low).any():
+        return (), None
+    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
+    spot = torch.zeros((high - low).tolist(), device=device)
+    index = torch.from_numpy(local[((local >= low) & (local < high)).all(1)] - low).to(device)
+    spot[index[:, 0], index[:, 1], index[:, 2]] = 1
+    return box, (smooth(spot, (lesion.rim,) * 3) * 1.15).clamp(0, 1)
 
 
 def _part(box: Sequence[slice], corner: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
@@ -306,7 +130,17 @@ def _part(box: Sequence[slice], corner: Sequence[int], shape: Sequence[int]) -> 
 
 
 def change_contrast(image: Tensor, grey: float, parameters: ImageParameters) -> Tensor:
-    """Map grey matter to another level by a power law that leaves 0 and white matter alone."""
+    """Map grey matter to another level by a power law that leaves 0 and white matter (1) alone.
+
+    Parameters
+    ----------
+    image : Tensor
+        Of any shape.
+    grey : float
+        Its grey-matter level as a fraction of white matter.
+    parameters : ImageParameters
+        Holds the level that grey matter gets.
+    """
     exponent = np.log(parameters.grey) / np.log(min(grey, 0.95))
     return image.clamp(0, 2).pow(float(np.clip(exponent, 0.3, EXPONENTS[1])))
 
@@ -315,6 +149,12 @@ def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tens
     """Give several versions of a patch the same bias, point spread, gain, noise and brain mask.
 
     The noise is the same in all, as the network shall not denoise.
+
+    Parameters
+    ----------
+    volumes : sequence of Tensor, each (D, H, W)
+        White matter 1, background 0; the brain is that of the first.
+    parameters : ImageParameters
     """
     reference = volumes[0]
     generator = torch.Generator().manual_seed(parameters.seed)
@@ -337,7 +177,17 @@ def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tens
 
 
 def shift_border(mask: Tensor, distance: float, generator: torch.Generator) -> Tensor:
-    """Move the border of a mask outwards by about a distance in voxels, unevenly; at most some 4."""
+    """Move the border of a mask unevenly.
+
+    Parameters
+    ----------
+    mask : Tensor, (D, H, W)
+        0 or 1.
+    distance : float
+        How far outwards on average, in voxels; at most some 4.
+    generator : Generator
+        Of the unevenness.
+    """
     sigma = 2.0
     # a straight border becomes the normal distribution; no border where the patch ends
     soft = smooth(mask, (sigma,) * 3) / smooth(torch.ones_like(mask), (sigma,) * 3)

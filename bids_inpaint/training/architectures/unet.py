@@ -1,4 +1,4 @@
-"""The 3D U-Net of Manjón et al. 2020, section 2.3 and figure 2."""
+"""The 3D U-Net of Manjón et al. 2020 (section 2.3 and figure 2)."""
 
 from __future__ import annotations
 
@@ -8,28 +8,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bids_inpaint.training.config import Config
-
-
-def build(config: Config) -> nn.Module:
-    """The network of a configuration."""
-    if config.engine == "ddpm":
-        from bids_inpaint.training.diffusion import Denoiser
-
-        return Denoiser(**config.network)
-    if config.engine == "ip-medgan":
-        from bids_inpaint.training.adversarial import CasNet
-
-        return CasNet(**config.network)
-    if config.engine == "joint":
-        from bids_inpaint.training.joint import Joint
-
-        return Joint(**config.network)
-    return UNet(**config.network)
+from bids_inpaint.training.architectures import Architecture
 
 
 class Block(nn.Sequential):
-    """3x3x3 convolution, ReLU and batch normalisation, once or several times."""
+    """3x3x3 convolution, ReLU and batch normalisation, once or several times.
+
+    Parameters
+    ----------
+    inputs, outputs : int
+        Channels.
+    convolutions : int
+    first : type
+        Kind of the first convolution.
+    """
 
     def __init__(self, inputs: int, outputs: int, convolutions: int, first: type[nn.Conv3d] = nn.Conv3d):
         layers: list[nn.Module] = []
@@ -52,12 +44,21 @@ class Join(nn.Conv3d):
 
 
 class JoinBlock(Block):
-    """A :class:`Block` of the decoder."""
+    """A :class:`Block` of the decoder.
+
+    Parameters
+    ----------
+    deep, skip : int
+        Channels of the features of half the resolution, and of those of the encoder; the output has the
+        latter's.
+    convolutions : int
+    """
 
     def __init__(self, deep: int, skip: int, convolutions: int):
         super().__init__(deep + skip, skip, convolutions, Join)
 
     def forward(self, deep: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        """(N, C, D, H, W) and (N, F, 2·D, 2·H, 2·W) to (N, F, 2·D, 2·H, 2·W)."""
         first, *rest = self
         x = first(deep, skip)
         for layer in rest:
@@ -66,7 +67,13 @@ class JoinBlock(Block):
 
 
 class FullOutput(nn.Sequential):
-    """The paper's full-resolution output, as eight sub-volumes."""
+    """The paper's full-resolution output, as eight sub-volumes.
+
+    Parameters
+    ----------
+    inputs : int
+        Channels.
+    """
 
     def __init__(self, inputs: int):
         super().__init__(
@@ -76,11 +83,12 @@ class FullOutput(nn.Sequential):
             nn.Conv3d(8, 1, 1),
         )
 
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return space_to_depth(super().forward(x))
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, D, H, W) to (N, 8, D, H, W)."""
+        return space_to_depth(super().forward(input))
 
 
-class UNet(nn.Module):
+class UNet(Architecture):
     """U-Net on the eight parity sub-volumes of an image.
 
     Parameters
@@ -93,7 +101,7 @@ class UNet(nn.Module):
         Whether the network's output is added to its input. The last layer then starts near zero.
     gated : bool
         Whether what is added is multiplied by a lesion probability that the network also learns. Healthy
-        tissue then stays as it is, and lesions are told from grey matter by their own loss.
+        tissue then stays as it is, and a loss of its own teaches lesions apart from grey matter.
     full_resolution : bool
         Whether to add the paper's second, full-resolution output (trilinear upsampling, eight 3x3x3
         filters, one 1x1x1 filter) to the low-resolution one; both are trained (deep supervision).
@@ -105,6 +113,11 @@ class UNet(nn.Module):
     priors : bool
         Whether the network also sees where the template has white and grey matter, as two more channels:
         a dark spot in white matter is a lesion, one in the cortex hardly ever.
+
+    Raises
+    ------
+    ValueError
+        If a gated network is not residual, or has a full-resolution output.
 
     Notes
     -----
@@ -128,6 +141,7 @@ class UNet(nn.Module):
         self.residual = residual
         self.centre = centre
         self.inputs = 8 + 2 * priors
+        self.multiple = 2 ** (levels - 1)
         self.encoder = nn.ModuleList(
             Block(i, o, convolutions) for i, o in zip([self.inputs, *widths[:-1]], widths, strict=True)
         )
@@ -147,19 +161,8 @@ class UNet(nn.Module):
             nn.init.zeros_(self.low.bias)  # type: ignore[arg-type]
         self.full = FullOutput(filters) if full_resolution else None
 
-    @property
-    def multiple(self) -> int:
-        """The spatial axes of the input must be multiples of this."""
-        return 2 ** len(self.decoder)
-
-    def freeze_normalisation(self) -> None:
-        """Normalise with the statistics gathered so far from now on, as at inference."""
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm3d):
-                module.eval()
-
     def features(self, x: Tensor) -> Tensor:
-        """Features at the resolution of the input."""
+        """Features at the resolution of the input, (N, filters, D, H, W)."""
         skips: list[Tensor] = []
         if self.centre:
             x = torch.cat([4 * x[:, :8] - 3, x[:, 8:]], 1)
@@ -171,14 +174,14 @@ class UNet(nn.Module):
         return x
 
     def gated_output(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The answer of a gated network, and the logits of its lesion probability."""
+        """The output of a gated network, and the logits of its lesion probability; (N, 8, D, H, W) each."""
         assert self.gate is not None
         features = self.features(x)
         logits = self.gate(features)
         return base(x) + torch.sigmoid(logits) * self.low(features), logits
 
     def outputs(self, x: Tensor) -> Iterator[Tensor]:
-        """Every supervised output, as 8-channel sub-volumes; the last is the network's answer."""
+        """Every supervised output, (N, 8, D, H, W); the last is what the network returns."""
         if self.gate is not None:
             yield self.gated_output(x)[0]
             return
@@ -191,12 +194,12 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """The inpainted sub-volumes, (N, 8, D, H, W)."""
-        *_, answer = self.outputs(x)
-        return answer
+        *_, last = self.outputs(x)
+        return last
 
 
 def base(x: Tensor) -> Tensor:
-    """What a residual network adds to: the image, with white matter where it is masked."""
+    """What a residual network adds to, (N, 8, D, H, W): the image, white matter (1) where it is masked."""
     image = x[:, :8]
     return torch.where(image < 0, 1.0, image)
 

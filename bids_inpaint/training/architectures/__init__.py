@@ -1,0 +1,20 @@
+"""The networks themselves: ``nn.Module`` alone, without samples, losses or files."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+class Architecture(nn.Module):
+    """A network that can be trained and exported.
+
+    Attributes
+    ----------
+    inputs : int
+        Channels of its input.
+    multiple : int
+        The spatial axes of its input must be multiples of this.
+    """
+
+    inputs: int
+    multiple: int

@@ -1,0 +1,64 @@
+"""Pictures of what networks do to slices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+#: Title of a row of pictures, and its slices.
+View = tuple[str, Sequence[np.ndarray]]
+
+
+def worst_slice(
+    healthy: np.ndarray, lesioned: np.ndarray, filled: np.ndarray, lesion: np.ndarray
+) -> list[np.ndarray]:
+    """The axial slice with the most squared error in the lesions, of the three images and the lesion mask."""
+    z = int(((filled - healthy) ** 2 * lesion).sum((0, 1)).argmax())
+    return axial((healthy, lesioned, filled, lesion), z)
+
+
+def axial(volumes: Sequence[np.ndarray], z: int) -> list[np.ndarray]:
+    """Slice `z` of each volume, (X, Y, Z), upright and as in radiology, for :func:`draw_slices`."""
+    return [v[::-1, :, z].T.copy() for v in volumes]
+
+
+def draw_slices(path: Path, views: Sequence[View]) -> None:
+    """Draw a row of pictures for each view: truth, input, output, and what is left in the lesions.
+
+    Parameters
+    ----------
+    path : Path
+        Of the image file.
+    views : sequence of (str, sequence of array)
+        Title, and slices of :func:`worst_slice` with white matter at 1.
+    """
+    for axes, (_, (healthy, lesioned, filled, lesion)) in zip(
+        panels(path, [title for title, _ in views]), views, strict=True
+    ):
+        images = (("healthy", healthy), ("with lesions", lesioned), ("inpainted", filled))
+        for axis, (name, view) in zip(axes[:3], images, strict=True):
+            axis.imshow(view, cmap="gray", vmin=0, vmax=1.4, origin="lower")
+            axis.set_title(name, fontsize=9)
+        error = np.where(lesion, filled - healthy, 0)
+        axes[3].imshow(error, cmap="RdBu_r", vmin=-0.3, vmax=0.3, origin="lower")
+        axes[3].set_title("error in the lesions (±0.3)", fontsize=9)
+
+
+def panels(path: Path, titles: Sequence[str]) -> Iterator[Any]:
+    """Four axes for each title, to draw into; the image file is written after the last."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(13, 4.2 * len(titles)), layout="constrained")
+    FigureCanvasAgg(fig)
+    rows = fig.subfigures(len(titles), 1, squeeze=False)[:, 0]
+    for row, title in zip(rows, titles, strict=True):
+        row.suptitle(title)
+        axes = row.subplots(1, 4)
+        for axis in axes:
+            axis.set_axis_off()
+        yield axes
+    fig.savefig(path, dpi=80)
