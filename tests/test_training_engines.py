@@ -74,9 +74,9 @@ def test_an_engine_is_its_entry_in_the_registry(config, cache, shapes, tmp_path,
     monkeypatch.setitem(ENGINES, "ip-medgan", TOY_ENGINE)
     checkpoint = fit(config, make_task(config, cache, shapes), tmp_path / "run", threads=1, workers=0)
     model = registry.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.1)))
-    assert model.card["architecture"] == {"type": "a toy", "filters": 4}
-    assert model.card["edge"] == 80
-    assert model.card["parameters"] == sum(p.numel() for p in build(config).parameters())
+    assert model.card.more["architecture"] == {"type": "a toy", "filters": 4}
+    assert model.card.edge == 80
+    assert model.card.more["parameters"] == sum(p.numel() for p in build(config).parameters())
 
 
 def test_what_an_engine_cannot_do_is_refused(config, tmp_path, capsys):

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import (
@@ -23,6 +23,7 @@ from bids_inpaint.dataset.outputs import (
     provenance,
     status_file,
 )
+from bids_inpaint.dataset.scan import Refused
 from bids_inpaint.dataset.status import is_held, saved_file, write_status
 from bids_inpaint.io.files import read_sidecar
 from bids_inpaint.networks.selection import Networks
@@ -35,22 +36,6 @@ UNASKED = (
     "files of an earlier run, which this one was not asked for, are still in the output folder: they may be "
     "of other options or another version."
 )
-
-
-class Refused(Protocol):
-    """An image, by its prefix, or all of a participant or a session, that can't be processed, and why."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def subject(self) -> str: ...
-
-    @property
-    def reason(self) -> str: ...
-
-    @property
-    def whole(self) -> bool: ...
 
 
 @dataclass(frozen=True)
