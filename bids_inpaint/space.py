@@ -83,7 +83,7 @@ def resample(
     target_to_source: Array | None = None,
     order: int = 3,
     outside: str = "zero",
-    where: Array | None = None,
+    mask: Array | None = None,
 ) -> Array:
     """Resample an array from one grid to another through a world-to-world affine.
 
@@ -100,7 +100,7 @@ def resample(
         result is clipped to the range of `data`, as cubic splines overshoot at edges.
     outside : {'zero', 'nearest'}
         Values beyond the field of view of `data`: 0, or those at its border.
-    where : array of bool, shape `target.shape`, optional
+    mask : array of bool, shape `target.shape`, optional
         Voxels of the target to fill; the others are 0.
 
     Returns
@@ -111,7 +111,7 @@ def resample(
     voxel = np.linalg.inv(source.matrix) @ world @ target.matrix
     data = np.asarray(data, dtype=np.float32)
     if source.shape == target.shape and np.allclose(voxel, np.eye(4), atol=1e-5):
-        return data.copy() if where is None else np.where(where, data, np.float32(0))
+        return data.copy() if mask is None else np.where(mask, data, np.float32(0))
     out = np.zeros(target.shape, np.float32)
     box = tuple(slice(0, n) for n in target.shape)
     if order < 2 and outside == "zero":
@@ -121,8 +121,8 @@ def resample(
     part = out[box]
     if not part.size:
         return out
-    chosen: Any = ... if where is None else where[box]
-    if where is None:
+    chosen: Any = ... if mask is None else mask[box]
+    if mask is None:
         values = ndimage.affine_transform(data, linear, shift, part.shape, np.float32, **options)
     else:
         points = linear @ np.array(np.nonzero(chosen), float) + shift[:, None]

@@ -73,7 +73,7 @@ def test_resampling_some_voxels_is_a_part_of_the_whole(order):
     target = Grid.of((30, 31, 32), [[1.5, 0, 0, -20], [0, 1.4, 0, -20], [0, 0, 1.3, -20], [0, 0, 0, 1]])
     data = rng.random(source.shape)
     where = rng.random(target.shape) < 0.1
-    whole, part = (resample(data, source, target, order=order, where=w) for w in (None, where))
+    whole, part = (resample(data, source, target, order=order, mask=w) for w in (None, where))
     np.testing.assert_allclose(part, np.where(where, whole, 0), atol=1e-5)
     assert part.any()
 

@@ -38,7 +38,7 @@ class FlairToWorkingGrid(FileInterface):
         mask = images.read(self.inputs.mask_file)[0] > 0
         to_flair = alone(rigid, t1w, t1w_grid, data, grid, runtime.cwd)
         world = to_flair @ read_xfm(self.inputs.xfm)
-        out = resample(np.maximum(data, 0), grid, WORKING_GRID, world, order=3, where=mask)
+        out = resample(np.maximum(data, 0), grid, WORKING_GRID, world, order=3, mask=mask)
         corrected = correct_bias(out, mask, WORKING_GRID)[0]
         out_file = within(runtime, "flair.nii.gz")
         return {"out_file": images.save(out_file, corrected, WORKING_GRID, np.float32, space_code=4)}
@@ -74,8 +74,8 @@ class SynthesiseFlair(FileInterface):
         native, grid = images.read(self.inputs.brain_mask)
         brain = native > 0
         world = read_xfm(self.inputs.inverse_xfm)
-        native_flair = resample(image, source, grid, world, order=3, where=brain)
-        lesions = resample(probability, source, grid, world, order=1, where=brain) > 0.5
+        native_flair = resample(image, source, grid, world, order=3, mask=brain)
+        lesions = resample(probability, source, grid, world, order=1, mask=brain) > 0.5
 
         def save(name: str, values: np.ndarray, on, dtype, code: int) -> str:
             return images.save(within(runtime, f"{name}.nii.gz"), values, on, dtype, code)

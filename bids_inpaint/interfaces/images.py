@@ -226,7 +226,7 @@ class ToWorkingGrid(FileInterface):
         mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
         if mask_out.sum() * WORKING_GRID.voxel_volume < 0.4 * brain.BRAIN_VOLUME[0]:
             raise Misplaced(_OUTSIDE)
-        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, where=mask_out)
+        out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, mask=mask_out)
         return {
             "out_file": images.save(
                 within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4
@@ -291,7 +291,7 @@ class TissuesToNative(FileInterface):
         maps = []
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
-            maps.append(np.clip(resample(data, source, grid, world, order=1, where=mask), 0, 1))
+            maps.append(np.clip(resample(data, source, grid, world, order=1, mask=mask), 0, 1))
         outputs: dict[str, Any] = save_tissues(runtime, maps, mask, grid)
         outputs["volumes"] = {
             tissue: round(float(values.sum(dtype=np.float64)) * grid.voxel_volume, 1)

@@ -54,11 +54,11 @@ class BackToNative(FileInterface):
         to_template = read_xfm(self.inputs.inverse_xfm)
         brain = images.read(self.inputs.brain_mask)[0] > 0
 
-        def native(path_or_data, order=1, outside="zero", where=brain):
+        def native(path_or_data, order=1, outside="zero", inside=brain):
             data = path_or_data
             if isinstance(data, (str, os.PathLike)):
                 data = images.read(data)[0]
-            return resample(data, WORKING_GRID, grid, to_template, order, outside, where)
+            return resample(data, WORKING_GRID, grid, to_template, order, outside, inside)
 
         bias = images.read(self.inputs.bias)[0]
         if isdefined(self.inputs.given):
@@ -73,8 +73,8 @@ class BackToNative(FileInterface):
             # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
             reach = feathering.FEATHER_MM[1] + grid.voxel_sizes.max()
             around = brain & feathering.neighbourhood(mask, grid, reach)
-            change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, where=around)
-            weight = native(self.inputs.weight, where=around)
+            change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, inside=around)
+            weight = native(self.inputs.weight, inside=around)
             if isdefined(self.inputs.given):
                 weight[mask] = 1
         else:
@@ -95,18 +95,18 @@ class BackToNative(FileInterface):
             ),
             "table": within(runtime, "lesions.tsv"),
         }  # fmt: skip
-        labels, found = lesions.tabulate(mask, native(self.inputs.darkening, where=mask), grid)
+        labels, measured = lesions.tabulate(mask, native(self.inputs.darkening, inside=mask), grid)
         outputs["labels"] = images.save(within(runtime, "labels.nii.gz"), labels, grid, np.int32)
-        write_table(outputs["table"], found)
+        write_table(outputs["table"], measured)
         return outputs
 
 
-def write_table(path: str, found: list[lesions.Lesion]) -> None:
+def write_table(path: str, measured: list[lesions.Lesion]) -> None:
     """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``)."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
         writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast"])
-        for lesion in found:
+        for lesion in measured:
             centre = (f"{c:.2f}" for c in lesion.centroid)
             name = f"lesion {lesion.label}"
             writer.writerow([lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"])
