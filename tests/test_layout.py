@@ -45,3 +45,16 @@ def test_functions_have_few_parameters(path):
         assert (
             count - (arguments.args[:1] != [] and arguments.args[0].arg in ("self", "cls")) <= PARAMETERS
         ), function.name
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "interfaces").glob("*.py")), ids=lambda path: path.name)
+def test_every_trait_of_an_interface_says_what_it_is(path):
+    specs = [
+        node
+        for node in ast.parse(path.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name.endswith("Spec")
+    ]
+    for spec in specs:
+        for trait in (node for node in spec.body if isinstance(node, ast.Assign)):
+            described = "desc" in {keyword.arg for keyword in trait.value.keywords}
+            assert described, f"{spec.name}.{trait.targets[0].id}"

@@ -21,13 +21,18 @@ from bids_inpaint.io import images
 
 
 class DenoiseInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
+    in_file = File(exists=True, mandatory=True, desc="conformed T1w")
+    mask_file = File(exists=True, mandatory=True, desc="brain on the voxels of the T1w")
+    num_threads = traits.Int(
+        1,
+        usedefault=True,
+        nohash=True,
+        desc="processes that share the work; the result does not depend on it",
+    )
 
 
 class DenoiseOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="denoised inside the brain, on the voxels of the T1w")
 
 
 class Denoise(FileInterface):
@@ -44,11 +49,11 @@ class Denoise(FileInterface):
 
 
 class RegisterAffineInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="denoised T1w")
+    mask_file = File(exists=True, mandatory=True, desc="brain on the voxels of the T1w")
     template = File(exists=True, mandatory=True, desc="brain-only template")
-    random_seed = traits.Int(0, usedefault=True)
-    sloppy = traits.Bool(False, usedefault=True)
+    random_seed = traits.Int(0, usedefault=True, desc="of the points that ANTs samples")
+    sloppy = traits.Bool(False, usedefault=True, desc="rigid, and of low quality, for tests")
 
 
 class RegisterAffine(FileInterface):
@@ -73,13 +78,13 @@ class RegisterAffine(FileInterface):
 
 
 class CorrectBiasInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
-    sloppy = traits.Bool(False, usedefault=True)
+    in_file = File(exists=True, mandatory=True, desc="brain on the working grid")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the working grid")
+    sloppy = traits.Bool(False, usedefault=True, desc="fit the field on fewer voxels, for tests")
 
 
 class CorrectBiasOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="brain without its bias, on the working grid")
     bias_file = File(exists=True, desc="multiplicative field: in_file = out_file × bias")
 
 
@@ -100,10 +105,10 @@ class CorrectBias(FileInterface):
 
 
 class SegmentAtroposInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="brain on the working grid")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the working grid")
     priors = InputMultiObject(File(exists=True), mandatory=True, desc="CSF, GM, WM")
-    sloppy = traits.Bool(False, usedefault=True)
+    sloppy = traits.Bool(False, usedefault=True, desc="fewer voxels and iterations, for tests")
 
 
 class SegmentAtropos(FileInterface):

@@ -53,9 +53,9 @@ class NetworkInputSpec(InputSpec):
 class SegmentationOutputSpec(TraitedSpec):
     """Outputs of whatever segments a brain."""
 
-    csf = File(exists=True)
-    gm = File(exists=True)
-    wm = File(exists=True)
+    csf = File(exists=True, desc="probability of cerebrospinal fluid on the working grid, 0-1")
+    gm = File(exists=True, desc="probability of grey matter on the working grid, 0-1")
+    wm = File(exists=True, desc="probability of white matter on the working grid, 0-1")
     dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
     method = traits.Str(desc="name and version of what segmented")
 

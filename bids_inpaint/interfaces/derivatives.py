@@ -21,7 +21,7 @@ from bids_inpaint.io.files import publish, write_json, write_text
 
 
 class SaveDerivativesInputSpec(DynamicTraitedSpec):
-    out_dir = traits.Directory(exists=True, mandatory=True)
+    out_dir = traits.Directory(exists=True, mandatory=True, desc="output folder of the run")
     names = traits.Dict(mandatory=True, desc="input to path below out_dir")
     metadata = traits.Dict(desc="input to content of its sidecar")
     facts = traits.Dict(desc="input to what its sidecar says besides, known only after the run")
@@ -32,7 +32,7 @@ class SaveDerivativesInputSpec(DynamicTraitedSpec):
 
 
 class SaveDerivativesOutputSpec(TraitedSpec):
-    out_files = OutputMultiObject(File(exists=True))
+    out_files = OutputMultiObject(File(exists=True), desc="the files in the output folder")
 
 
 class SaveDerivatives(FileInterface):

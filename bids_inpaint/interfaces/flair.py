@@ -18,12 +18,12 @@ from bids_inpaint.space import WORKING_GRID, resample
 class FlairToWorkingGridInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True, users=True, desc="FLAIR of the same head")
     t1w = File(exists=True, mandatory=True, users=True, desc="the T1w that the affine is of")
-    xfm = File(exists=True, mandatory=True)
+    xfm = File(exists=True, mandatory=True, desc="ITK text: takes images from the T1w to the template")
     mask_file = File(exists=True, mandatory=True, desc="brain on the working grid")
 
 
 class FlairToWorkingGridOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="FLAIR of the brain without its bias, on the working grid")
 
 
 class FlairToWorkingGrid(FileInterface):

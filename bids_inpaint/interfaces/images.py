@@ -28,11 +28,11 @@ MOST_SCALED = 4
 
 
 class ConformInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True, users=True)
+    in_file = File(exists=True, mandatory=True, users=True, desc="raw T1w")
 
 
 class ConformOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="T1w on its own voxels, 0 without signal, without spikes")
     offset = traits.Float(desc="what was subtracted from the intensities")
     warnings = traits.List(traits.Str, desc="what is unusual about the file")
 
@@ -56,17 +56,23 @@ class Conform(FileInterface):
 
 
 class BrainMaskInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="conformed T1w")
     precomputed = File(exists=True, users=True, desc="mask of an earlier run or another tool")
     precomputed_xfm = File(
         exists=True, users=True, desc="ITK text: takes images from the T1w to the space of that mask"
     )
-    skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
-    num_threads = traits.Int(1, usedefault=True, nohash=True)
+    skull_strip = traits.Enum(
+        "auto",
+        "force",
+        "skip",
+        usedefault=True,
+        desc="recognise stripped images, always extract the brain, or never",
+    )
+    num_threads = traits.Int(1, usedefault=True, nohash=True, desc="of the network")
 
 
 class BrainMaskOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="brain mask on the voxels of the T1w")
     method = traits.Str(desc="precomputed, stripped, skipped or extracted")
     warnings = traits.List(traits.Str, desc="what is unusual about a precomputed mask")
 
@@ -137,7 +143,9 @@ class GivenAffineInputSpec(InputSpec):
     xfm = File(
         exists=True, mandatory=True, users=True, desc="ITK text: takes images from the T1w to the template"
     )
-    inverse_xfm = File(exists=True, mandatory=True, users=True)
+    inverse_xfm = File(
+        exists=True, mandatory=True, users=True, desc="ITK text: takes images from the template to the T1w"
+    )
 
 
 class GivenAffine(FileInterface):
@@ -168,14 +176,16 @@ class GivenAffine(FileInterface):
 
 
 class TrimMaskInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="brain mask on the voxels of the T1w")
     method = traits.Str(mandatory=True, desc="how the mask came about")
-    template_mask = File(exists=True, mandatory=True)
-    inverse_xfm = File(exists=True, mandatory=True)
+    template_mask = File(exists=True, mandatory=True, desc="brain of the template on the working grid")
+    inverse_xfm = File(
+        exists=True, mandatory=True, desc="ITK text: takes images from the template to the T1w"
+    )
 
 
 class TrimMaskOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="brain mask on the voxels of the T1w")
 
 
 class TrimMask(FileInterface):
@@ -195,14 +205,14 @@ class TrimMask(FileInterface):
 
 
 class ToWorkingGridInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
-    xfm = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="denoised T1w")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the voxels of the T1w")
+    xfm = File(exists=True, mandatory=True, desc="ITK text: takes images from the T1w to the template")
 
 
 class ToWorkingGridOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
-    out_mask = File(exists=True)
+    out_file = File(exists=True, desc="brain on the working grid")
+    out_mask = File(exists=True, desc="brain mask on the working grid")
 
 
 _OUTSIDE = "lies outside the template after the affine"
@@ -238,12 +248,12 @@ class ToWorkingGrid(FileInterface):
 
 
 class NormaliseInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
+    in_file = File(exists=True, mandatory=True, desc="brain on the working grid")
+    mask_file = File(exists=True, mandatory=True, desc="brain mask on the working grid")
 
 
 class NormaliseOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="brain on the working grid, of mean 1")
     scale = traits.Float(desc="mean over the mask that the image was divided by")
 
 
@@ -263,17 +273,19 @@ class Normalise(FileInterface):
 
 
 class TissuesToNativeInputSpec(InputSpec):
-    gm = File(exists=True, mandatory=True)
-    wm = File(exists=True, mandatory=True)
-    csf = File(exists=True, mandatory=True)
-    brain_mask = File(exists=True, mandatory=True)
-    inverse_xfm = File(exists=True, mandatory=True)
+    gm = File(exists=True, mandatory=True, desc="probability of grey matter on the working grid")
+    wm = File(exists=True, mandatory=True, desc="probability of white matter on the working grid")
+    csf = File(exists=True, mandatory=True, desc="probability of cerebrospinal fluid on the working grid")
+    brain_mask = File(exists=True, mandatory=True, desc="on the voxels of the T1w")
+    inverse_xfm = File(
+        exists=True, mandatory=True, desc="ITK text: takes images from the template to the T1w"
+    )
 
 
 class TissuesToNativeOutputSpec(TraitedSpec):
-    gm = File(exists=True)
-    wm = File(exists=True)
-    csf = File(exists=True)
+    gm = File(exists=True, desc="on the voxels of the T1w")
+    wm = File(exists=True, desc="on the voxels of the T1w")
+    csf = File(exists=True, desc="on the voxels of the T1w")
     dseg = File(exists=True, desc="1 GM, 2 WM, 3 CSF")
     volumes = traits.Dict(desc="tissue to the sum of its probabilities, in mm³")
 

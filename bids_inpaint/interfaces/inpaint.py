@@ -28,7 +28,7 @@ class InpaintInputSpec(NetworkInputSpec):
 
 
 class InpaintOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="inpainted brain on the working grid, in the unit of the input")
     whole_file = File(exists=True, desc="what the networks made, with nothing undone")
     white = traits.Float(desc="white-matter level")
     exponent = traits.Float(desc="of the standard contrast")

@@ -19,17 +19,17 @@ from bids_inpaint.space import WORKING_GRID
 
 class LesionMaskInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True, users=True, desc="binary lesion mask on any grid")
-    t1w = File(exists=True, mandatory=True, users=True)
-    xfm = File(exists=True, mandatory=True)
+    t1w = File(exists=True, mandatory=True, users=True, desc="image that the mask belongs to")
+    xfm = File(exists=True, mandatory=True, desc="ITK text: takes images from the T1w to the template")
     brain_mask = File(exists=True, desc="on the working grid; the lesions must touch it")
     preproc = File(exists=True, desc="on the working grid, to see whether the lesions are dark")
     wm_prior = File(exists=True, desc="for its white-matter level")
     inverse_xfm = File(exists=True, desc="for the mask on the voxels of the T1w, too")
-    space = traits.Enum("T1w", "template", usedefault=True)
+    space = traits.Enum("T1w", "template", usedefault=True, desc="where the given mask lies")
 
 
 class LesionMaskOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="lesions on the working grid")
     void_file = File(exists=True, desc="all voxels that the lesions reach, which are to be filled")
     native_file = File(desc="on the voxels of the T1w")
     warnings = traits.List(traits.Str, desc="what is unusual about the mask")
@@ -78,10 +78,10 @@ class LesionMask(FileInterface):
 
 
 class MapLesionsInputSpec(InputSpec):
-    preproc = File(exists=True, mandatory=True)
-    inpainted = File(exists=True, mandatory=True)
-    wm = File(exists=True, mandatory=True)
-    wm_prior = File(exists=True, mandatory=True)
+    preproc = File(exists=True, mandatory=True, desc="preprocessed brain on the working grid")
+    inpainted = File(exists=True, mandatory=True, desc="the same without its lesions")
+    wm = File(exists=True, mandatory=True, desc="probability of white matter in the inpainted brain")
+    wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
     white = traits.Float(mandatory=True, desc="white-matter level")
     exponent = traits.Float(mandatory=True, desc="of the standard contrast")
     threshold = traits.Float(mandatory=True, desc="fraction of normal-appearing white matter")
@@ -90,9 +90,9 @@ class MapLesionsInputSpec(InputSpec):
 
 
 class MapLesionsOutputSpec(TraitedSpec):
-    mask = File(exists=True)
-    probability = File(exists=True)
-    darkening = File(exists=True)
+    mask = File(exists=True, desc="lesions on the working grid")
+    probability = File(exists=True, desc="graded lesion map, 0-1; 0.5 at the threshold")
+    darkening = File(exists=True, desc="inpainted minus original, as a fraction of white matter")
     weight = File(exists=True, desc="feathered lesion support, 0-1")
 
 

@@ -17,30 +17,36 @@ from bids_inpaint.space import WORKING_GRID, resample
 
 class BackToNativeInputSpec(InputSpec):
     t1w = File(exists=True, mandatory=True, users=True, desc="the raw image")
-    brain_mask = File(exists=True, mandatory=True)
-    denoised = File(exists=True, mandatory=True)
-    preproc = File(exists=True, mandatory=True)
-    inpainted = File(exists=True, mandatory=True)
-    bias = File(exists=True, mandatory=True)
-    scale = traits.Float(mandatory=True)
-    weight = File(exists=True, mandatory=True)
-    probability = File(exists=True, mandatory=True)
-    lesion_mask = File(exists=True, mandatory=True)
-    darkening = File(exists=True, mandatory=True)
-    inverse_xfm = File(exists=True, mandatory=True)
+    brain_mask = File(exists=True, mandatory=True, desc="on the voxels of the T1w")
+    denoised = File(exists=True, mandatory=True, desc="T1w on the voxels of the T1w")
+    preproc = File(exists=True, mandatory=True, desc="preprocessed brain on the working grid")
+    inpainted = File(exists=True, mandatory=True, desc="the same without its lesions")
+    bias = File(exists=True, mandatory=True, desc="multiplicative field on the working grid")
+    scale = traits.Float(mandatory=True, desc="mean that `preproc` was divided by")
+    weight = File(exists=True, mandatory=True, desc="feathered lesion support on the working grid, 0-1")
+    probability = File(exists=True, mandatory=True, desc="graded lesion map on the working grid")
+    lesion_mask = File(exists=True, mandatory=True, desc="lesions on the working grid")
+    darkening = File(
+        exists=True, mandatory=True, desc="inpainted minus original, as a fraction of white matter"
+    )
+    inverse_xfm = File(
+        exists=True, mandatory=True, desc="ITK text: takes images from the template to the T1w"
+    )
     offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
-    fill = traits.Enum("lesions", "full", usedefault=True)
+    fill = traits.Enum(
+        "lesions", "full", usedefault=True, desc="change the T1w at the lesions alone, or in the whole brain"
+    )
     min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
     given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
 
 
 class BackToNativeOutputSpec(TraitedSpec):
-    inpainted = File(exists=True)
-    preproc = File(exists=True)
-    lesion_mask = File(exists=True)
-    probability = File(exists=True)
+    inpainted = File(exists=True, desc="the T1w without its lesions, in its own unit and data type")
+    preproc = File(exists=True, desc="denoised brain without its bias, on the voxels of the T1w")
+    lesion_mask = File(exists=True, desc="on the voxels of the T1w")
+    probability = File(exists=True, desc="on the voxels of the T1w")
     labels = File(exists=True, desc="one integer a lesion, as in the table")
-    table = File(exists=True)
+    table = File(exists=True, desc="one row a lesion (TSV)")
 
 
 class BackToNative(FileInterface):
