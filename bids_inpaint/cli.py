@@ -7,15 +7,24 @@ import os
 import re
 import signal
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from bids_inpaint import __version__
+from bids_inpaint import __version__, options
 from bids_inpaint.environment import settle, use_utf8
 
-DEFAULT_MODEL = "blind-unet"
-SECOND_PASS = "unet"
-FLAIR = "joint"
-DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
+if TYPE_CHECKING:
+    from bids_inpaint.settings import Settings
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Show the default of an option that has a value, and only then."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        if action.nargs == 0 or action.default in (None, []):
+            return action.help
+        return super()._get_help_string(action)
 
 
 def parser() -> argparse.ArgumentParser:
@@ -24,25 +33,30 @@ def parser() -> argparse.ArgumentParser:
         prog="bids_inpaint",
         description="Make brain MRI with lesions usable by tools made for healthy brains: inpainted "
         "T1w images, lesion maps and tissue maps, without lesion masks and without network access.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     p.add_argument("bids_dir", type=Path, help="root of the BIDS dataset")
     p.add_argument("output_dir", type=Path, help="where derivatives and reports are written")
     p.add_argument(
         "analysis_level",
-        choices=["participant", "group"],
+        choices=options.LEVELS,
         help="work on each participant, or gather the results of those that are finished",
     )
     p.add_argument("--version", action="version", version=f"bids_inpaint {__version__}")
-    p.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; repeat for debug")
+    for add in (*_BOTH_LEVELS, *_PARTICIPANT_LEVEL):
+        add(p)
+    return p
 
-    g = p.add_argument_group("Selecting data")
+
+def _add_selection(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Data (both levels)")
     g.add_argument(
         "--participant-label",
         "--participant_label",
         nargs="+",
         action="extend",
         metavar="LABEL",
+        default=[],
         type=_label("sub-"),
         help="participants, with or without 'sub-' (default: all)",
     )
@@ -52,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         metavar="LABEL",
+        default=[],
         type=_label("ses-"),
         help="sessions, with or without 'ses-' (default: all)",
     )
@@ -68,6 +83,15 @@ def parser() -> argparse.ArgumentParser:
         help="folder of a PyBIDS database; made there if missing, reused otherwise",
     )
     g.add_argument(
+        "--skip-bids-validation",
+        action="store_true",
+        help="don't check the dataset with the BIDS validator (the group level never does)",
+    )
+
+
+def _add_derivatives(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Derivatives and standard space (both levels)")
+    g.add_argument(
         "-d",
         "--derivatives",
         nargs="+",
@@ -76,30 +100,90 @@ def parser() -> argparse.ArgumentParser:
         default=[],
         type=_pair,
         help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
-        "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own; a folder without "
+        "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used instead of our own; a folder without "
         "NAME= has its own name",
     )
     g.add_argument(
-        "--skip-bids-validation", action="store_true", help="don't check the dataset with the BIDS validator"
+        "--lesion-masks",
+        type=Path,
+        metavar="DIR",
+        help="BIDS derivative with lesion masks (label-L_mask or label-lesion_mask, or another label of the "
+        "Type Lesion in its sidecar) on the T1w or in the space of --template. A non-blind "
+        "network fills these lesions; beside a blind one they lead to a second, non-blind filling, the "
+        "reference. The group level compares the lesion maps with these masks, or without them with those "
+        "of the participant level",
+    )
+    g.add_argument(
+        "--template",
+        metavar="NAME",
+        default=options.TEMPLATE,
+        help="standard space in MNI152 coordinates, by its TemplateFlow identifier",
     )
 
-    g = p.add_argument_group("Inpainting")
+
+def _add_running(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Running (both levels)")
+    g.add_argument(
+        "-w",
+        "--work-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path(options.WORK_DIR),
+        help="intermediate results; a rerun continues from them",
+    )
+    g.add_argument("--nprocs", type=int, metavar="N", help="processors in all (default: those available)")
+    g.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; repeat for debug")
+
+
+def _add_execution(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group(
+        "Running (participant level)",
+        "The group level accepts these options, so that both levels may have the same command line, and has "
+        "no use for them.",
+    )
+    g.add_argument(
+        "--clean-workdir",
+        action="store_true",
+        help="first remove from the work folder what earlier runs of this program left there; what other "
+        "runs are working on, and the files of others, stay",
+    )
+    g.add_argument(
+        "--omp-nthreads",
+        type=int,
+        metavar="N",
+        help="threads of one step (default: processors divided by images, 1 to 8)",
+    )
+    g.add_argument(
+        "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of what is available)"
+    )
+    g.add_argument(
+        "--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments"
+    )
+    g.add_argument(
+        "--device", choices=options.DEVICES, default=options.DEVICES[0], help="where the network runs"
+    )
+    g.add_argument("--stop-on-first-crash", action="store_true", help="stop everything at the first failure")
+
+
+def _add_inpainting(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Inpainting (participant level alone)")
     g.add_argument(
         "--model",
-        default=DEFAULT_MODEL,
+        metavar="MODEL",
+        default=options.MODEL,
         help="network by name, or path of an exported ONNX file; one that isn't blind fills the lesions of "
         "--lesion-masks, or those that the default network finds",
     )
     g.add_argument(
         "--second-pass",
         metavar="MODEL",
-        default=SECOND_PASS,
+        default=options.SECOND_PASS,
         help="non-blind network that fills again what a blind one found (the result is the mean of both "
-        "fillings), or 'none'",
+        f"fillings), or '{options.NO_SECOND_PASS}'",
     )
     g.add_argument(
         "--sampler",
-        choices=["ddim", "heun", "ddpm"],
+        choices=options.SAMPLERS,
         help="how a diffusion model draws (default: the network's own)",
     )
     g.add_argument(
@@ -110,41 +194,50 @@ def parser() -> argparse.ArgumentParser:
     )
     g.add_argument(
         "--fill",
-        choices=["lesions", "full"],
-        default="lesions",
+        choices=options.FILLS,
+        default=options.FILLS[0],
         help="change the T1w only at the lesions, or take the network's whole output",
+    )
+    g.add_argument(
+        "--flair",
+        nargs="?",
+        const=options.FLAIR,
+        metavar="MODEL",
+        help=f"also make a FLAIR image from the T1w, and a second lesion map from both, with "
+        f"'{options.FLAIR}' or the ONNX file of a network trained to do so",
+    )
+    g.add_argument(
+        "--random-seed", type=int, metavar="N", default=options.RANDOM_SEED, help="seed of everything random"
+    )
+    g.add_argument("--sloppy", action="store_true", help="low quality, for tests only")
+
+
+def _add_maps(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Brain, lesions and tissues (participant level alone)")
+    g.add_argument(
+        "--skull-strip",
+        choices=options.SKULL_STRIP,
+        default=options.SKULL_STRIP[0],
+        help="recognise stripped images, always extract the brain, or never",
     )
     g.add_argument(
         "--lesion-threshold",
         type=float,
         metavar="LAMBDA",
-        help="darkening that makes a lesion, as a fraction of normal-appearing white matter "
-        "(default: the network's own)",
+        help="how much darker than its inpainted value a voxel must be to count as lesion, as a fraction of "
+        "normal-appearing white matter (default: the network's own)",
     )
     g.add_argument(
-        "--lesion-min-volume", type=float, default=10.0, metavar="MM3", help="smallest lesion kept, in mm³"
-    )
-    g.add_argument(
-        "--lesion-masks",
-        type=Path,
-        metavar="DIR",
-        help="BIDS derivative with lesion masks (label-L_mask or label-lesion_mask, or another label of the "
-        "Type Lesion in its sidecar) on the T1w or in the space of --template. A non-blind "
-        "network fills these lesions; beside a blind one they lead to a second, non-blind filling, the "
-        "reference that the group level compares with",
-    )
-    g.add_argument(
-        "--flair",
-        nargs="?",
-        const=FLAIR,
-        metavar="MODEL",
-        help=f"also make a FLAIR image from the T1w, and a second lesion map from both, with '{FLAIR}' "
-        "or the ONNX file of a network trained to do so",
+        "--lesion-min-volume",
+        type=float,
+        default=options.LESION_MIN_VOLUME,
+        metavar="MM3",
+        help="smallest lesion kept, in mm³",
     )
     g.add_argument(
         "--segmentation",
-        choices=["atropos", "spm12", "none"],
-        default="atropos",
+        choices=options.SEGMENTATIONS,
+        default=options.SEGMENTATIONS[0],
         help="what segments the inpainted image into tissues; with none, lesions are looked for in the "
         "template's white matter",
     )
@@ -158,44 +251,10 @@ def parser() -> argparse.ArgumentParser:
         help="folder of SPM12, run by MATLAB or GNU Octave (default: $BIDS_INPAINT_SPM12; without a folder, "
         "the standalone SPM12 of $SPMMCRCMD)",
     )
-    g.add_argument(
-        "--template",
-        default=DEFAULT_TEMPLATE,
-        help="standard space in MNI152 coordinates, by its TemplateFlow identifier",
-    )
-    g.add_argument(
-        "--skull-strip",
-        choices=["auto", "force", "skip"],
-        default="auto",
-        help="recognise stripped images, always extract the brain, or never",
-    )
-    g.add_argument("--random-seed", type=int, default=0, help="seed of everything random")
-    g.add_argument("--sloppy", action="store_true", help="low quality, for tests only")
 
-    g = p.add_argument_group("Running")
-    g.add_argument(
-        "-w",
-        "--work-dir",
-        type=Path,
-        default=Path("work"),
-        help="intermediate results; a rerun continues from them",
-    )
-    g.add_argument("--clean-workdir", action="store_true", help="empty the work folder first")
-    g.add_argument("--nprocs", type=int, metavar="N", help="processors in all (default: those available)")
-    g.add_argument(
-        "--omp-nthreads",
-        type=int,
-        metavar="N",
-        help="threads of one step (default: processors divided by images, 1 to 8)",
-    )
-    g.add_argument(
-        "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of what is available)"
-    )
-    g.add_argument(
-        "--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments"
-    )
-    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the network runs")
-    g.add_argument("--stop-on-first-crash", action="store_true", help="stop everything at the first failure")
+
+def _add_outcomes(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("What comes out (participant level alone)")
     g.add_argument(
         "--strict", action="store_true", help="end with exit code 1 if there is a warning about any image"
     )
@@ -204,10 +263,15 @@ def parser() -> argparse.ArgumentParser:
         "--reports-only", action="store_true", help="only write the reports of finished work again"
     )
     g.add_argument("--boilerplate-only", action="store_true", help="only write the methods text")
-    return p  # fmt: skip
 
 
-def main(argv: list[str] | None = None) -> int:
+#: What adds the options that the group level reads, or that say where and how a run goes.
+_BOTH_LEVELS = (_add_selection, _add_derivatives, _add_running, _add_execution)
+#: What adds the options that decide over the results or the exit code of the participant level.
+_PARTICIPANT_LEVEL = (_add_inpainting, _add_maps, _add_outcomes)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code.
 
     0: all done; 1: some images failed, or have warnings with ``--strict``; 2: nothing was run, as the input
@@ -217,8 +281,15 @@ def main(argv: list[str] | None = None) -> int:
         use_utf8()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
-    args = vars(parser().parse_args(argv))
-    level = args.pop("analysis_level")
+        argv = sys.argv[1:]
+    args = parser().parse_args(argv)
+    if args.analysis_level == "group" and (flags := participant_options(argv)):
+        print(
+            f"bids_inpaint: error: The group level takes results as they are and has no {', '.join(flags)}: "
+            f"leave {'it' if len(flags) == 1 else 'them'} out, or run the participant level.",
+            file=sys.stderr,
+        )
+        return 2
     try:
         settle()
     except OSError as error:
@@ -226,16 +297,12 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     from bids_inpaint.images import InputError
     from bids_inpaint.run import run_participants
-    from bids_inpaint.settings import Settings
+    from bids_inpaint.settings import check
 
-    for name in ("participant_label", "session_label"):
-        args[name] = tuple(dict.fromkeys(args[name] or ()))
-    if args["nprocs"] is None:
-        del args["nprocs"]
     try:
-        args["derivatives"] = _by_name(args["derivatives"])
-        settings = Settings(**args)
-        if level == "participant":
+        settings = settings_of(args)
+        check(settings)
+        if args.analysis_level == "participant":
             return run_participants(settings)
         from bids_inpaint.group import run_group
 
@@ -243,6 +310,37 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"bids_inpaint: error: {error}", file=sys.stderr)
         return 2
+
+
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings that parsed arguments stand for.
+
+    Raises
+    ------
+    InputError
+        If they contradict each other.
+    """
+    from bids_inpaint.settings import Settings
+
+    values = {name: value for name, value in vars(args).items() if name != "analysis_level"}
+    for name in ("participant_label", "session_label"):
+        values[name] = tuple(dict.fromkeys(values[name]))
+    values["derivatives"] = _by_name(values["derivatives"])
+    if values["nprocs"] is None:
+        del values["nprocs"]
+    return Settings(**values)
+
+
+def participant_options(argv: Sequence[str]) -> list[str]:
+    """Options on a command line that are for the participant level alone, as ``--model``."""
+    alone = argparse.ArgumentParser(add_help=False)
+    for add in _PARTICIPANT_LEVEL:
+        add(alone)
+    names = list(vars(alone.parse_args([])))
+    # the parser replaces what is there already only where an option was given, be it by its default
+    untouched = object()
+    args = parser().parse_args(argv, argparse.Namespace(**dict.fromkeys(names, untouched)))
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not untouched]
 
 
 def _stop(number: int, _) -> None:
@@ -258,7 +356,7 @@ def _stop(number: int, _) -> None:
     os._exit(128 + number)
 
 
-def _label(prefix: str):
+def _label(prefix: str) -> Callable[[str], str]:
     def strip(text: str) -> str:
         return text.removeprefix(prefix)
 

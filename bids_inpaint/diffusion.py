@@ -12,6 +12,7 @@ from math import log, sqrt
 import numpy as np
 
 from bids_inpaint.images import InputError
+from bids_inpaint.options import SAMPLERS as SAMPLERS
 
 Array = np.ndarray
 
@@ -19,7 +20,6 @@ Array = np.ndarray
 #: -1 to 1, of the same shape.
 Predict = Callable[[Array, int], tuple[Array, Array]]
 
-SAMPLERS = ("ddim", "heun", "ddpm")
 #: Steps of the noising, and their first and last variance.
 STEPS = 1000
 BETAS = (1e-4, 0.02)

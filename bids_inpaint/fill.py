@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 
-from bids_inpaint import diffusion, images, inference, masks, models, slices
+from bids_inpaint import images, inference, masks, models, options, slices
 from bids_inpaint.environment import settle
 from bids_inpaint.files import printable
 from bids_inpaint.images import InputError
@@ -62,11 +62,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("mask", type=Path, help="the hole, on the same voxels")
     p.add_argument("output", type=Path, help="volume to write")
     p.add_argument("--model", default="ddpm", help="network that fills slices, by name or ONNX file")
-    p.add_argument("--sampler", choices=diffusion.SAMPLERS, help="default: the network's own")
+    p.add_argument("--sampler", choices=options.SAMPLERS, help="default: the network's own")
     p.add_argument("--sampling-steps", type=int, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    p.add_argument("--device", choices=options.DEVICES, default=options.DEVICES[0])
     args = p.parse_args(argv)
     try:
         settle()

@@ -22,7 +22,7 @@ from bids_inpaint.interfaces.base import InputSpec
 from bids_inpaint.interfaces.images import BrainMask, ToWorkingGrid
 from bids_inpaint.interfaces.inpaint import LesionMask, MapLesions
 from bids_inpaint.participants import People
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.workflows.base import init_image_wf
 
@@ -44,9 +44,11 @@ def main(root: Path, *options: str, level: str = "participant") -> int:
 
 
 def settings(root: Path, **options) -> Settings:
-    return Settings(
+    made = Settings(
         **({"bids_dir": root, "output_dir": root.parent / "out", "work_dir": root.parent / "w"} | options)
     )
+    check(made)
+    return made
 
 
 def statuses(out: Path) -> dict[str, dict]:

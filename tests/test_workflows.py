@@ -14,7 +14,7 @@ from bids_inpaint.crashes import read_crashes
 from bids_inpaint.images import InputError
 from bids_inpaint.progress import Progress
 from bids_inpaint.run import expanded
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.workflows.base import crash_folder, image_wf_name, init_participants_wf
 from bids_inpaint.workflows.outputs import Products, expected
 
@@ -33,6 +33,7 @@ def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options
     settings = Settings(
         bids_dir=root, output_dir=tmp_path / "out", work_dir=tmp_path / "w", model=str(toy_model), **options
     )
+    check(settings)
     files = template.prepare(template.DEFAULT, tmp_path.parent)
     images = bids.collect(settings).images
     model = models.find(str(toy_model))

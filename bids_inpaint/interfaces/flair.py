@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
 
-from bids_inpaint import flair, images, inference, models
+from bids_inpaint import flair, images, inference, models, options
 from bids_inpaint.intensity import Scale
 from bids_inpaint.interfaces.ants import alone, correct_bias, rigid
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
@@ -51,7 +51,7 @@ class SynthesiseFlairInputSpec(InputSpec):
     inverse_xfm = File(exists=True, mandatory=True)
     model = traits.Str(mandatory=True)
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
-    device = traits.Enum("auto", "cpu", "cuda", usedefault=True)
+    device = traits.Enum(*options.DEVICES, usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import brain, images, masks, models
+from bids_inpaint import brain, images, masks, models, options
 from bids_inpaint.conform import conform
 from bids_inpaint.inference import Runtime
 from bids_inpaint.interfaces.base import AffineOutputSpec, FileInterface, InputSpec, within
@@ -57,7 +57,7 @@ class BrainMaskInputSpec(InputSpec):
     precomputed_xfm = File(
         exists=True, users=True, desc="ITK text: takes images from the T1w to the space of that mask"
     )
-    skull_strip = traits.Enum("auto", "force", "skip", usedefault=True)
+    skull_strip = traits.Enum(*options.SKULL_STRIP, usedefault=True)
     num_threads = traits.Int(1, usedefault=True, nohash=True)
 
 

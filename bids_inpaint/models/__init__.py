@@ -9,17 +9,18 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
+from bids_inpaint import options
 from bids_inpaint.diffusion import SAMPLERS
 from bids_inpaint.files import first_line, read_json
 from bids_inpaint.images import InputError
 
 FOLDER = Path(__file__).parent
-DEFAULT = "blind-unet"
+DEFAULT = options.MODEL
 #: Fills given lesions, for the images that others are compared with.
-REFERENCE = "unet"
+REFERENCE = options.SECOND_PASS
 #: Those that don't inpaint, by their tasks.
 BRAIN = "brain"
-FLAIR = "joint"
+FLAIR = options.FLAIR
 OTHERS = {"brain": BRAIN, "flair": FLAIR}
 _MARK = "bids_inpaint"
 #: What the card of a task or an engine must say.

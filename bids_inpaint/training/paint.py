@@ -14,7 +14,7 @@ from bids_inpaint.intensity import levels
 from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.interfaces.derivatives import write_json
 from bids_inpaint.interfaces.inpaint import stored_values, write_like
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.space import WORKING_GRID, resample
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.prepare import preprocess
@@ -67,6 +67,7 @@ def paint_dataset(
         If some could not be painted; the others are there.
     """
     settings = Settings(bids_dir=dataset, output_dir=output, work_dir=work, participant_label=labels)
+    check(settings)
     output = settings.output_dir
     generated = {"Name": "bids_inpaint", "Version": __version__, "Description": f"painted with seed {seed}"}
     for folder, kind in ((output, "raw"), (output / MASKS, "derivative")):

@@ -19,7 +19,7 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.interfaces.flair import FlairToWorkingGrid
 from bids_inpaint.interfaces.inpaint import LesionMask
 from bids_inpaint.plugin import ImageByImage, set_nipype_level
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.data import LABELS, cache_subject, storing, subjects, template_priors
 from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
@@ -67,6 +67,7 @@ def prepare(
         participant_label=labels,
         lesion_masks=lesion_masks,
     )
+    check(settings)
 
     def place(image: bids.Image) -> Path:
         return settings.output_dir / f"{settings.bids_dir.name}_{image.prefix}"
