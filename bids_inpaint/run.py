@@ -101,6 +101,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
         flair=flair,
     )
     dataset.describe(settings)
+    settings.save("participant", run_uuid)
     first = graph(images=found[:1]).get_node(image_wf_name(found[0]))
     citation = dataset.write_boilerplate(settings.output_dir, first.__desc__)
     if settings.boilerplate_only:

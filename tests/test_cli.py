@@ -8,6 +8,7 @@ import pytest
 from helpers import write_dataset
 
 from bids_inpaint import __version__, cli
+from bids_inpaint.parser import participant_options
 from bids_inpaint.settings import Settings
 
 
@@ -86,7 +87,7 @@ def test_the_group_level_takes_the_line_of_the_participant_level(dataset, capsys
     )
     argv = [str(dataset), str(dataset.parent / "out"), "group", "-w", str(dataset.parent / "w")]
     masks = ["-d", "x=somewhere", "--lesion-masks", "elsewhere"]
-    assert cli.participant_options([*argv, *options.split(), *masks]) == []
+    assert participant_options([*argv, *options.split(), *masks]) == []
     assert cli.main([*argv, *options.split()]) == 2
     assert "has no finished participant" in capsys.readouterr().err
 
@@ -176,6 +177,9 @@ def test_boilerplate_only(dataset, capsys):
     assert all(f"{{{key.strip('@.,;')}," in bibliography for key in cited)
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
     assert not list(out.glob("sub-*"))
+    (file,) = out.glob("logs/*/settings.toml")
+    saved = Settings.load(file)
+    assert (saved.participant_label, saved.boilerplate_only) == (("01", "02"), True)
 
 
 def test_a_network_that_needs_masks_fills_what_the_default_one_finds(dataset):
