@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import html
+from typing import Any
 
-from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
+from nipype.interfaces.base import Bunch, File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import images, quality
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.templates import render
 from bids_inpaint.transforms import read_xfm
 
 
@@ -37,34 +38,22 @@ class CheckQuality(FileInterface):
     input_spec = CheckQualityInputSpec
     output_spec = CheckQualityOutputSpec
 
-    def process(self, runtime) -> dict:
-        read = {
+    def process(self, runtime: Bunch) -> dict[str, Any]:
+        volumes = {
             name: images.read(getattr(self.inputs, name))[0]
             for name in (
-                "preproc",
-                "working_mask",
-                "template",
-                "template_mask",
-                "wm_prior",
-                "gm_prior",
-                "mask",
+                "preproc", "working_mask", "template", "template_mask", "wm_prior", "gm_prior", "mask",
             )
-        }
+        }  # fmt: skip
         measures = quality.measure(
-            read["preproc"], read["working_mask"] > 0, read["template"], read["template_mask"],
-            read["wm_prior"], read["gm_prior"], read_xfm(self.inputs.xfm), read["mask"] > 0,
+            volumes["preproc"], volumes["working_mask"] > 0, volumes["template"], volumes["template_mask"],
+            volumes["wm_prior"], volumes["gm_prior"], read_xfm(self.inputs.xfm), volumes["mask"] > 0,
         )  # fmt: skip
-        others = [getattr(self.inputs, f"{name}_warnings") for name in ("input", "mask", "lesion")]
-        others = [warning for found in others if isdefined(found) for warning in found]
-        warnings = [*quality.judge(measures), *self.inputs.told, *others]
+        earlier = [getattr(self.inputs, f"{name}_warnings") for name in ("input", "mask", "lesion")]
+        warnings = [*quality.judge(measures), *self.inputs.told]
+        warnings += [warning for sentences in earlier if isdefined(sentences) for warning in sentences]
         out_file = within(runtime, "quality.html")
-        items = "".join(f"<li>{html.escape(warning)}</li>" for warning in warnings)
         with open(out_file, "w", encoding="utf-8") as file:
-            file.write(
-                f'<div class="alert alert-warning"><p>Look at this image before you use its results:</p>'
-                f"<ul>{items}</ul></div>\n"
-                if warnings
-                else "<p>All measures are as expected of a T1w image of an adult's brain.</p>\n"
-            )
+            file.write(render("quality.html.j2", warnings=warnings))
         rounded = {name: float(f"{value:.4g}") for name, value in measures.items()}
         return {"out_file": out_file, "found": {"QualityMeasures": rounded, "QualityWarnings": warnings}}
