@@ -80,7 +80,7 @@ class Settings:
     sloppy: bool = False
     verbose: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check_names(self)
         self._make_absolute()
         _check_choices(self)
