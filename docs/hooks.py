@@ -15,6 +15,6 @@ def on_page_markdown(markdown: str, page, **_) -> str:
     if page.file.src_path != "options.md":
         return markdown
     os.environ["COLUMNS"] = "100"
-    from bids_inpaint.cli import parser
+    from bids_inpaint.parser import parser
 
     return markdown.replace("{{ help }}", parser().format_help().rstrip())
