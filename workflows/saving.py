@@ -102,7 +102,7 @@ def init_outputs_wf(
             template_mask=template.mask,
             wm_prior=template.priors["WM"],
             gm_prior=template.priors["GM"],
-            told=list(image.warnings),
+            dataset_warnings=list(image.warnings),
         ),
         name="quality", mem_gb=1,
     )  # fmt: skip
@@ -156,7 +156,7 @@ def init_outputs_wf(
         ]),
         (inputnode, lesions, [("table", "table")]),
         (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
-        (quality, founds[PARTS[0]], [("found", "quality")]),
+        (quality, founds[PARTS[0]], [("quality", "quality")]),
         *((node, save, [("out_file", node.name)]) for node in
           (quality, registration, brain, inpainting, difference, lesions)),
     ])  # fmt: skip

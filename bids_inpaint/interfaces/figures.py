@@ -22,16 +22,16 @@ _MOST_LESIONS = 30
 
 
 class FigureOutputSpec(TraitedSpec):
-    out_file = File(exists=True)
+    out_file = File(exists=True, desc="picture or table of the report")
 
 
 class FlickerInputSpec(InputSpec):
-    before = File(exists=True, mandatory=True)
-    after = File(exists=True, mandatory=True)
+    before = File(exists=True, mandatory=True, desc="image that is seen at first")
+    after = File(exists=True, mandatory=True, desc="image on the same voxels, under the pointer")
     mask_file = File(exists=True, mandatory=True, desc="brain, for the choice of slices")
     contour = File(exists=True, desc="mask drawn over both; its slices are shown if it isn't empty")
-    labels = traits.Tuple(traits.Str, traits.Str, mandatory=True)
-    shared_range = traits.Bool(False, usedefault=True)
+    labels = traits.Tuple(traits.Str, traits.Str, mandatory=True, desc="captions of both")
+    shared_range = traits.Bool(False, usedefault=True, desc="both have the grey values of the first")
 
 
 class Flicker(FileInterface):
@@ -58,9 +58,9 @@ class Flicker(FileInterface):
 
 
 class ContoursInputSpec(InputSpec):
-    background = File(exists=True, mandatory=True)
-    masks = InputMultiObject(File(exists=True), mandatory=True)
-    colours = traits.List(traits.Str, mandatory=True)
+    background = File(exists=True, mandatory=True, desc="image below the outlines")
+    masks = InputMultiObject(File(exists=True), mandatory=True, desc="the slices go through the first")
+    colours = traits.List(traits.Str, mandatory=True, desc="one of each mask")
 
 
 class Contours(FileInterface):
@@ -80,10 +80,10 @@ class Contours(FileInterface):
 
 
 class DifferenceInputSpec(InputSpec):
-    background = File(exists=True, mandatory=True)
-    darkening = File(exists=True, mandatory=True)
-    mask_file = File(exists=True, mandatory=True)
-    lesions = File(exists=True, mandatory=True)
+    background = File(exists=True, mandatory=True, desc="image below the colours")
+    darkening = File(exists=True, mandatory=True, desc="inpainted minus original, white matter is 1")
+    mask_file = File(exists=True, mandatory=True, desc="brain, for the choice of slices")
+    lesions = File(exists=True, mandatory=True, desc="lesion map; its slices are shown if it isn't empty")
 
 
 class Difference(FileInterface):
@@ -104,7 +104,7 @@ class Difference(FileInterface):
 
 
 class LesionTableInputSpec(InputSpec):
-    table = File(exists=True, mandatory=True)
+    table = File(exists=True, mandatory=True, desc="TSV with a row for each lesion, the largest first")
 
 
 class LesionTable(FileInterface):
