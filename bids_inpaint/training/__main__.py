@@ -7,6 +7,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+from bids_inpaint import options
+
 
 def parser() -> argparse.ArgumentParser:
     """The argument parser of the training tools."""
@@ -82,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     c.add_argument("--lesions", type=Path, required=True, help="folder with patients/ and shapes.npz")
     c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
     c.add_argument("--split", choices=["train", "validation", "test"], default="validation")
-    c.add_argument("--sampler", choices=["ddim", "heun", "ddpm"])
+    c.add_argument("--sampler", choices=options.SAMPLERS)
     c.add_argument("--sampling-steps", type=int)
     c.add_argument("--threads", type=int, default=2)
     c.add_argument("--output", type=Path, help="JSON file for the scores")

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bids_inpaint import inference, lesions, models
+from bids_inpaint import inference, lesions, models, options
 from bids_inpaint.brain import largest_component
 from bids_inpaint.intensity import Scale
 from bids_inpaint.metrics import dice, filling_scores, lesion_scores, psnr
@@ -25,7 +25,7 @@ from bids_inpaint.training.synthesis import draw_patient, paint
 THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
 #: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
 VISIBLE = 0.9
-SMALLEST_MM3 = 10.0
+SMALLEST_MM3 = options.LESION_MIN_VOLUME
 
 
 #: Lesions in a healthy image may sum up to so much on average (ml).
