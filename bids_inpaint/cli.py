@@ -1,213 +1,24 @@
-"""Command line: parser, Settings, exit code. Heavy imports wait until there is work."""
+"""Command line: arguments, Settings, exit code. Heavy imports wait until there is work."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import re
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
-from bids_inpaint import __version__
 from bids_inpaint.environment import settle, use_utf8
+from bids_inpaint.parser import parser, participant_options
 
-DEFAULT_MODEL = "blind-unet"
-SECOND_PASS = "unet"
-FLAIR = "joint"
-DEFAULT_TEMPLATE = "MNI152NLin2009aSym"
-
-
-def parser() -> argparse.ArgumentParser:
-    """The argument parser of ``bids_inpaint``."""
-    p = argparse.ArgumentParser(
-        prog="bids_inpaint",
-        description="Make brain MRI with lesions usable by tools made for healthy brains: inpainted "
-        "T1w images, lesion maps and tissue maps, without lesion masks and without network access.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    p.add_argument("bids_dir", type=Path, help="root of the BIDS dataset")
-    p.add_argument("output_dir", type=Path, help="where derivatives and reports are written")
-    p.add_argument(
-        "analysis_level",
-        choices=["participant", "group"],
-        help="work on each participant, or gather the results of those that are finished",
-    )
-    p.add_argument("--version", action="version", version=f"bids_inpaint {__version__}")
-    p.add_argument("-v", "--verbose", action="count", default=0, help="more log lines; repeat for debug")
-
-    g = p.add_argument_group("Selecting data")
-    g.add_argument(
-        "--participant-label",
-        "--participant_label",
-        nargs="+",
-        action="extend",
-        metavar="LABEL",
-        type=_label("sub-"),
-        help="participants, with or without 'sub-' (default: all)",
-    )
-    g.add_argument(
-        "--session-label",
-        "--session_label",
-        nargs="+",
-        action="extend",
-        metavar="LABEL",
-        type=_label("ses-"),
-        help="sessions, with or without 'ses-' (default: all)",
-    )
-    g.add_argument(
-        "--bids-filter-file",
-        type=Path,
-        metavar="FILE",
-        help='JSON with PyBIDS filters for T1w, such as {"t1w": {"acquisition": "mprage"}}',
-    )
-    g.add_argument(
-        "--bids-database-dir",
-        type=Path,
-        metavar="DIR",
-        help="folder of a PyBIDS database; made there if missing, reused otherwise",
-    )
-    g.add_argument(
-        "-d",
-        "--derivatives",
-        nargs="+",
-        action="extend",
-        metavar="[NAME=]PATH",
-        default=[],
-        type=_pair,
-        help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
-        "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used in place of our own; a folder without "
-        "NAME= has its own name",
-    )
-    g.add_argument(
-        "--skip-bids-validation", action="store_true", help="don't check the dataset with the BIDS validator"
-    )
-
-    g = p.add_argument_group("Inpainting")
-    g.add_argument(
-        "--model",
-        default=DEFAULT_MODEL,
-        help="network by name, or path of an exported ONNX file; one that isn't blind fills the lesions of "
-        "--lesion-masks, or those that the default network finds",
-    )
-    g.add_argument(
-        "--second-pass",
-        metavar="MODEL",
-        default=SECOND_PASS,
-        help="non-blind network that fills again what a blind one found (the result is the mean of both "
-        "fillings), or 'none'",
-    )
-    g.add_argument(
-        "--sampler",
-        choices=["ddim", "heun", "ddpm"],
-        help="how a diffusion model draws (default: the network's own)",
-    )
-    g.add_argument(
-        "--sampling-steps",
-        type=int,
-        metavar="N",
-        help="steps of the sampler, 1 to 1000 (default: the network's own)",
-    )
-    g.add_argument(
-        "--fill",
-        choices=["lesions", "full"],
-        default="lesions",
-        help="change the T1w only at the lesions, or take the network's whole output",
-    )
-    g.add_argument(
-        "--lesion-threshold",
-        type=float,
-        metavar="LAMBDA",
-        help="darkening that makes a lesion, as a fraction of normal-appearing white matter "
-        "(default: the network's own)",
-    )
-    g.add_argument(
-        "--lesion-min-volume", type=float, default=10.0, metavar="MM3", help="smallest lesion kept, in mm³"
-    )
-    g.add_argument(
-        "--lesion-masks",
-        type=Path,
-        metavar="DIR",
-        help="BIDS derivative with lesion masks (label-L_mask or label-lesion_mask, or another label of the "
-        "Type Lesion in its sidecar) on the T1w or in the space of --template. A non-blind "
-        "network fills these lesions; beside a blind one they lead to a second, non-blind filling, the "
-        "reference that the group level compares with",
-    )
-    g.add_argument(
-        "--flair",
-        nargs="?",
-        const=FLAIR,
-        metavar="MODEL",
-        help=f"also make a FLAIR image from the T1w, and a second lesion map from both, with '{FLAIR}' "
-        "or the ONNX file of a network trained to do so",
-    )
-    g.add_argument(
-        "--segmentation",
-        choices=["atropos", "spm12", "none"],
-        default="atropos",
-        help="what segments the inpainted image into tissues; with none, lesions are looked for in the "
-        "template's white matter",
-    )
-    g.add_argument(
-        "--compare-segmentation", action="store_true", help="segment the original image too, lesions and all"
-    )
-    g.add_argument(
-        "--spm12",
-        type=Path,
-        metavar="DIR",
-        help="folder of SPM12, run by MATLAB or GNU Octave (default: $BIDS_INPAINT_SPM12; without a folder, "
-        "the standalone SPM12 of $SPMMCRCMD)",
-    )
-    g.add_argument(
-        "--template",
-        default=DEFAULT_TEMPLATE,
-        help="standard space in MNI152 coordinates, by its TemplateFlow identifier",
-    )
-    g.add_argument(
-        "--skull-strip",
-        choices=["auto", "force", "skip"],
-        default="auto",
-        help="recognise stripped images, always extract the brain, or never",
-    )
-    g.add_argument("--random-seed", type=int, default=0, help="seed of everything random")
-    g.add_argument("--sloppy", action="store_true", help="low quality, for tests only")
-
-    g = p.add_argument_group("Running")
-    g.add_argument(
-        "-w",
-        "--work-dir",
-        type=Path,
-        default=Path("work"),
-        help="intermediate results; a rerun continues from them",
-    )
-    g.add_argument("--clean-workdir", action="store_true", help="empty the work folder first")
-    g.add_argument("--nprocs", type=int, metavar="N", help="processors in all (default: those available)")
-    g.add_argument(
-        "--omp-nthreads",
-        type=int,
-        metavar="N",
-        help="threads of one step (default: processors divided by images, 1 to 8)",
-    )
-    g.add_argument(
-        "--mem-gb", type=float, metavar="GB", help="memory in all (default: 90%% of what is available)"
-    )
-    g.add_argument(
-        "--use-plugin", type=Path, metavar="FILE", help="YAML with a Nipype plugin and its arguments"
-    )
-    g.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where the network runs")
-    g.add_argument("--stop-on-first-crash", action="store_true", help="stop everything at the first failure")
-    g.add_argument(
-        "--strict", action="store_true", help="end with exit code 1 if there is a warning about any image"
-    )
-    g.add_argument("--write-graph", action="store_true", help="write the graph of the workflow and go on")
-    g.add_argument(
-        "--reports-only", action="store_true", help="only write the reports of finished work again"
-    )
-    g.add_argument("--boilerplate-only", action="store_true", help="only write the methods text")
-    return p  # fmt: skip
+if TYPE_CHECKING:
+    from bids_inpaint.settings import Settings
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit code.
 
     0: all done; 1: some images failed, or have warnings with ``--strict``; 2: nothing was run, as the input
@@ -217,25 +28,29 @@ def main(argv: list[str] | None = None) -> int:
         use_utf8()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _stop)
-    args = vars(parser().parse_args(argv))
-    level = args.pop("analysis_level")
+        argv = sys.argv[1:]
+    args = parser().parse_args(argv)
+    if args.analysis_level == "group" and (flags := participant_options(argv)):
+        print(
+            f"bids_inpaint: error: The group level takes results as they are and has no {', '.join(flags)}: "
+            f"leave {'it' if len(flags) == 1 else 'them'} out, or run the participant level.",
+            file=sys.stderr,
+        )
+        return 2
     try:
         settle()
     except OSError as error:
         print(f"bids_inpaint: error: {error.strerror}", file=sys.stderr)
         return 2
     from bids_inpaint.errors import InputError
-    from bids_inpaint.participant.run import run_participants
-    from bids_inpaint.settings import Settings
+    from bids_inpaint.settings import check
 
-    for name in ("participant_label", "session_label"):
-        args[name] = tuple(dict.fromkeys(args[name] or ()))
-    if args["nprocs"] is None:
-        del args["nprocs"]
     try:
-        args["derivatives"] = _by_name(args["derivatives"])
-        settings = Settings(**args)
-        if level == "participant":
+        settings = settings_of(args)
+        check(settings)
+        if args.analysis_level == "participant":
+            from bids_inpaint.participant.run import run_participants
+
             return run_participants(settings)
         from bids_inpaint.group.level import run_group
 
@@ -245,7 +60,26 @@ def main(argv: list[str] | None = None) -> int:
         return 2
 
 
-def _stop(number: int, _) -> None:
+def settings_of(args: argparse.Namespace) -> Settings:
+    """The settings that parsed arguments stand for.
+
+    Raises
+    ------
+    InputError
+        If they contradict each other.
+    """
+    from bids_inpaint.settings import Settings
+
+    values = {name: value for name, value in vars(args).items() if name != "analysis_level"}
+    for name in ("participant_label", "session_label"):
+        values[name] = tuple(dict.fromkeys(values[name]))
+    values["derivatives"] = _by_name(values["derivatives"])
+    if values["nprocs"] is None:
+        del values["nprocs"]
+    return Settings(**values)
+
+
+def _stop(number: int, _: FrameType | None) -> None:
     """End at once, as schedulers kill what is left after some seconds; the workers end with this process."""
     from bids_inpaint.io.files import discard_unfinished
 
@@ -256,14 +90,6 @@ def _stop(number: int, _) -> None:
     )
     os.write(2, message.encode())
     os._exit(128 + number)
-
-
-def _label(prefix: str):
-    def strip(text: str) -> str:
-        return text.removeprefix(prefix)
-
-    strip.__name__ = "label"
-    return strip
 
 
 def _by_name(pairs: list[tuple[str, Path]]) -> dict[str, Path]:
@@ -278,13 +104,3 @@ def _by_name(pairs: list[tuple[str, Path]]) -> dict[str, Path]:
             )
         named[name] = path
     return named
-
-
-def _pair(text: str) -> tuple[str, Path]:
-    """Name and folder of a derivative: a folder alone has its own name, as for fMRIPrep."""
-    name, equals, path = text.partition("=")
-    if not equals or "/" in name:
-        name, path = re.sub(r"[^A-Za-z0-9_.-]", "-", os.path.basename(os.path.abspath(text))), text
-    if not name or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH or PATH")
-    return name, Path(path)

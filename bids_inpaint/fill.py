@@ -15,12 +15,13 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import io_orientation, ornt_transform
 
+from bids_inpaint import options
 from bids_inpaint.dataset import masks
 from bids_inpaint.environment import settle
 from bids_inpaint.errors import InputError, printable
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.io import images
-from bids_inpaint.networks import diffusion, registry, session
+from bids_inpaint.networks import registry, session
 from bids_inpaint.networks.card import Model
 from bids_inpaint.space import WORKING_GRID, Grid
 
@@ -65,11 +66,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("mask", type=Path, help="the hole, on the same voxels")
     p.add_argument("output", type=Path, help="volume to write")
     p.add_argument("--model", default="ddpm", help="network that fills slices, by name or ONNX file")
-    p.add_argument("--sampler", choices=diffusion.SAMPLERS, help="default: the network's own")
+    p.add_argument("--sampler", choices=options.SAMPLERS, help="default: the network's own")
     p.add_argument("--sampling-steps", type=int, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)
     p.add_argument("--threads", type=int, default=1)
-    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto")
+    p.add_argument("--device", choices=options.DEVICES, default=options.DEVICES[0])
     args = p.parse_args(argv)
     try:
         settle()

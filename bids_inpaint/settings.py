@@ -1,9 +1,11 @@
-"""Every option of a run, validated once."""
+"""The options of a run as one object, its check, and the file that a run leaves of it."""
 
 from __future__ import annotations
 
+import json
 import math
 import os
+import tomllib
 import uuid
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -11,11 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint import resources
-from bids_inpaint.dataset import template
+from bids_inpaint import __version__, options, resources
 from bids_inpaint.errors import InputError, is_utf8, printable
-from bids_inpaint.networks import registry
-from bids_inpaint.networks.diffusion import check_steps
+from bids_inpaint.io.files import replacing
+from bids_inpaint.models import shipped
 from bids_inpaint.spm.program import Spm
 from bids_inpaint.spm.program import find as find_spm
 
@@ -24,23 +25,26 @@ _PATHS = (
     "bids_dir", "output_dir", "work_dir", "bids_filter_file", "bids_database_dir", "use_plugin",
     "lesion_masks", "spm12",
 )  # fmt: skip
+#: Options that name a network, or its file.
+_NETWORKS = ("model", "second_pass", "flair")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Options of a run of the participant level.
+    """Options of a run, of either level.
 
-    Attributes mirror the command line (see ``bids_inpaint --help``).
+    Attributes mirror the command line (see ``bids_inpaint --help``); paths become absolute. Nothing is
+    written, and folders need not be there: that is for :func:`check`.
 
     Raises
     ------
     InputError
-        On construction, if values contradict each other or the world: one sentence for the user.
+        On construction, if a value can't be used or contradicts another: one sentence for the user.
     """
 
     bids_dir: Path
     output_dir: Path
-    work_dir: Path = Path("work")
+    work_dir: Path = Path(options.WORK_DIR)
     participant_label: tuple[str, ...] = ()
     session_label: tuple[str, ...] = ()
     bids_filter_file: Path | None = None
@@ -52,100 +56,55 @@ class Settings:
     omp_nthreads: int | None = None
     mem_gb: float | None = None
     use_plugin: Path | None = None
-    device: str = "auto"
-    model: str = registry.DEFAULT
-    second_pass: str = registry.REFERENCE
-    sampler: str | None = None
+    device: options.Device = options.DEVICES[0]
+    model: str = options.MODEL
+    second_pass: str = options.SECOND_PASS
+    sampler: options.Sampler | None = None
     sampling_steps: int | None = None
-    fill: str = "lesions"
+    fill: options.Fill = options.FILLS[0]
     lesion_threshold: float | None = None
-    lesion_min_volume: float = 10.0
+    lesion_min_volume: float = options.LESION_MIN_VOLUME
     lesion_masks: Path | None = None
     flair: str | None = None
-    segmentation: str = "atropos"
+    segmentation: options.Segmentation = options.SEGMENTATIONS[0]
     compare_segmentation: bool = False
     spm12: Path | None = None
-    template: str = template.DEFAULT
-    skull_strip: str = "auto"
+    template: str = options.TEMPLATE
+    skull_strip: options.SkullStrip = options.SKULL_STRIP[0]
     reports_only: bool = False
     boilerplate_only: bool = False
     write_graph: bool = False
     stop_on_first_crash: bool = False
     strict: bool = False
-    random_seed: int = 0
+    random_seed: int = options.RANDOM_SEED
     sloppy: bool = False
     verbose: int = 0
 
-    def __post_init__(self):
-        self._check_names()
-        # steps run in folders of their own
-        for name in _PATHS:
-            if (path := getattr(self, name)) is not None:
-                object.__setattr__(self, name, _absolute(path))
-        derivatives = {name: _absolute(path) for name, path in self.derivatives.items()}
-        object.__setattr__(self, "derivatives", derivatives)
-        for name in ("model", "second_pass", "flair"):
-            # shipped ones are known by name
-            network = getattr(self, name)
-            if network not in (None, "none", *registry.shipped()) and _absolute(network).is_file():
-                object.__setattr__(self, name, str(_absolute(network)))
-        if not self.bids_dir.is_dir():
-            raise InputError(f"{self.bids_dir} is not a folder: give the root of a BIDS dataset.")
-        inside = self.bids_dir.resolve()
-        for name, path in (("Output", self.output_dir), ("Work", self.work_dir)):
-            resolved = path.resolve()
-            allowed = inside / "derivatives"
-            if resolved.is_relative_to(inside) and (
-                resolved == allowed or not resolved.is_relative_to(allowed)
-            ):
-                remedy = (
-                    "name one outside it with -w"
-                    if name == "Work"
-                    else f"choose one outside it, or in {self.bids_dir / 'derivatives' / 'bids_inpaint'}"
-                )
-                raise InputError(f"{name} folder {path} lies inside the dataset {self.bids_dir}: {remedy}.")
-        for name, path in (("Output", self.output_dir), ("Work", self.work_dir)):
-            check_writable(name, path)
-        for name, path in self.derivatives.items():
-            if not Path(path).is_dir():
-                raise InputError(f"-d {name}={path}: {path} is not a folder: check the path.")
-        if self.lesion_masks and not self.lesion_masks.is_dir():
-            raise InputError(
-                f"--lesion-masks {self.lesion_masks} is not a folder: give a BIDS derivative with masks."
-            )
+    def __post_init__(self) -> None:
+        _check_names(self)
+        self._make_absolute()
+        _check_choices(self)
+        _check_numbers(self)
         if self.segmentation == "none" and self.compare_segmentation:
             raise InputError("--compare-segmentation needs a segmentation: leave out --segmentation none.")
         if self.segmentation != "spm12" and self.spm12:
             raise InputError(
                 "--spm12 is for --segmentation spm12 alone: add --segmentation spm12, or leave --spm12 out."
             )
-        threshold = self.lesion_threshold
-        if threshold is not None and not 0 < threshold < 1:
-            raise InputError(
-                f"--lesion-threshold {threshold} is out of range: it is a fraction of "
-                "normal-appearing white matter between 0 and 1."
-            )
-        if not 0 <= self.lesion_min_volume < math.inf:
-            raise InputError(
-                f"--lesion-min-volume {self.lesion_min_volume} is out of range: it is a volume in mm³ of at "
-                "least 0."
-            )
-        if self.sampling_steps is not None:
-            check_steps(self.sampling_steps)
-        for name in ("nprocs", "omp_nthreads", "mem_gb"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < math.inf:
-                raise InputError(f"--{name.replace('_', '-')} must be a positive number, not {value}.")
 
-    def _check_names(self) -> None:
-        for option in fields(self):
-            value = getattr(self, option.name)
-            for one in value.values() if isinstance(value, dict) else (value,):
-                if isinstance(one, (str, Path)) and ("\n" in str(one) or not is_utf8(str(one))):
-                    raise InputError(
-                        f"{printable(str(one))} ({_option(option.name)}) isn't UTF-8 or has a line break: "
-                        "rename it, or give a link to it."
-                    )
+    def _make_absolute(self) -> None:
+        """Steps run in folders of their own."""
+        for name in _PATHS:
+            if (path := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _absolute(path))
+        derivatives = {name: _absolute(path) for name, path in self.derivatives.items()}
+        object.__setattr__(self, "derivatives", derivatives)
+        # shipped networks are known by name, whatever files are called
+        for name in _NETWORKS:
+            network = getattr(self, name)
+            known = network in (None, options.NO_SECOND_PASS, *shipped())
+            if not known and _absolute(network).is_file():
+                object.__setattr__(self, name, str(_absolute(network)))
 
     @cached_property
     def spm(self) -> Spm | None:
@@ -162,34 +121,75 @@ class Settings:
             return self.omp_nthreads
         return min(self.omp_nthreads or min(max(self.nprocs // images, 1), 8), self.nprocs)
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, str]:
         """The options as text, for reports and logs."""
-        shown = {}
-        for key in (f.name for f in fields(self)):
-            value = getattr(self, key)
-            if value in (None, (), {}, False) or key in ("verbose",):
+        summary = {}
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if value in (None, (), {}, False) or option.name == "verbose":
                 continue
-            shown[key] = (
-                ", ".join(f"{k}={v}" for k, v in value.items())
-                if isinstance(value, dict)
-                else ", ".join(map(str, value))
-                if isinstance(value, tuple)
-                else str(value)
+            if isinstance(value, dict):
+                value = ", ".join(f"{name}={path}" for name, path in value.items())
+            elif isinstance(value, tuple):
+                value = ", ".join(map(str, value))
+            summary[option.name] = str(value)
+        return summary
+
+    def save(self, level: options.Level, run_uuid: str) -> Path:
+        """Write ``logs/RUN_UUID/settings.toml`` into the output folder, for whoever asks later.
+
+        Parameters
+        ----------
+        level : {'participant', 'group'}
+        run_uuid : str
+            The same as in the status files of the images.
+        """
+        path = self.output_dir / "logs" / run_uuid / "settings.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        run = {"version": __version__, "analysis_level": level, "run_uuid": run_uuid}
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        # TOML has no None: what is missing was not asked for
+        lines = [f"{name} = {_toml(value)}\n" for name, value in values.items() if value is not None]
+        with replacing(path) as part:
+            part.write_text(
+                "".join(f"{name} = {_toml(value)}\n" for name, value in run.items())
+                + "\n[settings]\n"
+                + "".join(lines),
+                encoding="utf-8",
             )
-        return shown
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Settings:
+        """The settings that :meth:`save` wrote."""
+        values = tomllib.loads(path.read_text(encoding="utf-8"))["settings"]
+        for name in ("participant_label", "session_label"):
+            values[name] = tuple(values[name])
+        return cls(**values)
 
 
-def _option(name: str) -> str:
-    """How the command line calls an option, or what stands without one."""
-    if name in ("bids_dir", "output_dir"):
-        return {"bids_dir": "the dataset", "output_dir": "the output folder"}[name]
-    return f"--{name.replace('_', '-')}"
+def check(settings: Settings) -> None:
+    """Check settings against the machine, and make the output and the work folder.
 
-
-def _absolute(path: str | os.PathLike) -> Path:
-    absolute = Path(os.path.expanduser(path)).absolute()
-    # behind a link, what is above isn't what the name says
-    return absolute.resolve() if ".." in absolute.parts else absolute
+    Raises
+    ------
+    InputError
+        If a folder is missing, lies where it must not, or can't be written: one sentence for the user.
+    """
+    if not settings.bids_dir.is_dir():
+        raise InputError(f"{settings.bids_dir} is not a folder: give the root of a BIDS dataset.")
+    folders = {"Output": settings.output_dir, "Work": settings.work_dir}
+    for name, path in folders.items():
+        _check_outside(name, path, settings.bids_dir)
+    for name, path in folders.items():
+        check_writable(name, path)
+    for name, path in settings.derivatives.items():
+        if not path.is_dir():
+            raise InputError(f"-d {name}={path}: {path} is not a folder: check the path.")
+    if settings.lesion_masks and not settings.lesion_masks.is_dir():
+        raise InputError(
+            f"--lesion-masks {settings.lesion_masks} is not a folder: give a BIDS derivative with masks."
+        )
 
 
 def check_writable(name: str, path: Path) -> None:
@@ -206,3 +206,89 @@ def check_writable(name: str, path: Path) -> None:
     finally:
         with suppress(OSError):
             probe.unlink(missing_ok=True)
+
+
+def _check_outside(name: str, path: Path, bids_dir: Path) -> None:
+    """Refuse a folder inside the dataset, but for those in its derivatives."""
+    dataset, resolved = bids_dir.resolve(), path.resolve()
+    allowed = dataset / "derivatives"
+    if not resolved.is_relative_to(dataset) or (resolved != allowed and resolved.is_relative_to(allowed)):
+        return
+    remedy = (
+        "name one outside it with -w"
+        if name == "Work"
+        else f"choose one outside it, or in {bids_dir / 'derivatives' / 'bids_inpaint'}"
+    )
+    raise InputError(f"{name} folder {path} lies inside the dataset {bids_dir}: {remedy}.")
+
+
+def _check_names(settings: Settings) -> None:
+    for option in fields(settings):
+        value = getattr(settings, option.name)
+        if isinstance(value, dict):
+            value = (*value, *value.values())
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, (str, Path)) and ("\n" in str(one) or not is_utf8(str(one))):
+                raise InputError(
+                    f"{printable(str(one))} ({_option(option.name)}) isn't UTF-8 or has a line break: "
+                    "rename it, or give a link to it."
+                )
+
+
+def _check_choices(settings: Settings) -> None:
+    """The parser refuses what is no choice; Python code may have a slip of the pen."""
+    for name, choices in options.CHOICES.items():
+        value = getattr(settings, name)
+        if value not in choices and not (name == "sampler" and value is None):
+            raise InputError(f"{_option(name)} can't be {value!r}: choose from {', '.join(choices)}.")
+
+
+def _check_numbers(settings: Settings) -> None:
+    threshold = settings.lesion_threshold
+    if threshold is not None and not 0 < threshold < 1:
+        raise InputError(
+            f"--lesion-threshold {threshold} is out of range: it is a fraction of "
+            "normal-appearing white matter between 0 and 1."
+        )
+    if not 0 <= settings.lesion_min_volume < math.inf:
+        raise InputError(
+            f"--lesion-min-volume {settings.lesion_min_volume} is out of range: it is a volume in mm³ of at "
+            "least 0."
+        )
+    if settings.sampling_steps is not None:
+        options.check_steps(settings.sampling_steps)
+    for name in ("nprocs", "omp_nthreads", "mem_gb"):
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < math.inf:
+            raise InputError(f"{_option(name)} must be a positive number, not {value}.")
+
+
+def _option(name: str) -> str:
+    """How the command line calls an option, or what stands without one."""
+    if name in ("bids_dir", "output_dir"):
+        return {"bids_dir": "the dataset", "output_dir": "the output folder"}[name]
+    return f"--{name.replace('_', '-')}"
+
+
+def _absolute(path: str | os.PathLike) -> Path:
+    absolute = Path(os.path.expanduser(path)).absolute()
+    # behind a link, what is above isn't what the name says
+    return absolute.resolve() if ".." in absolute.parts else absolute
+
+
+def _toml(value: Any) -> str:
+    r"""A setting in TOML.
+
+    Examples
+    --------
+    >>> print(_toml(["01", 2.5, True]), _toml({"a b": Path('/x "y"')}))
+    ["01", 2.5, true] {"a b" = "/x \"y\""}
+    """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_toml, value)) + "]"
+    # strings, numbers and truth values are those of JSON, which leaves this character as it is
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace(
+        "\x7f", r"\u007f"
+    )

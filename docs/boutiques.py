@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint import __version__
-from bids_inpaint.cli import parser
+from bids_inpaint.parser import parser
 
+# the creator of boutiques can't save a Path, makes -v and --version values, and knows no integers and files
 FILE = Path(__file__).with_name("bids_inpaint.boutiques.json")
 
 

@@ -86,7 +86,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in folder.rglob("*")
-        if p.is_file() and "log" not in p.parts and p.suffix != ".html"
+        if p.is_file() and "log" not in p.parts and p.suffix != ".html" and p.name != "settings.toml"
     }
 
 

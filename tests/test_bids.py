@@ -8,7 +8,7 @@ from helpers import write_dataset, write_nifti
 
 from bids_inpaint.dataset import bids
 from bids_inpaint.errors import InputError
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 
 T1W = [
     "sub-01/ses-a/anat/sub-01_ses-a_T1w.nii.gz",
@@ -29,6 +29,7 @@ def dataset(tmp_path) -> Path:
 def collect(dataset, **options):
     out = dataset.parent / "out"
     settings = Settings(bids_dir=dataset, output_dir=out, work_dir=dataset.parent / "w", **options)
+    check(settings)
     return bids.collect(settings).images
 
 

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -7,6 +8,8 @@ import pytest
 from helpers import write_dataset
 
 from bids_inpaint import __version__, cli
+from bids_inpaint.parser import participant_options
+from bids_inpaint.settings import Settings
 
 
 @pytest.fixture
@@ -36,10 +39,64 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"bids_inpaint {__version__}\n"
 
 
+def test_defaults_are_those_of_the_settings(tmp_path):
+    """Each is named once, whoever asks: the command line or Python code."""
+    args = cli.parser().parse_args([str(tmp_path / "bids"), str(tmp_path / "out"), "participant"])
+    assert cli.settings_of(args) == Settings(tmp_path / "bids", tmp_path / "out")
+
+
+def test_help_tells_defaults_that_there_are(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "1000")
+    text = cli.parser().format_help()
+    for nothing in ("None", "[]", "False", "==SUPPRESS=="):
+        assert f"(default: {nothing})" not in text
+    assert not [line for line in text.splitlines() if line.count("(default") > 1]
+    for default in ("blind-unet", "unet", "MNI152NLin2009aSym", "10.0", "0", "work", "auto", "atropos"):
+        assert f"(default: {default})" in text
+    # what stands for a value is not the name of the option
+    assert not re.search(r"--([a-z0-9-]+) (?=[A-Z0-9_]+\b)(?i:\1)", text.replace("--model MODEL", ""))
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--model", "blind-unet"], "has no --model: leave it out"),
+        (["--flair", "--fill", "lesions"], "has no --fill, --flair: leave them out"),
+        (["--lesion-thr", "0.2", "--strict"], "has no --lesion-threshold, --strict: leave them out"),
+        (["--random-seed=0"], "has no --random-seed: leave it out"),
+        (["--boilerplate-only"], "has no --boilerplate-only: leave it out"),
+    ],
+)
+def test_the_group_level_refuses_what_it_ignores(dataset, capsys, options, named):
+    """Also where it is the default, and before anything is made."""
+    out, work = dataset.parent / "out", dataset.parent / "w"
+    assert cli.main([str(dataset), str(out), "group", "-w", str(work), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert named in error
+    assert not out.exists()
+    assert not work.exists()
+
+
+def test_the_group_level_takes_the_line_of_the_participant_level(dataset, capsys):
+    """As far as options say what is looked at, and where and how."""
+    options = (
+        f"--participant-label 01 --template MNI152NLin2009aSym --bids-database-dir {dataset.parent}/db "
+        f"--use-plugin {dataset.parent}/p.yml --skip-bids-validation --nprocs 2 --omp-nthreads 1 --mem-gb 4 "
+        "-v --device cpu --stop-on-first-crash --clean-workdir"
+    )
+    argv = [str(dataset), str(dataset.parent / "out"), "group", "-w", str(dataset.parent / "w")]
+    masks = ["-d", "x=somewhere", "--lesion-masks", "elsewhere"]
+    assert participant_options([*argv, *options.split(), *masks]) == []
+    assert cli.main([*argv, *options.split()]) == 2
+    assert "has no finished participant" in capsys.readouterr().err
+
+
 def test_help_imports_nothing_heavy():
     code = (
-        "import sys; from bids_inpaint import cli; cli.parser();"
-        "heavy = {'numpy', 'nipype', 'ants', 'bids', 'torch', 'onnxruntime', 'nibabel'} & set(sys.modules);"
+        "import sys; from bids_inpaint import cli, options; cli.parser();"
+        "heavy = {'numpy', 'scipy', 'nipype', 'ants', 'bids', 'torch', 'onnxruntime', 'nibabel', 'jinja2'};"
+        "heavy &= set(sys.modules);"
         "assert not heavy, heavy"
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=os.environ | {"NO_ET": "1"})
@@ -120,6 +177,9 @@ def test_boilerplate_only(dataset, capsys):
     assert all(f"{{{key.strip('@.,;')}," in bibliography for key in cited)
     assert json.loads((out / "dataset_description.json").read_text())["DatasetType"] == "derivative"
     assert not list(out.glob("sub-*"))
+    (file,) = out.glob("logs/*/settings.toml")
+    saved = Settings.load(file)
+    assert (saved.participant_label, saved.boilerplate_only) == (("01", "02"), True)
 
 
 def test_a_network_that_needs_masks_fills_what_the_default_one_finds(dataset):

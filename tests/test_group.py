@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shutil
+import tomllib
 from dataclasses import replace
 
 import nibabel as nib
@@ -18,6 +19,7 @@ from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.measure import Task, measure
 from bids_inpaint.group.tables import VOLUMES
 from bids_inpaint.io import images
+from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
 
 NATIVE = Grid.of((91, 109, 91), [[-2, 0, 0, 90], [0, 2, 0, -126], [0, 0, 2, -72], [0, 0, 0, 1]])
@@ -348,6 +350,22 @@ def test_a_single_participant(root, finished, tmp_path):
     assert [r["session_id"] for r in rows] == ["ses-b"]
     share = nib.load(tmp_path / "copy/out/group_space-MNI152NLin2009aSym_res-1_label-L_probseg.nii.gz")
     assert not np.asanyarray(share.dataobj).any()
+
+
+def test_settings_lie_beside_the_logs(root, finished):
+    """A file a run, which says what was looked at."""
+    files = [*(root / "out/logs").glob("*/settings.toml")]
+    assert len(files) == 1
+    content = tomllib.loads(files[0].read_text())
+    assert (content["analysis_level"], content["run_uuid"]) == ("group", files[0].parent.name)
+    assert Settings.load(files[0]) == Settings(root / "bids", root / "out", root / "w", nprocs=2)
+
+
+def test_more_log_lines_at_the_group_level(copy, caplog):
+    for options, logged in (([], False), (["-v"], True)):
+        caplog.clear()
+        assert group(copy, "--nprocs", "1", *options) == 0
+        assert ("sub-01: {'lesion_volume': 0.512" in caplog.text) == logged
 
 
 def test_nobody_finished(root, tmp_path, capsys):

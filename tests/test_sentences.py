@@ -28,7 +28,7 @@ from bids_inpaint.networks import extraction, registry
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.participant import ending, run
 from bids_inpaint.participant.crashes import explain
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.space import WORKING_GRID, Grid
 from bids_inpaint.spm import program
 from bids_inpaint.workflows.base import init_image_wf
@@ -51,9 +51,11 @@ def main(root: Path, *options: str, level: str = "participant") -> int:
 
 
 def settings(root: Path, **options) -> Settings:
-    return Settings(
+    out = Settings(
         **({"bids_dir": root, "output_dir": root.parent / "out", "work_dir": root.parent / "w"} | options)
     )
+    check(out)
+    return out
 
 
 def statuses(out: Path) -> dict[str, dict]:

@@ -14,7 +14,7 @@ from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.participants import People, ages, people
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.level import mixed
-from bids_inpaint.group.measure import MADE_WITH, OPTIONAL, Measured, last_run
+from bids_inpaint.group.measure import OPTIONAL, PROVENANCE, Measured, last_run
 from bids_inpaint.group.tables import join
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid
@@ -326,9 +326,9 @@ def test_group_names_results_of_other_versions_and_options(root, page):
 
 
 def test_alike_results_are_not_warned_of():
-    alike = [Measured(image, made_with=dict.fromkeys(MADE_WITH, "1")) for image in IMAGES]
+    alike = [Measured(image, provenance=dict.fromkeys(PROVENANCE, "1")) for image in IMAGES]
     assert mixed(alike) == []
-    old = [Measured(image, made_with={k: v[-1] for k, v in MADE_WITH.items()}) for image in IMAGES]
+    old = [Measured(image, provenance={k: v[-1] for k, v in PROVENANCE.items()}) for image in IMAGES]
     assert mixed(old) == []
 
 

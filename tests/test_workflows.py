@@ -18,7 +18,7 @@ from bids_inpaint.networks.selection import Networks
 from bids_inpaint.participant.crashes import read_crashes
 from bids_inpaint.participant.progress import Progress
 from bids_inpaint.participant.run import expanded
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.workflows.base import init_participants_wf
 
 NAMES = ["sub-01/ses-1/anat/sub-01_ses-1_T1w.nii.gz", "sub-01/ses-2/anat/sub-01_ses-2_run-1_T1w.nii.gz"]
@@ -40,6 +40,7 @@ def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options
     settings = Settings(
         bids_dir=root, output_dir=tmp_path / "out", work_dir=tmp_path / "w", model=str(toy_model), **options
     )
+    check(settings)
     files = template.prepare(template.DEFAULT, tmp_path.parent)
     images = bids.collect(settings).images
     model = registry.find(str(toy_model))

@@ -136,13 +136,13 @@ def _add_quality(workflow: pe.Workflow, image: Image, template: TemplateFiles, s
             template_mask=template.mask,
             wm_prior=template.priors["WM"],
             gm_prior=template.priors["GM"],
-            told=list(image.warnings),
+            dataset_warnings=list(image.warnings),
         ),
         name="quality", mem_gb=1,
     )  # fmt: skip
     workflow.connect([
         (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
-        (quality, describe, [("found", "quality")]),
+        (quality, describe, [("quality", "quality")]),
         (quality, save, [("out_file", "quality")]),
     ])  # fmt: skip
 

@@ -30,7 +30,7 @@ def check(settings: Settings) -> dict[str, Any]:
     """
     _links(settings)
     path = settings.output_dir / DESCRIPTION
-    shown = printable(str(path))
+    place = printable(str(path))
     remedy = "name another output folder"
     try:
         content = read_json(path)
@@ -39,14 +39,14 @@ def check(settings: Settings) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or first_line(error)
         raise InputError(
-            f"{shown} can't be read ({reason}), so it is not known whose results are there: "
+            f"{place} can't be read ({reason}), so it is not known whose results are there: "
             f"{remedy}, or delete the file if they are of {NAME}."
         ) from None
     makers = content.get("GeneratedBy") if isinstance(content, dict) else None
     names = [str(m.get("Name")) for m in makers if isinstance(m, dict)] if isinstance(makers, list) else []
     if NAME not in names:
         whose = f" but of {', '.join(names)}" if names else ""
-        raise InputError(f"{shown} is not of {NAME}{printable(whose)[:200]}: {remedy}.")
+        raise InputError(f"{place} is not of {NAME}{printable(whose)[:200]}: {remedy}.")
     return content
 
 

@@ -14,12 +14,12 @@ from pathlib import Path
 
 import numpy as np
 
-from bids_inpaint import errors
+from bids_inpaint import errors, options
 from bids_inpaint.errors import first_line
 from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, resample
 
-DEFAULT = "MNI152NLin2009aSym"
+DEFAULT = options.TEMPLATE
 TISSUES = ("CSF", "GM", "WM")
 #: What is needed of a template: key to the end of its file's name, and to words on it.
 _NEEDED = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,16 @@ import numpy as np
 
 from bids_inpaint.dataset import masks
 from bids_inpaint.dataset.image import Image
+from bids_inpaint.dataset.outputs import prefix
 from bids_inpaint.errors import InputError, printable
 from bids_inpaint.imaging.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.io import images
 from bids_inpaint.io.files import read_json, read_sidecar
+from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.space import WORKING_GRID, bounding_box
 
-#: What the results were made with: label -> sidecar key, the result whose sidecar it is, what no key means
-MADE_WITH = {
+#: What results come from: label -> sidecar key, the result whose sidecar it is, what no key means
+PROVENANCE = {
     "Version": ("SoftwareVersion", "desc-inpainted_T1w", "unknown"),
     "Network": ("Model", "desc-inpainted_T1w", "unknown"),
     "Second pass": ("SecondPassModel", "desc-inpainted_T1w", "none"),
@@ -45,8 +48,8 @@ class Measured:
         Whether its reference mask is empty.
     voxels : array of int
         Flat indices of the lesion voxels on the working grid, first axis fastest (as in files).
-    made_with : dict of str
-        By the labels of `MADE_WITH`.
+    provenance : dict of str
+        By the labels of `PROVENANCE`.
     options : dict of str
         Options of the run by name; empty if they are unknown.
     notes : list of str
@@ -62,7 +65,7 @@ class Measured:
     referenced: bool = False
     lesion_free: bool = False
     voxels: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    made_with: dict[str, str] = field(default_factory=dict)
+    provenance: dict[str, str] = field(default_factory=dict)
     options: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
@@ -77,18 +80,18 @@ class Task:
     image : Image
     out_dir : str
     template : str
-    given : bool
-        Whether reference masks are given to the group level; those of the participant level are not
+    external_masks : bool
+        Whether the group level has a folder of reference masks; those of the participant level are not
         looked at then.
-    made : frozenset of str
+    parts : frozenset of str
         Which of the `OPTIONAL` parts its last run made: what is there of others is of an earlier one.
     """
 
     image: Image
     out_dir: str
     template: str
-    given: bool
-    made: frozenset[str] = OPTIONAL
+    external_masks: bool
+    parts: frozenset[str] = OPTIONAL
 
 
 def measure(task: Task) -> Measured:
@@ -107,11 +110,9 @@ def measure(task: Task) -> Measured:
 
 
 def _read(task: Task, out: Measured) -> None:
-    from bids_inpaint.dataset.outputs import prefix
-
     native = f"{task.out_dir}/{prefix(task.image)}_"
     standard = f"{native}space-{task.template}_res-1_"
-    sidecars = {name: _sidecar(f"{native}{name}") for _, name, _ in MADE_WITH.values()}
+    sidecars = {name: _sidecar(f"{native}{name}") for _, name, _ in PROVENANCE.values()}
     core = sidecars["desc-inpainted_T1w"]
     options = core.get("Options")
     options = options if isinstance(options, dict) else {}
@@ -120,59 +121,67 @@ def _read(task: Task, out: Measured) -> None:
             f"The results of {task.image.prefix} in {task.template} are not of its last run, which was in "
             f"{last}: run the group level with --template {last}, or the participant level again."
         )
-    if sidecars["dseg"] and (why := _not_of(sidecars["dseg"], core, options)):
-        out.notes.append(f"its tissue maps are not used, as {why}")
+    if sidecars["dseg"] and (reason := _why_other_tissues(sidecars["dseg"], core, options)):
+        out.notes.append(f"its tissue maps are not used, as {reason}")
         sidecars["dseg"] = {}
-    made = task.made
+    parts = task.parts
     if options.get("CompareSegmentation") is False:
-        # statuses of earlier versions do not say what was made
-        made -= {"original"}
-    out.made_with = {
-        label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in MADE_WITH.items()
+        # statuses of earlier versions do not say which parts there are
+        parts -= {"original"}
+    out.provenance = {
+        label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in PROVENANCE.items()
     }
-    out.options = {str(k): str(v) for k, v in options.items()}
-    with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
-        volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
-    out.volumes = {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
+    out.options = {str(name): str(value) for name, value in options.items()}
+    out.volumes = _lesion_volumes(native) | _tissue_volumes(sidecars["dseg"])
     lesions = _standard(f"{standard}label-L_desc-inpaint_mask.nii.gz")
     out.voxels = np.flatnonzero(lesions.ravel("F") > 0)
-    given = bool(sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"))
-    reference = _reference(task, native, made, out.notes)
+    reference = _reference(task, native, parts, out.notes)
     if reference is not None:
         out.referenced = True
         out.lesion_free = not reference.any()
-        if given:
+        if sidecars["label-L_desc-inpaint_mask"].get("LesionsGiven"):
             out.notes.append("its lesion map is a given mask, and is not scored")
         else:
             out.lesions = _compare_lesions(native, reference)
-    if not sidecars["dseg"]:
-        return
-    tissues = sidecars["dseg"].get("TissueVolumes", {})
-    out.volumes |= {
-        f"{t.lower()}_volume": float(tissues[t]) / 1000 for t in ("GM", "WM", "CSF") if t in tissues
-    }
+    if sidecars["dseg"]:
+        out.tissue_dice = _compare_tissues(native, standard, parts, out.notes)
+
+
+def _lesion_volumes(native: str) -> dict[str, float]:
+    with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
+        volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
+    return {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
+
+
+def _tissue_volumes(sidecar: dict[str, Any]) -> dict[str, float]:
+    volumes = sidecar.get("TissueVolumes", {})
+    return {f"{t.lower()}_volume": float(volumes[t]) / 1000 for t in ("GM", "WM", "CSF") if t in volumes}
+
+
+def _compare_tissues(native: str, standard: str, parts: frozenset[str], notes: list[str]) -> dict[str, float]:
+    """Dice of the tissues of both images with those of the reference; empty with a note if that is vain."""
     names = ("desc-original_dseg", "dseg", "desc-reference_dseg")
     paths = [f"{standard}{name}.nii.gz" for name in names]
     if not all(Path(path).exists() for path in paths):
-        return
-    if old := sorted({"original", "reference"} - made):
-        out.notes.append(
+        return {}
+    if old := sorted({"original", "reference"} - parts):
+        notes.append(
             f"its tissue maps are not compared, as those of its {' and '.join(old)} are not of its last run: "
             "run the participant level with --lesion-masks and --compare-segmentation for it"
         )
-        return
+        return {}
     if len({str(_sidecar(f"{native}{name}").get("Segmentation")) for name in names}) > 1:
-        out.notes.append("its tissue maps come from different segmentations")
-        return
-    original, inpainted, truth = map(_standard, paths)
-    out.tissue_dice = {
-        f"{measure}_{name}": value
+        notes.append("its tissue maps come from different segmentations")
+        return {}
+    original, inpainted, reference = map(_standard, paths)
+    return {
+        f"{tissue}_{name}": value
         for name, labels in (("original", original), ("inpainted", inpainted))
-        for measure, value in tissue_dice(labels, truth).items()
+        for tissue, value in tissue_dice(labels, reference).items()
     }
 
 
-def _not_of(dseg: dict[str, Any], core: dict[str, Any], options: dict[str, Any]) -> str:
+def _why_other_tissues(dseg: dict[str, Any], core: dict[str, Any], options: dict[str, Any]) -> str:
     """Why tissue maps are not those of the inpainted image, from both sidecars; empty if they are."""
     if options.get("Segmentation") == "none":
         return "its last run had --segmentation none: run the participant level without that for it"
@@ -181,11 +190,9 @@ def _not_of(dseg: dict[str, Any], core: dict[str, Any], options: dict[str, Any])
     return ""
 
 
-def _reference(task: Task, native: str, made: frozenset[str], notes: list[str]) -> np.ndarray | None:
-    """The reference mask on the voxels of the T1w."""
-    from bids_inpaint.io.transforms import read_xfm
-
-    if task.given:
+def _reference(task: Task, native: str, parts: frozenset[str], notes: list[str]) -> np.ndarray | None:
+    """The reference mask on the voxels of the T1w, boolean; None if there is none."""
+    if task.external_masks:
         if not task.image.lesion_mask:
             return None
         brain, grid = images.read(f"{native}desc-brain_mask.nii.gz", dtype=None)
@@ -193,27 +200,27 @@ def _reference(task: Task, native: str, made: frozenset[str], notes: list[str]) 
         if task.image.lesion_space != "T1w":
             world = read_xfm(f"{native}from-{task.template}_to-T1w_mode-image_xfm.txt")
         return masks.read_lesions(task.image.lesion_mask, grid, task.image.path, world, brain > 0)
-    own = f"{native}label-L_desc-reference_mask.nii.gz"
-    if not Path(own).exists():
+    path = f"{native}label-L_desc-reference_mask.nii.gz"
+    if not Path(path).exists():
         return None
-    if "reference" not in made:
+    if "reference" not in parts:
         notes.append(
             "its reference mask is not used, as it is not of its last run: run the participant level with "
             "--lesion-masks for it"
         )
         return None
-    return images.read(own, dtype=None)[0] > 0
+    return images.read(path, dtype=None)[0] > 0
 
 
 def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
     values, grid = images.read(f"{native}label-L_desc-inpaint_mask.nii.gz", dtype=None)
     # files have the first axis fastest: transposed, all that follows runs along memory
-    found, reference = values.T > 0, reference.T
-    either = found | reference
+    lesions, reference = values.T > 0, reference.T
+    either = lesions | reference
     box = bounding_box(either, margin=1) if either.any() else (slice(0, 2),) * 3
-    found, reference = (np.ascontiguousarray(m[box]) for m in (found, reference))
-    scores = lesion_scores(found, reference, grid.voxel_volume).as_dict()
-    return scores | {"hausdorff95": hausdorff95(found, reference, tuple(grid.voxel_sizes[::-1]))}
+    lesions, reference = (np.ascontiguousarray(m[box]) for m in (lesions, reference))
+    scores = lesion_scores(lesions, reference, grid.voxel_volume).as_dict()
+    return scores | {"hausdorff95": hausdorff95(lesions, reference, tuple(grid.voxel_sizes[::-1]))}
 
 
 def _standard(path: str) -> np.ndarray:
@@ -231,6 +238,27 @@ def _sidecar(stem: str) -> dict[str, Any]:
     return read_json(path) if path.exists() and path.stat().st_size else {}
 
 
+def compare_provenance(measured: Sequence[Measured]) -> dict[str, dict[str, list[str]]]:
+    """What the results come from: label to value to the images that have it, the most common first.
+
+    Of options, those that differ.
+    """
+    values: dict[str, list[str]] = {label: [m.provenance[label] for m in measured] for label in PROVENANCE}
+    for name in sorted({name for m in measured for name in m.options}):
+        column = [m.options.get(name, "none") if m.options else "unknown" for m in measured]
+        if len(set(column)) > 1:
+            values[f"Option {name}"] = column
+    out: dict[str, dict[str, list[str]]] = {}
+    for label, column in values.items():
+        if set(column) == {PROVENANCE.get(label, ("",))[-1]}:
+            continue
+        images_of: dict[str, list[str]] = {}
+        for one, value in zip(measured, column, strict=True):
+            images_of.setdefault(value, []).append(one.image.prefix)
+        out[label] = dict(sorted(images_of.items(), key=lambda item: -len(item[1])))
+    return out
+
+
 def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
     """What became of an image in the last run of the participant level that began it.
 
@@ -243,7 +271,7 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
     -------
     reason : str
         Why its results can't be used; empty if they can.
-    made : frozenset of str
+    parts : frozenset of str
         Which of the `OPTIONAL` parts it made; all that did not fail if an earlier version wrote the status.
     """
     path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
@@ -252,19 +280,19 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
         return "", OPTIONAL
     content = read_sidecar(path)
     status = content.get("Status")
-    said = content.get("Parts")
-    made = OPTIONAL.intersection(map(str, said)) if isinstance(said, list) else OPTIONAL
+    listed = content.get("Parts")
+    parts = OPTIONAL.intersection(map(str, listed)) if isinstance(listed, list) else OPTIONAL
     if status == "done":
-        return "", made
+        return "", parts
     if status == "unfinished":
         return "its last run did not end, so its results may be those of several runs", frozenset()
     if status != "failed":
         return f"{path} can't be read", frozenset()
     failed = content.get("Failed")
-    parts = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
-    if parts and parts <= OPTIONAL:
-        return "", made - parts
+    lost = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
+    if lost and lost <= OPTIONAL:
+        return "", parts - lost
     error = content.get("Error")
-    why = f" ({printable(str(error)).rstrip('.')})" if error else ""
+    reason = f" ({printable(str(error)).rstrip('.')})" if error else ""
     then = ", so its results are of an earlier one" if content.get("EarlierResults") is True else ""
-    return f"its last run failed{why}{then}", frozenset()
+    return f"its last run failed{reason}{then}", frozenset()

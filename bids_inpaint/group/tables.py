@@ -17,6 +17,7 @@ from bids_inpaint.dataset.participants import People
 from bids_inpaint.dataset.tables import NOTHING, Row
 from bids_inpaint.errors import printable
 from bids_inpaint.group.measure import Measured
+from bids_inpaint.io.files import write_json, write_text
 
 MEASURES = ("gm", "wm", "average")
 #: Column -> description and unit
@@ -65,6 +66,15 @@ TISSUE_DICE: Columns = {
     for image in ("original", "inpainted")
     for measure in MEASURES
 }
+#: How the page calls tissues and columns.
+TISSUES = {"gm": "Grey matter", "wm": "White matter", "average": "Average"}
+LABELS = {
+    "dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision", "lesion_f1": "Lesion F1",
+    "lesion_volume": "Lesions", "gm_volume": "Grey matter", "wm_volume": "White matter",
+    "csf_volume": "CSF", "lesion_count": "Number of lesions", "hausdorff95": "Hausdorff 95% (mm)",
+    "volume": "Volume (ml)", "reference_volume": "Reference volume (ml)",
+    "volume_error": "Absolute volume difference (ml)",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -86,63 +96,63 @@ class Covariates:
     warnings: tuple[str, ...] = ()
 
 
-def join(people: People, found: Sequence[Image], every: bool) -> Covariates:
+def join(people: People, images: Sequence[Image], every: bool) -> Covariates:
     """Join the tables of a dataset with its images; columns with names of ours get a prefix.
 
     Parameters
     ----------
     people : People
-    found : sequence of Image
+    images : sequence of Image
     every : bool
-        Whether `found` has all images of the dataset: others have rows too.
+        Whether `images` are all images of the dataset: others have rows too.
     """
-    rows = {image.prefix: people.of(image.subject, image.entities.get("ses")) for image in found}
-    ours = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
-    theirs = dict.fromkeys(name for row in rows.values() for name in row)
-    names = {name: f"participants_{name}" if name in ours else name for name in theirs}
+    rows = {image.prefix: people.of(image.subject, image.entities.get("ses")) for image in images}
+    taken = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
+    originals = dict.fromkeys(name for row in rows.values() for name in row)
+    names = {name: f"participants_{name}" if name in taken else name for name in originals}
     columns = {
         new: people.explained(old) or {"Description": "From participants.tsv or sessions.tsv of the dataset"}
         for old, new in names.items()
     }
     renamed = {prefix: {names[k]: v for k, v in row.items()} for prefix, row in rows.items()}
-    return Covariates(columns, renamed, tuple(_unmatched(people, found, every)))
+    return Covariates(columns, renamed, tuple(_unmatched(people, images, every)))
 
 
-def _unmatched(people: People, found: Sequence[Image], every: bool) -> Iterable[str]:
-    without = [i.prefix for i in found if people.lacks(i.subject, i.entities.get("ses"))]
+def _unmatched(people: People, images: Sequence[Image], every: bool) -> Iterable[str]:
+    without = [i.prefix for i in images if people.lacks(i.subject, i.entities.get("ses"))]
     if without:
         yield (
             f"sub-LABEL_sessions.tsv has no row that is about {len(without)} of "
-            f"{counted(len(found), 'image')}, which have {NOTHING} in its columns: {some(without)}."
+            f"{counted(len(images), 'image')}, which have {NOTHING} in its columns: {some(without)}."
         )
     if not people.used:
         return
-    alone = [i.prefix for i in found if people.row(i.subject, i.entities.get("ses")) is None]
+    alone = [i.prefix for i in images if people.row(i.subject, i.entities.get("ses")) is None]
     if alone:
         yield (
-            f"participants.tsv has no row that is about {len(alone)} of {counted(len(found), 'image')}, "
+            f"participants.tsv has no row that is about {len(alone)} of {counted(len(images), 'image')}, "
             f"which have {NOTHING} in its columns: {some(alone)}."
         )
-    there = {(image.subject, session) for image in found for session in ("", image.entities.get("ses"))}
-    left = sorted(people.keys - there) if every else []
+    known = {(image.subject, session) for image in images for session in ("", image.entities.get("ses"))}
+    left = sorted(people.keys - known) if every else []
     if left:
         labels = [f"sub-{sub}" + (f" ses-{ses}" if ses else "") for sub, ses in left]
         yield f"participants.tsv has {counted(len(left), 'row')} without an image: {some(labels)}."
-    if shared := _shared(people, found):
+    if shared := _shared(people, images):
         yield (
             "By participants.tsv, which has one row of them, all sessions of some participants have the same "
             f"values (such as of age) in its columns: {some(shared)}."
         )
 
 
-def _shared(people: People, found: Sequence[Image]) -> list[str]:
+def _shared(people: People, images: Sequence[Image]) -> list[str]:
     """Participants with several sessions that share a row."""
     sessions: dict[str, set[str]] = {}
-    for image in found:
+    for image in images:
         row = people.row(image.subject, image.entities.get("ses"))
         if row is not None and not row.get("session_id"):
             sessions.setdefault(f"sub-{image.subject}", set()).add(image.entities.get("ses", ""))
-    return [participant for participant, own in sessions.items() if len(own) > 1]
+    return [participant for participant, labels in sessions.items() if len(labels) > 1]
 
 
 def counted(number: int, word: str) -> str:
@@ -168,7 +178,7 @@ def write_table(
     columns: Columns,
     measured: Sequence[Measured],
     table: str,
-    statistics: dict | None = None,
+    statistics: dict[str, Any] | None = None,
     covariates: Covariates | None = None,
 ) -> None:
     """Write ``group_desc-NAME.tsv`` with a row per image, and what its columns mean.
@@ -184,24 +194,22 @@ def write_table(
     table : {'volumes', 'tissue_dice', 'lesions'}
         The attribute that has the columns.
     statistics : dict, optional
-        For the sidecar.
+        An entry of the sidecar.
     covariates : Covariates, optional
         More columns.
     """
-    from bids_inpaint.io.files import write_json, write_text
-
     covariates = covariates or Covariates({}, {})
     entities = identifying(measured)
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     writer.writerow([*entities.values(), *columns, *covariates.columns])
     for one in measured:
-        known = getattr(one, table)
+        values = getattr(one, table)
         joined = covariates.rows.get(one.image.prefix, {})
         writer.writerow(
             [
                 *identity(one, entities),
-                *(shown(known.get(c)) for c in columns),
+                *(format_number(values.get(c)) for c in columns),
                 *(joined.get(c, NOTHING) for c in covariates.columns),
             ]
         )
@@ -224,10 +232,12 @@ def identifying(measured: Sequence[Measured]) -> dict[str, str]:
 
 def identity(one: Measured, entities: Iterable[str]) -> list[str]:
     """An image's values of entities."""
-    own = one.image.entities
-    return [(f"{k}-{own[k]}" if k in ("sub", "ses") else own[k]) if k in own else "n/a" for k in entities]
+    labels = one.image.entities
+    return [
+        (f"{k}-{labels[k]}" if k in ("sub", "ses") else labels[k]) if k in labels else "n/a" for k in entities
+    ]
 
 
-def shown(value: float | None) -> str:
+def format_number(value: float | None) -> str:
     """A number for a table."""
     return "n/a" if value is None or not np.isfinite(value) else f"{value:.6g}"

@@ -59,7 +59,7 @@ def measure(
     Parameters
     ----------
     image, mask : array, shape of the working grid
-        Brain in any unit, and where it is.
+        Brain in any unit, and its mask.
     template, template_mask : array
         The standard space.
     wm_prior, gm_prior : array
@@ -130,14 +130,14 @@ def registration_gain(image: Array, template: Array, template_mask: Array) -> fl
     thin = (slice(None, None, 2),) * 3
     bright = np.percentile(image[image > 0], 99)
     moving, fixed = np.minimum(image[thin], bright), template[thin]
-    smooth, wanted = (ndimage.gaussian_filter(np.asarray(v, np.float32), 1) for v in (moving, fixed))
+    smooth, target = (ndimage.gaussian_filter(np.asarray(v, np.float32), 1) for v in (moving, fixed))
     voxels = np.argwhere(template_mask[thin])[::5].T
     points = np.vstack([2 * voxels, np.ones(voxels.shape[1])])
 
     def correlation(move: Array) -> float:
-        places = np.linalg.inv(WORKING_GRID.matrix) @ move @ WORKING_GRID.matrix @ points
-        found = ndimage.map_coordinates(smooth, places[:3] / 2, order=1)
-        return float(np.corrcoef(found, wanted[tuple(voxels)])[0, 1])
+        moved = np.linalg.inv(WORKING_GRID.matrix) @ move @ WORKING_GRID.matrix @ points
+        sampled = ndimage.map_coordinates(smooth, moved[:3] / 2, order=1)
+        return float(np.corrcoef(sampled, target[tuple(voxels)])[0, 1])
 
     return max(map(correlation, _moves())) - correlation(np.eye(4))
 

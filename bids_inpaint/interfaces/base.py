@@ -15,7 +15,7 @@ from nipype.interfaces.base import (
 )
 from nipype.utils.filemanip import hash_infile
 
-from bids_inpaint import __version__
+from bids_inpaint import __version__, options
 from bids_inpaint.errors import InputError
 from bids_inpaint.space import Misplaced
 
@@ -46,7 +46,7 @@ class NetworkInputSpec(InputSpec):
     gm_prior = File(exists=True, mandatory=True, desc="probability of grey matter in the template")
     model = traits.Str(mandatory=True, desc="name of the network, or path of its ONNX file")
     model_sha256 = traits.Str(mandatory=True, desc="so that another file of that name is another run")
-    device = traits.Enum("auto", "cpu", "cuda", usedefault=True, desc="where the network runs")
+    device = traits.Enum(*options.DEVICES, usedefault=True, desc="where the network runs")
     num_threads = traits.Int(1, usedefault=True, nohash=True, desc="of the network")
 
 

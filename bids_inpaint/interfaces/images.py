@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
-from bids_inpaint import errors
+from bids_inpaint import errors, options
 from bids_inpaint.dataset import masks
 from bids_inpaint.imaging import brain
 from bids_inpaint.imaging.conform import conform
@@ -62,9 +62,7 @@ class BrainMaskInputSpec(InputSpec):
         exists=True, users=True, desc="ITK text: takes images from the T1w to the space of that mask"
     )
     skull_strip = traits.Enum(
-        "auto",
-        "force",
-        "skip",
+        *options.SKULL_STRIP,
         usedefault=True,
         desc="recognise stripped images, always extract the brain, or never",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
+from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.interfaces.base import FileInterface, NetworkInputSpec, within
@@ -17,7 +18,7 @@ class InpaintInputSpec(NetworkInputSpec):
     mask_file = File(exists=True, mandatory=True, desc="the brain on the working grid")
     lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
     threshold = traits.Float(desc="λ of the lesions that a blind network found")
-    min_volume = traits.Float(10.0, usedefault=True, desc="of these lesions, mm³")
+    min_volume = traits.Float(options.LESION_MIN_VOLUME, usedefault=True, desc="of these lesions, mm³")
     confine = traits.Bool(False, usedefault=True, desc="undo changes away from these lesions")
     second_model = traits.Str(desc="non-blind network that fills these lesions again")
     second_sha256 = traits.Str(desc="as model_sha256")

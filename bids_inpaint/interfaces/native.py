@@ -8,6 +8,7 @@ import os
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
+from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
@@ -34,7 +35,7 @@ class BackToNativeInputSpec(InputSpec):
     )
     offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
     fill = traits.Enum(
-        "lesions", "full", usedefault=True, desc="change the T1w at the lesions alone, or in the whole brain"
+        *options.FILLS, usedefault=True, desc="change the T1w at the lesions alone, or in the whole brain"
     )
     min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
     given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")

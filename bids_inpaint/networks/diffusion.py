@@ -11,7 +11,8 @@ from math import log, sqrt
 
 import numpy as np
 
-from bids_inpaint.errors import InputError
+from bids_inpaint.options import SAMPLERS as SAMPLERS
+from bids_inpaint.options import SAMPLING_STEPS as STEPS
 
 Array = np.ndarray
 
@@ -19,16 +20,8 @@ Array = np.ndarray
 #: -1 to 1, of the same shape.
 Predict = Callable[[Array, int], tuple[Array, Array]]
 
-SAMPLERS = ("ddim", "heun", "ddpm")
 #: Steps of the noising, and their first and last variance.
-STEPS = 1000
 BETAS = (1e-4, 0.02)
-
-
-def check_steps(steps: int) -> None:
-    """Raise `InputError` for a number of steps that can't be taken."""
-    if not 1 <= steps <= STEPS:
-        raise InputError(f"--sampling-steps {steps} is out of range: 1 to {STEPS}.")
 
 
 def signal() -> Array:

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from bids_inpaint import options
 from bids_inpaint.errors import InputError, first_line
 from bids_inpaint.io.files import read_json
+from bids_inpaint.models import FOLDER, shipped
 from bids_inpaint.networks.card import Card, Model, Task
 from bids_inpaint.networks.engines import ENGINES
 
-FOLDER = Path(__file__).parents[1] / "models"
-DEFAULT = "blind-unet"
+DEFAULT = options.MODEL
 #: Fills given lesions, for the images that others are compared with.
-REFERENCE = "unet"
+REFERENCE = options.SECOND_PASS
 #: Those that don't inpaint, by their tasks.
 BRAIN = "brain"
-FLAIR = "joint"
+FLAIR = options.FLAIR
 OTHERS = {"brain": BRAIN, "flair": FLAIR}
 #: Bytes of a network that are read at most.
 LARGEST = 1e9
@@ -31,12 +32,7 @@ def available() -> list[str]:
     >>> "blind-unet" in available()
     True
     """
-    return sorted(p.stem for p in FOLDER.glob("*.onnx") if p.stem not in OTHERS.values())
-
-
-def shipped() -> set[str]:
-    """Names of all networks that ship, whatever they do."""
-    return {*available(), *OTHERS.values()}
+    return sorted(shipped() - set(OTHERS.values()))
 
 
 def find(name: str, task: Task = "inpaint", sha256: str | None = None) -> Model:

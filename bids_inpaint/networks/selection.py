@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bids_inpaint import options
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks import registry
 from bids_inpaint.networks.card import Model
@@ -48,7 +49,7 @@ class Networks:
         main, second, second_alone = registry.find(settings.model), None, False
         if not main.blind and not settings.lesion_masks:
             main, second, second_alone = registry.find(registry.DEFAULT), main, True
-        elif main.blind and settings.second_pass != "none":
+        elif main.blind and settings.second_pass != options.NO_SECOND_PASS:
             second = registry.find(settings.second_pass)
             if second.blind:
                 raise InputError(

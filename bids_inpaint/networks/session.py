@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks.card import Model
-from bids_inpaint.networks.diffusion import check_steps
+from bids_inpaint.options import check_steps
 
 if TYPE_CHECKING:
     import onnxruntime

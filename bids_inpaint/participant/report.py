@@ -4,17 +4,30 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from bids_inpaint import __version__
 from bids_inpaint.io.files import replacing
 from bids_inpaint.networks.card import Model
 from bids_inpaint.participant.crashes import Crash
 from bids_inpaint.participant.outcomes import UNASKED, Outcome, differences
-from bids_inpaint.reports.versions import versions
+from bids_inpaint.reports.templates import FOLDER, render
 from bids_inpaint.settings import Settings
 
-_DATA = Path(__file__).parents[1] / "data"
+_PACKAGES = ("antspyx", "nibabel", "nipype", "nireports", "numpy", "onnxruntime", "pybids", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of this program and of the packages that determine its results."""
+    installed = {"bids_inpaint": __version__}
+    for name in _PACKAGES:
+        try:
+            installed[name] = version(name)
+        except PackageNotFoundError:
+            installed[name] = "not installed"
+    return installed
 
 
 def write_report(
@@ -22,7 +35,7 @@ def write_report(
     outcomes: Sequence[Outcome],
     settings: Settings,
     model: Model,
-    made: dict[str, Any],
+    provenance: dict[str, Any],
     crashes: Sequence[Crash] = (),
     refused: Sequence[str] = (),
 ) -> Path:
@@ -36,7 +49,7 @@ def write_report(
         Of all images of the participant.
     settings : Settings
     model : Model
-    made : dict
+    provenance : dict
         :func:`bids_inpaint.dataset.outputs.provenance` of this run; images of other runs are warned of.
     crashes : sequence of Crash
         The steps that failed.
@@ -48,6 +61,40 @@ def write_report(
     out_dir = settings.output_dir
     folder = out_dir / f"sub-{subject}"
     folder.mkdir(parents=True, exist_ok=True)
+    summary = _summary(subject, outcomes, settings, model)
+    final = out_dir / f"sub-{subject}.html"
+    with replacing(final) as part:
+        report = Report(
+            out_dir,
+            None,
+            bootstrap_file=FOLDER / "reports-spec.yml",
+            out_filename=part,
+            # nireports indexes this folder anew for each report: no more than is needed
+            reportlets_dir=folder,
+            plugins=[],
+            metadata={
+                "summary-meta": summary,
+                "filename": final.stem,
+                # it stands between quotes of YAML
+                "methods": str(out_dir / "logs").replace("'", "''"),
+            },
+            subject=subject,
+        )
+        # nireports puts all of these into the page as they are
+        sentences = (*refused, *_notices(outcomes, settings, provenance))
+        report.header = [render("notice.html.j2", sentence=sentence) for sentence in sentences]
+        report.footer = [
+            render("crash.html.j2", sentence=crash.sentence, text=crash.text) for crash in crashes
+        ]
+        report.template_path = FOLDER / "report.html.j2"
+        report.generate_report()
+    return final
+
+
+def _summary(
+    subject: str, outcomes: Sequence[Outcome], settings: Settings, model: Model
+) -> dict[str, dict[str, str]]:
+    """The first section of the report, escaped: title of a table to its rows."""
     summary = {
         "Participant": {
             "Participant": subject,
@@ -63,54 +110,22 @@ def write_report(
         },
         "Versions": versions(),
     }
-    escaped = {
+    return {
         group: {html.escape(k): html.escape(str(v)) for k, v in values.items()}
         for group, values in summary.items()
     }
-    final = out_dir / f"sub-{subject}.html"
-    with replacing(final) as part:
-        report = Report(
-            out_dir,
-            None,
-            bootstrap_file=_DATA / "reports-spec.yml",
-            out_filename=part,
-            # nireports indexes this folder anew for each report: no more than is needed
-            reportlets_dir=folder,
-            plugins=[],
-            metadata={
-                "summary-meta": escaped,
-                "filename": final.stem,
-                # it stands between quotes of YAML
-                "methods": str(out_dir / "logs").replace("'", "''"),
-            },
-            subject=subject,
-        )
-        report.header = [_alert(text) for text in (*refused, *_notices(outcomes, settings, made))]
-        # nireports puts the text of crash files into the page as it is
-        report.footer = [
-            f"{_alert(crash.sentence)}\n"
-            f"<details><summary>Details</summary><pre>{html.escape(crash.text)}</pre></details>"
-            for crash in crashes
-        ]
-        report.template_path = _DATA / "report.html.j2"
-        report.generate_report()
-    return final
 
 
-def _notices(outcomes: Sequence[Outcome], settings: Settings, made: dict[str, Any]) -> list[str]:
+def _notices(outcomes: Sequence[Outcome], settings: Settings, provenance: dict[str, Any]) -> list[str]:
     """What stands at the top of the page: which images failed, and which results are not of this run."""
     out = []
     for outcome in outcomes:
         name = outcome.image.prefix
         if not outcome.done:
-            shown = "; so are figures of them below" if outcome.earlier else ""
-            out.append(f"{name} {outcome.summary()}{shown}. Reason: {outcome.error}")
+            figures = "; so are figures of them below" if outcome.earlier else ""
+            out.append(f"{name} {outcome.summary()}{figures}. Reason: {outcome.error}")
         if outcome.unasked:
             out.append(f"{name}: {UNASKED}")
         if outcome.core:
-            out += [f"{name}: {text}" for text in differences(outcome.image, settings, made)]
+            out += [f"{name}: {text}" for text in differences(outcome.image, settings, provenance)]
     return out
-
-
-def _alert(text: str) -> str:
-    return f'<p class="alert-danger">{html.escape(text)}</p>'

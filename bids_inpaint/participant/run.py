@@ -70,6 +70,7 @@ def _run(settings: Settings, held: ExitStack) -> int:
     files = template.prepare(settings.template, settings.work_dir)
     _configure_nipype(settings)
     run_uuid = str(uuid.uuid4())
+    settings.save("participant", run_uuid)
     # the libraries behind the graph take seconds to import
     from bids_inpaint.workflows.base import init_participants_wf
 

@@ -8,12 +8,15 @@ import re
 import uuid
 import warnings
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from bids_inpaint.io import images
 from bids_inpaint.space import Grid, bounding_box
+
+if TYPE_CHECKING:
+    import nibabel as nib
 
 Array = np.ndarray
 Box = tuple[slice, ...]
@@ -93,7 +96,7 @@ def flicker(
     from nireports.reportlets.mosaic import plot_registration
     from nireports.reportlets.utils import compose_view
 
-    _settle_plotting()
+    _set_up_plotting()
     outline = _image(contour, box) if contour and images.read(contour)[0].any() else None
     panels = []
     for path, label in zip((before, after), labels, strict=True):
@@ -105,7 +108,7 @@ def flicker(
             )
         )  # fmt: skip
     compose_view(panels[0], panels[1], out_file=out_file)
-    return _settle(out_file)
+    return _number_identifiers(out_file)
 
 
 def contours(
@@ -113,21 +116,20 @@ def contours(
     masks: list[str],
     out_file: str,
     colours: list[str],
-    levels: list[float] | None = None,
     box: Box | None = None,
 ) -> str:
     """Contours over an image on slices through the whole of the first mask."""
     from nireports.reportlets.mosaic import plot_segs
     from nireports.reportlets.utils import compose_view
 
-    _settle_plotting()
+    _set_up_plotting()
     panels = plot_segs(
         image_nii=_image(background, box), seg_niis=[_image(m, box) for m in masks],
         bbox_nii=_image(masks[0], box),
-        masked=False, colors=colours, levels=[[v] for v in levels or [0.5] * len(masks)], compress=False,
+        masked=False, colors=colours, levels=[[0.5]] * len(masks), compress=False,
     )  # fmt: skip
     compose_view(panels, [], out_file=out_file)
-    return _settle(out_file)
+    return _number_identifiers(out_file)
 
 
 def overlay(
@@ -138,7 +140,7 @@ def overlay(
     from nireports._vendored.svgutils.transform import fromstring
     from nireports.reportlets.utils import compose_view, extract_svg
 
-    _settle_plotting()
+    _set_up_plotting()
     panels = []
     for axis in AXES:
         with warnings.catch_warnings():
@@ -151,15 +153,15 @@ def overlay(
         panels.append(fromstring(extract_svg(display, _DPI, compress=False)))
         display.close()
     compose_view(panels, [], out_file=out_file)
-    return _settle(out_file)
+    return _number_identifiers(out_file)
 
 
-def surroundings(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
+def view_box(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
     """The box around a brain mask with a margin in mm. Plotting the air of a head takes longest."""
     return bounding_box(mask, int(np.ceil(margin / grid.voxel_sizes.min())))
 
 
-def _image(path: str, box: Box | None = None):
+def _image(path: str, box: Box | None = None) -> nib.Nifti1Image:
     import nibabel as nib
 
     data, grid = images.read(path)
@@ -168,7 +170,7 @@ def _image(path: str, box: Box | None = None):
     return nib.Nifti1Image(data, grid.matrix)
 
 
-def _settle_plotting() -> None:
+def _set_up_plotting() -> None:
     import matplotlib
     from nireports.reportlets import mosaic, utils
 
@@ -180,7 +182,7 @@ def _settle_plotting() -> None:
     mosaic.extract_svg = functools.partial(utils.extract_svg, dpi=_DPI)
 
 
-def _settle(path: str) -> str:
+def _number_identifiers(path: str) -> str:
     """Replace random identifiers by numbered ones, so that the same run gives the same bytes."""
     known: dict[str, str] = {}
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bids_inpaint import options
+
 if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
 
@@ -213,7 +215,7 @@ def _compare_options(c: argparse.ArgumentParser) -> None:
     _add_lesions(c)
     c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
     c.add_argument("--split", choices=SPLITS, default="validation")
-    c.add_argument("--sampler", choices=["ddim", "heun", "ddpm"])
+    c.add_argument("--sampler", choices=options.SAMPLERS)
     c.add_argument("--sampling-steps", type=int)
     _add_threads(c)
     c.add_argument("--output", type=Path, help="JSON file for the scores")

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.fidelity import filling_scores, psnr
 from bids_inpaint.imaging.intensity import Scale
@@ -29,7 +30,7 @@ THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
 #: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
 VISIBLE = 0.9
 #: Smaller lesions are not mapped, as in the app.
-SMALLEST_MM3 = 10.0
+SMALLEST_MM3 = options.LESION_MIN_VOLUME
 #: Lesions in a healthy image may sum up to so much on average (ml).
 FALSE_ML = 0.3
 

@@ -20,7 +20,7 @@ from bids_inpaint.io import images
 from bids_inpaint.io.files import write_json
 from bids_inpaint.io.images import stored_values, write_like
 from bids_inpaint.io.transforms import read_xfm
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.space import WORKING_GRID, resample
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.parameters import draw_patient
@@ -74,6 +74,7 @@ def paint_dataset(
         If some could not be painted; the others are there.
     """
     settings = Settings(bids_dir=dataset, output_dir=output, work_dir=work, participant_label=labels)
+    check(settings)
     output = settings.output_dir
     _describe(settings.bids_dir, output, seed)
 

@@ -26,7 +26,7 @@ from bids_inpaint.io import images
 from bids_inpaint.io.files import replacing
 from bids_inpaint.networks import inpainting, registry, session
 from bids_inpaint.participant.plugin import ImageByImage, set_nipype_level
-from bids_inpaint.settings import Settings
+from bids_inpaint.settings import Settings, check
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.data import LABELS, cache_subject, storing, subjects, template_priors
 from bids_inpaint.training.heads import CSF, EXTRACEREBRAL, FLUID, WHITE, Head
@@ -73,6 +73,7 @@ def prepare(
         participant_label=labels,
         lesion_masks=lesion_masks,
     )
+    check(settings)
 
     def place(image: Image) -> Path:
         return settings.output_dir / f"{settings.bids_dir.name}_{image.prefix}"

@@ -1,0 +1,61 @@
+"""What the options of the program may be, and what they are by default. Nothing heavy is imported for it.
+
+The parser, :class:`bids_inpaint.settings.Settings` and the nodes take their choices and defaults from here.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, get_args
+
+from bids_inpaint.errors import InputError
+
+#: Levels of analysis, as BIDS Apps have them.
+Level = Literal["participant", "group"]
+#: Where a network runs.
+Device = Literal["auto", "cpu", "cuda"]
+#: How a diffusion model draws.
+Sampler = Literal["ddim", "heun", "ddpm"]
+#: What of the T1w is changed: the lesions, or all that a network changes.
+Fill = Literal["lesions", "full"]
+#: What segments brains into tissues.
+Segmentation = Literal["atropos", "spm12", "none"]
+#: Whether brains are extracted: if the image is not stripped yet, always or never.
+SkullStrip = Literal["auto", "force", "skip"]
+
+# the first of each is the default, but for the samplers: each network names its own
+LEVELS: tuple[Level, ...] = get_args(Level)
+DEVICES: tuple[Device, ...] = get_args(Device)
+SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
+FILLS: tuple[Fill, ...] = get_args(Fill)
+SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
+SKULL_STRIP: tuple[SkullStrip, ...] = get_args(SkullStrip)
+#: The choices of each option that has some, by the name of its setting.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "device": DEVICES,
+    "sampler": SAMPLERS,
+    "fill": FILLS,
+    "segmentation": SEGMENTATIONS,
+    "skull_strip": SKULL_STRIP,
+}
+
+#: Shipped networks: the default one, which is blind; the non-blind one of the second pass, which also fills
+#: the lesions of given masks; the one that makes a FLAIR.
+MODEL = "blind-unet"
+SECOND_PASS = "unet"
+FLAIR = "joint"
+#: For --second-pass: there is none.
+NO_SECOND_PASS = "none"
+#: TemplateFlow identifier of the standard space.
+TEMPLATE = "MNI152NLin2009aSym"
+#: Volume of the smallest lesion, mm³.
+LESION_MIN_VOLUME = 10.0
+RANDOM_SEED = 0
+WORK_DIR = "work"
+#: Steps of the noising of a diffusion model, of which a sampler takes some.
+SAMPLING_STEPS = 1000
+
+
+def check_steps(steps: int) -> None:
+    """Raise `InputError` for a number of steps that can't be taken."""
+    if not 1 <= steps <= SAMPLING_STEPS:
+        raise InputError(f"--sampling-steps {steps} is out of range: 1 to {SAMPLING_STEPS}.")
