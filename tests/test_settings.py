@@ -101,7 +101,7 @@ def test_disk_that_fills_up_during_the_run_keeps_no_part(small_disk, tmp_path):
             "Node: wf.a.save\nOSError: [Errno 28] No space left on device: '/x'",
             "Step a.save found",
         ),
-        ("Node: wf.sub_01_wf.n4\nA worker process was killed, probably", "smaller --nprocs"),
+        ("Node: wf.sub_01_wf.n4\nWorkerKilled: probably", "smaller --nprocs"),
         ("Node: wf.sub_01_wf.n4\nthe results file corresponding\nto the node", "run the same command again"),
         ("Node: wf.sub_01_wf.n4\nRuntimeError: boom", "Step sub_01_wf.n4 failed (RuntimeError: boom)"),
     ],

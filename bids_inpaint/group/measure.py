@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +219,7 @@ def _compare_lesions(native: str, reference: np.ndarray) -> dict[str, float]:
     either = lesions | reference
     box = bounding_box(either, margin=1) if either.any() else (slice(0, 2),) * 3
     lesions, reference = (np.ascontiguousarray(m[box]) for m in (lesions, reference))
-    scores = lesion_scores(lesions, reference, grid.voxel_volume).as_dict()
+    scores = asdict(lesion_scores(lesions, reference, grid.voxel_volume))
     return scores | {"hausdorff95": hausdorff95(lesions, reference, tuple(grid.voxel_sizes[::-1]))}
 
 

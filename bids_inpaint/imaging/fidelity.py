@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -53,10 +53,6 @@ class FillingScores:
     rmse: float
     bias: float
     texture: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The scores by name."""
-        return asdict(self)
 
 
 def filling_scores(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
@@ -66,10 +66,6 @@ class LesionScores:
     volume: float
     reference_volume: float
     volume_error: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The scores by name."""
-        return asdict(self)
 
 
 def lesion_scores(prediction: Array, reference: Array, voxel_volume: float) -> LesionScores:
