@@ -24,6 +24,9 @@ from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 #: Configuration of a network that is trained in seconds.
+TESTS = Path(__file__).parent
+ROOT = TESTS.parent
+
 TOY = """
 name = "toy"
 seed = 3

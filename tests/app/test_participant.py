@@ -17,7 +17,7 @@ import nibabel as nib
 import numpy as np
 import psutil
 import pytest
-from helpers import contents, write_dataset, write_nifti
+from helpers import TESTS, contents, write_dataset, write_nifti
 
 from bids_inpaint import cli
 from bids_inpaint.dataset.image import Image
@@ -51,7 +51,7 @@ def run(root: Path, *args: str) -> subprocess.CompletedProcess:
 
 def watched(notes: Path) -> dict[str, str]:
     """The environment of a process that notes in a file when it looks for another machine."""
-    wire = Path(__file__).with_name("tripwire")
+    wire = TESTS / "tripwire"
     return os.environ | {"PYTHONPATH": str(wire), "TRIPWIRE": str(notes)}
 
 

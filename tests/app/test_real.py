@@ -11,7 +11,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import write_card
+from helpers import ROOT, write_card
 
 from bids_inpaint import cli
 from bids_inpaint.imaging import feathering
@@ -59,9 +59,7 @@ def test_patient_with_expert_mask(real_data, patient):
 def test_the_fast_networks_give_what_the_slow_ones_do(real_data, patient, tmp_path, monkeypatch):
     """The reference are the networks as they were trained, with their upsampling, on the whole grid."""
     pytest.importorskip("torch")
-    write_baseline = runpy.run_path(str(Path(__file__).parents[1] / "benchmarks" / "network.py"))[
-        "write_baseline"
-    ]
+    write_baseline = runpy.run_path(str(ROOT / "benchmarks" / "network.py"))["write_baseline"]
     slow = [write_baseline(registry.find(name), tmp_path) for name in (registry.DEFAULT, registry.REFERENCE)]
     monkeypatch.setattr(volumes, "MARGIN", {"blind": 1000, "filling": 1000})
     plugin = tmp_path / "linear.yml"

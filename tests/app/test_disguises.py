@@ -16,6 +16,7 @@ import disguise_outcomes
 import disguises
 import pytest
 from disguises import DISGUISES, HEADS, PLAIN, STRIPPED, choose
+from helpers import TESTS
 
 NIGHTLY = bool(os.environ.get("BIDS_INPAINT_NIGHTLY"))
 CHOSEN = choose() if NIGHTLY else choose((STRIPPED,), short=True)
@@ -52,7 +53,7 @@ def finished(dataset) -> Run:
         "-w", str(dataset.parent / "work"), "--segmentation", "none", *quick,
     ]  # fmt: skip
     # nothing here is about pictures, and they take most of the time
-    paths = [str(Path(__file__).with_name("nofigures")), *filter(None, [os.environ.get("PYTHONPATH")])]
+    paths = [str(TESTS / "nofigures"), *filter(None, [os.environ.get("PYTHONPATH")])]
     pictureless = {"NO_FIGURES": "1", "PYTHONPATH": os.pathsep.join(paths)}
     result = subprocess.run(
         command, capture_output=True, text=True, encoding="utf-8", check=False,

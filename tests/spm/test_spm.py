@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import TESTS
 
 from bids_inpaint import errors
 from bids_inpaint.dataset import template
@@ -17,7 +18,7 @@ from bids_inpaint.io import images
 from bids_inpaint.space import Grid
 from bids_inpaint.spm import job, program
 
-STANDIN = Path(__file__).with_name("spm_standin.py")
+STANDIN = TESTS / "spm_standin.py"
 
 
 @pytest.fixture
