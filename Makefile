@@ -2,7 +2,7 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test minimal setup lint docs container slurm audit lock clean
+.PHONY: demo test quick coverage minimal setup lint docs container slurm audit lock clean
 
 # the stamp is renewed when the dependencies change
 $(VENV)/.app: pyproject.toml
@@ -24,6 +24,16 @@ demo: $(VENV)/.app
 # a file's fixtures are made once, by the worker that has the file
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# without real data, without torch, in less than a minute
+quick: $(VENV)/.app
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not real" --ignore bids_inpaint/training
+
+# the share of lines that the quick tests run, but for training
+coverage: $(VENV)/.dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not real" --ignore bids_inpaint/training \
+	  --cov --cov-report term:skip-covered
 
 # with the oldest versions that pyproject.toml allows
 minimal: $(VENV)/.dev

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import write_card
+from helpers import TESTS, write_card
 
 from bids_inpaint.space import WORKING_GRID
 
@@ -83,3 +83,30 @@ def cache(tmp_path_factory) -> Path:
     for name in ("toy_sub-01", "toy_sub-02"):
         cache_subject(folder / name, image, image > 0, prior)
     return folder
+
+
+#: Below ``tests/``: what runs the app or a training, or takes ITK, for more than some seconds.
+SLOW = (
+    "app/test_disguises.py", "app/test_fuzz.py", "app/test_geometry.py", "app/test_participant.py",
+    "app/test_real.py", "app/test_sentences.py", "dataset/test_irregular.py", "dataset/test_output_folder.py",
+    "dataset/test_tables.py", "dataset/test_template.py", "group/test_group.py", "imaging/test_alignment.py",
+    "imaging/test_brain.py", "imaging/test_quality.py", "interfaces", "networks/test_diffusion.py",
+    "networks/test_engines.py", "participant", "spm", "training", "workflows",
+)  # fmt: skip
+#: Those that do more where ``BIDS_INPAINT_NIGHTLY`` is set.
+NIGHTLY = ("app/test_disguises.py", "app/test_fuzz.py", "app/test_geometry.py", "participant/test_faults.py")
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """Mark tests by where they are and what they need."""
+    for item in items:
+        try:
+            path = item.path.relative_to(TESTS).as_posix()
+        except ValueError:
+            continue
+        if path.startswith(SLOW):
+            item.add_marker(pytest.mark.slow)
+        if path.startswith(NIGHTLY):
+            item.add_marker(pytest.mark.nightly)
+        if "real_data" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.real)
