@@ -1,9 +1,12 @@
 """The tree keeps its shape: short modules and functions, few parameters."""
 
 import ast
+import json
+import tomllib
 from pathlib import Path
 
 import pytest
+from helpers import ROOT as TREE
 
 import bids_inpaint
 
@@ -58,3 +61,10 @@ def test_every_trait_of_an_interface_says_what_it_is(path):
         for trait in (node for node in spec.body if isinstance(node, ast.Assign)):
             described = "desc" in {keyword.arg for keyword in trait.value.keywords}
             assert described, f"{spec.name}.{trait.targets[0].id}"
+
+
+def test_there_is_one_version():
+    version = tomllib.loads((TREE / "pyproject.toml").read_text())["project"]["version"]
+    assert f"version: {version}\n" in (TREE / "CITATION.cff").read_text()
+    assert f"ARG VERSION={version}\n" in (TREE / "Dockerfile").read_text()
+    assert json.loads((TREE / "docs/bids_inpaint.boutiques.json").read_text())["tool-version"] == version
