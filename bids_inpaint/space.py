@@ -147,12 +147,12 @@ def _reached(data: Array, to_target: Array, shape: tuple[int, ...]) -> tuple[sli
 def upright(grid: Grid, edge: float) -> Grid:
     """The smallest lattice of cubes along the axes of the world (RAS+) that covers another.
 
-    Its numbers of voxels are even.
+    Its numbers of voxels are even. Rounding of the affine by a millionth does not change them.
     """
     corners = np.array(list(product(*((-0.5, n - 0.5) for n in grid.shape))))
     world = corners @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
     low, high = world.min(0), world.max(0)
-    shape = 2 * np.ceil((high - low) / (2 * edge)).astype(int)
+    shape = 2 * np.ceil((high - low) / (2 * edge) - 1e-4).astype(int)
     matrix = np.diag([edge, edge, edge, 1.0])
     matrix[:3, 3] = (low + high) / 2 - edge * (shape - 1) / 2
     return Grid.of(shape, matrix)

@@ -25,7 +25,7 @@ import json
 from pathlib import Path
 
 results = Path("results")
-sidecars = list(results.glob("sub-*/anat/*dseg.json"))
+sidecars = [path for path in results.glob("sub-*/anat/*dseg.json") if "desc-lesions" not in path.name]
 assert sidecars
 assert all(json.loads(path.read_text())["Segmentation"].startswith("SPM") for path in sidecars)
 with open(results / "group_desc-tissue_dice.tsv", encoding="utf-8") as file:

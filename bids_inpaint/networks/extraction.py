@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.imaging.brain import BRAIN_VOLUME, largest_component
+from bids_inpaint.imaging.brain import BRAIN_VOLUME, foreground, largest_component
 from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.session import Runtime
 from bids_inpaint.networks.volumes import run_on_volume
-from bids_inpaint.space import Grid, resample, upright
+from bids_inpaint.space import Grid, bounding_box, resample, upright
 
 #: The extractor sees cubes of this edge (mm).
 EDGE = 2.0
@@ -49,12 +49,14 @@ def extract(data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None 
     Raises
     ------
     ValueError
-        If what was found is no brain by its volume.
+        If what was found is no brain by its volume, or there is no head.
     """
-    cubes = upright(grid, EDGE)
+    # where the network pools must not depend on how much of the volume is empty
+    box = bounding_box(largest_component(foreground(data)))
+    cubes = upright(grid.part(box), EDGE)
     # what a voxel of 2 mm averages over
     blur = 0.4 * np.sqrt(np.maximum(EDGE**2 - grid.voxel_sizes**2, 0)) / grid.voxel_sizes
-    low = resample(ndimage.gaussian_filter(data, blur), grid, cubes, order=1)
+    low = resample(ndimage.gaussian_filter(data, blur, mode="constant"), grid, cubes, order=1)
     logits = run_on_volume(model, normalise(low), runtime)
     # far from the border the logits would outweigh their neighbours
     mask = resample(np.clip(logits, -4, 4), cubes, grid, order=1, outside="nearest") > 0

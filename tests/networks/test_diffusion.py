@@ -185,7 +185,7 @@ def test_slices_go_where_they_came_from(trained, monkeypatch):
     monkeypatch.setattr(slices, "ACROSS", 1e-3)
     hole = np.zeros(image.shape, bool)
     hole[40, 50, 4] = hole[3, 68, 7] = True
-    filled = slices.fill(model, image, hole, session.Runtime("cpu"))
+    filled = model.engine.fill(model, image, hole, Scale(1.0), session.Runtime("cpu"), ())
     assert filled[40, 50, 4] == pytest.approx(min(image[39, 48, 4], limit))
     assert filled[3, 68, 7] == pytest.approx(min(image[2, 66, 7], limit))
 
@@ -240,7 +240,7 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
     hole = np.zeros(image.shape, bool)
     hole[20, 25, 2] = True
     hole[30, 25, 1] = True
-    slices.fill(model, image, hole, session.Runtime("cpu", steps=1))
+    model.engine.fill(model, image, hole, Scale(1.0), session.Runtime("cpu", steps=1), ())
     # the second slice that is filled
     _, seen, marked, *near, other, missing = shown[1][0]
     x, y = np.argwhere(marked)[0]
