@@ -96,7 +96,7 @@ python - "$dir" <<'PYTHON'
 import sys
 from pathlib import Path
 
-from bids_inpaint import images
+from bids_inpaint.io import images
 
 root = Path(sys.argv[1])
 
