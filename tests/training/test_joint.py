@@ -249,8 +249,9 @@ def test_native_flair_and_lesions_lie_where_the_t1w_has_them(people, shapes, con
     checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
     model = export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)
     step = SynthesiseFlair(
-        **given, inverse_xfm=str(tmp_path / "inverse.txt"), model=str(model), model_sha256="x"
-    )
+        **given, inverse_xfm=str(tmp_path / "inverse.txt"), model=str(model),
+        model_sha256=registry.find(str(model), "flair").sha256,
+    )  # fmt: skip
     outputs = step.run().outputs
     there = resample(lesion, WORKING_GRID, native, shift, order=1)
     mask, grid = images.read(outputs.native_mask)

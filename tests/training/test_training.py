@@ -86,7 +86,8 @@ def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_pa
         return channels[:8]
 
     monkeypatch.setattr(volumes, "run_network", capture)
-    model = replace(registry.find(registry.DEFAULT), priors=True)
+    model = registry.find(registry.DEFAULT)
+    model = replace(model, card=replace(model.card, priors=True))
     image = np.ones(WORKING_GRID.shape, np.float32)
     inpainting.inpaint(model, image, image > 0, Scale(1.0), priors=patches.priors)
     np.testing.assert_allclose(seen["priors"], shown, atol=1e-6)
