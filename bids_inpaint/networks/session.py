@@ -28,7 +28,7 @@ class Runtime:
     seed : int
         Of networks that draw what they fill.
     sampler : str, optional
-        One of :data:`bids_inpaint.diffusion.SAMPLERS`; that of the network's card if none is given.
+        One of :data:`bids_inpaint.options.SAMPLERS`; that of the network's card if none is given.
     steps : int, optional
         Of the sampler; those of the network's card if none are given.
     """
