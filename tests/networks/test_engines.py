@@ -64,7 +64,9 @@ def write_network(path: Path) -> None:
     shape = [1, 1, "x", "y", "z"]
     ins, outs = (onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, shape) for n in ("x", "out"))
     graph = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["out"])], "g", [ins], [outs])
-    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)]), path)
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8), path
+    )
     card = {
         "software": "bids_inpaint",
         "name": "painter",
