@@ -16,6 +16,7 @@ _T1W = re.compile(r"(?is)sub-.*_T1w\.nii(\.gz)?")
 #: What may be meant as a T1w where none is looked for.
 _STRAY = re.compile(r"(?is)(?!\.)(.*_)?T1w\.nii(\.gz)?")
 _LABEL = "[0-9a-zA-Z+]+"
+# bids_validator refuses what its own version of the schema does not know
 _WELL_NAMED = re.compile(
     rf"(sub-{_LABEL}(?:/ses-{_LABEL})?)/anat/(sub-{_LABEL}(?:_ses-{_LABEL})?)(?:_[a-z]+-{_LABEL})*_T1w\.nii(\.gz)?"
 )
