@@ -17,8 +17,8 @@ from bids_inpaint.dataset.matching import Dataset, listed
 from bids_inpaint.dataset.names import ENTITIES, Sidecars
 from bids_inpaint.dataset.participants import children
 from bids_inpaint.dataset.scan import (
-    Found,
     Refused,
+    ScanResult,
     T1w,
     by_person,
     magnitudes,
@@ -129,7 +129,7 @@ def _no_t1w(settings: Any, labels: Sequence[str], present: Sequence[str]) -> str
 
 
 def _select(
-    there: Found, settings: Any, present: Sequence[str]
+    there: ScanResult, settings: Any, present: Sequence[str]
 ) -> tuple[list[T1w], list[Refused], list[str]]:
     """The files asked for, what of that is not there, and warnings of what was not asked for by name."""
     sessions, labels = settings.session_label, settings.participant_label
@@ -270,7 +270,9 @@ def _own_entities(t1w: T1w) -> dict[str, str]:
     return {short: said[short] for short in ENTITIES.values() if short in said}
 
 
-def _image(t1w: T1w, is_child: Callable[[str, str | None], bool], sidecars: Sidecars, there: Found) -> Image:
+def _image(
+    t1w: T1w, is_child: Callable[[str, str | None], bool], sidecars: Sidecars, there: ScanResult
+) -> Image:
     entities = _own_entities(t1w)
     warnings, notes = [], []
     if _contrast_agent(sidecars.of(t1w.path), entities.get("ce")):

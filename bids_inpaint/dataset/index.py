@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from bids_inpaint.dataset.names import ENTITIES
-from bids_inpaint.dataset.scan import Found, T1w, magnitudes
+from bids_inpaint.dataset.scan import ScanResult, T1w, magnitudes
 from bids_inpaint.errors import InputError, first_line, is_utf8, unreadable
 from bids_inpaint.io.files import read_json
 
@@ -23,14 +23,14 @@ DATABASE = "layout_index.sqlite"
 _SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
 
 
-def matching_filters(there: Found, settings: Any, warnings: list[str]) -> set[str] | None:
+def matching_filters(there: ScanResult, settings: Any, warnings: list[str]) -> set[str] | None:
     """Paths of the T1w images that the user's filters choose, relative to the dataset; None without filters.
 
     A database is made where it is missing. One that doesn't know the files is not used.
 
     Parameters
     ----------
-    there : Found
+    there : ScanResult
         What lies in the dataset.
     settings : Settings
     warnings : list of str
@@ -76,7 +76,7 @@ def _of_subjects(labels: tuple[str, ...]) -> dict[str, list[str]]:
     return {"subject": list(labels)} if labels else {}
 
 
-def _fits(layout: BIDSLayout, there: Found, root: Path, labels: tuple[str, ...]) -> bool:
+def _fits(layout: BIDSLayout, there: ScanResult, root: Path, labels: tuple[str, ...]) -> bool:
     """Whether an index has the T1w images that lie in the dataset, and no others of these participants."""
     try:
         known = layout.get(suffix="T1w", extension=[".nii", ".nii.gz"], **_of_subjects(labels))

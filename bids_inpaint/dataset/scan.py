@@ -94,7 +94,7 @@ class T1w:
 
 
 @dataclass
-class Found:
+class ScanResult:
     """What lies in a dataset.
 
     Attributes
@@ -128,13 +128,13 @@ def participants_in(root: Path) -> list[str]:
         )
 
 
-def scan(root: Path, labels: list[str]) -> Found:
+def scan(root: Path, labels: list[str]) -> ScanResult:
     """Find the T1w images of participants, in their ``anat`` folders and in those of their sessions."""
-    found = Found(labels)
+    result = ScanResult(labels)
 
     def look_for_strays(folder: Path, names: list[str]) -> None:
         others = (folder / name for name in sorted(names) if name not in DATATYPES and name[:4] != "ses-")
-        found.strays += [path.relative_to(root).as_posix() for path in others if _may_hold_t1w(path)]
+        result.strays += [path.relative_to(root).as_posix() for path in others if _may_hold_t1w(path)]
 
     def names_in(folder: Path, label: str) -> list[str]:
         reason = problem_of_link(folder)
@@ -147,7 +147,7 @@ def scan(root: Path, labels: list[str]) -> Found:
             reason = f"{folder} can't be read ({error.strerror}): check its permissions."
         relative = folder.relative_to(root)
         name = "_".join(part for part in relative.parts if part != "anat")
-        found.refused.append(Refused(name, label, reason, (relative.as_posix(),), whole=True))
+        result.refused.append(Refused(name, label, reason, (relative.as_posix(),), whole=True))
         return []
 
     for label in labels:
@@ -157,19 +157,19 @@ def scan(root: Path, labels: list[str]) -> Found:
         sessions = sorted(name[4:] for name in listing if name.startswith("ses-"))
         for session in (None, *sessions):
             above = person if session is None else person / f"ses-{session}"
-            before = len(found.images)
+            before = len(result.images)
             for name in names_in(above if is_broken(above) and session else above / "anat", label):
                 path = above / "anat" / name
                 if _T1W.fullmatch(name):
-                    found.images.append(T1w(path, path.relative_to(root).as_posix(), label, session))
+                    result.images.append(T1w(path, path.relative_to(root).as_posix(), label, session))
                 elif _STRAY.fullmatch(name):
-                    found.strays.append(path.relative_to(root).as_posix())
+                    result.strays.append(path.relative_to(root).as_posix())
                 elif name.startswith("sub-") and name.endswith(("_FLAIR.nii", "_FLAIR.nii.gz")):
-                    found.flair.add((label, session))
-            if session and len(found.images) == before:
+                    result.flair.add((label, session))
+            if session and len(result.images) == before:
                 look_for_strays(above, _names_in(above))
-    found.images.sort(key=lambda image: image.relative)
-    return found
+    result.images.sort(key=lambda image: image.relative)
+    return result
 
 
 def strange_folders(root: Path) -> list[str]:
