@@ -121,13 +121,13 @@ def _to_mean(folder: Folder, t1w: T1w, dataset: Dataset) -> list[File]:
 
     Its coordinates are its own, and what its derivatives call the space T1w.
     """
-    pairs = [
+    transforms = [
         file
         for file in folder.of_session(t1w)
         if _is_transform(file, ("orig", "T1w")) and dataset.is_of_alone(file, t1w)
     ]
-    dataset.to_means.setdefault(t1w.path, []).extend(file.path for file in pairs)
-    return pairs
+    dataset.to_means.setdefault(t1w.path, []).extend(file.path for file in transforms)
+    return transforms
 
 
 def _mean_of(t1w: T1w, dataset: Dataset) -> Path | None:

@@ -197,10 +197,10 @@ class Dataset:
                 continue
             for file in folder.of(subject):
                 if counts(file) and not self.owners(file, subject):
-                    entities = ", ".join(Path(t1w.relative).name for t1w in self.persons[subject][:_SHOWN])
+                    names = ", ".join(Path(t1w.relative).name for t1w in self.persons[subject][:_SHOWN])
                     said.append(
                         f"{file.path} is of no T1w of sub-{subject} by its name, and is not used: "
-                        f"its entities must be among those of one of {entities}, and words need a key."
+                        f"its entities must be among those of one of {names}, and words need a key."
                     )
         if len(said) > _SENTENCES:
             said[_SENTENCES:] = [

@@ -189,8 +189,8 @@ class People:
             path = self._path(subject)
             self._sessions[subject] = self._read(path, "session_id")
             if self._sessions[subject].used:
-                matching = read_sidecar(path.with_suffix(".json"))
-                self._explained_sessions[subject] = self._explained_sessions[""] | matching
+                sidecar = read_sidecar(path.with_suffix(".json"))
+                self._explained_sessions[subject] = self._explained_sessions[""] | sidecar
         return self._sessions[subject]
 
     def _read(self, path: Path, key: str) -> Table:

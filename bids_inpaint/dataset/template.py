@@ -63,7 +63,7 @@ def prepare(name: str, folder: str | os.PathLike) -> TemplateFiles:
 
     Raises
     ------
-    images.InputError
+    InputError
         If the template can't be found or used, or is not brain-sized at 1 mm in MNI coordinates.
     """
     if name != DEFAULT:

@@ -65,6 +65,8 @@ def run_group(settings: Settings) -> int:
             f"{settings.output_dir} has no finished participant of {settings.bids_dir}: run the participant "
             "level first."
         )
+    # nothing is written before it is known to be there
+    background = template.prepare(settings.template, settings.work_dir).t1w
     settings.save("group", str(uuid.uuid4()))
     results = _measure(tasks, settings.nprocs)
     measured = [m for m in results if not m.problem]
@@ -84,7 +86,6 @@ def run_group(settings: Settings) -> int:
         lesion_map=_write_lesion_map(measured, settings.output_dir, settings.template),
     )
     _write_tables(group, covariates, settings.output_dir)
-    background = template.prepare(settings.template, settings.work_dir).t1w
     page = write_page(group, settings, background)
     log.info("Tables, map and page of %d images: %s", len(measured), page)
     return 1 if group.problems else 0

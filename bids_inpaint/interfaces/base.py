@@ -89,8 +89,8 @@ class FileInterface(BaseInterface):
     @property
     def source(self) -> str:
         """Path of the T1w, for messages."""
-        user_files = self.inputs.source
-        return user_files if isdefined(user_files) else getattr(self.inputs, "in_file", "the T1w")
+        source = self.inputs.source
+        return source if isdefined(source) else getattr(self.inputs, "in_file", "the T1w")
 
     def process(self, runtime) -> dict:
         """Do the work and return the outputs by name."""

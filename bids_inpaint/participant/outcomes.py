@@ -143,8 +143,8 @@ class Before:
             for part in products.parts
             if there.intersection(expected(image, settings.template, products, (part,)))
         }
-        crashes_of_image = expected(image, settings.template, products)
-        return cls(frozenset(parts), bool(there.intersection(every).difference(crashes_of_image)))
+        asked = expected(image, settings.template, products)
+        return cls(frozenset(parts), bool(there.intersection(every).difference(asked)))
 
 
 def _names_in(folder: Path) -> list[str]:
@@ -299,8 +299,8 @@ def warnings_of(image: Image, settings: Settings) -> list[str]:
     """What is unusual about an image and the masks given for it, from its sidecars."""
     warnings: list[str] = []
     for name in ("inpainted", "reference"):
-        images = _sidecar(image, settings, name).get("QualityWarnings")
-        warnings += [str(warning) for warning in images] if isinstance(images, list) else []
+        stored = _sidecar(image, settings, name).get("QualityWarnings")
+        warnings += [str(warning) for warning in stored] if isinstance(stored, list) else []
     return list(dict.fromkeys(warnings))
 
 

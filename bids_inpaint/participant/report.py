@@ -4,30 +4,16 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint import __version__
 from bids_inpaint.io.files import replacing
 from bids_inpaint.networks.card import Model
 from bids_inpaint.participant.crashes import Crash
 from bids_inpaint.participant.outcomes import UNASKED, Outcome, differences
 from bids_inpaint.reports.templates import FOLDER, render
+from bids_inpaint.reports.versions import versions
 from bids_inpaint.settings import Settings
-
-_PACKAGES = ("antspyx", "nibabel", "nipype", "nireports", "numpy", "onnxruntime", "pybids", "scipy")
-
-
-def versions() -> dict[str, str]:
-    """Versions of this program and of the packages that determine its results."""
-    installed = {"bids_inpaint": __version__}
-    for name in _PACKAGES:
-        try:
-            installed[name] = version(name)
-        except PackageNotFoundError:
-            installed[name] = "not installed"
-    return installed
 
 
 def write_report(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-from onnxruntime import InferenceSession
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import diffusion, slices
 from bids_inpaint.networks.card import Card, Engine, Model, Signature, slice_channels
 from bids_inpaint.networks.session import Runtime
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Array = np.ndarray
 
