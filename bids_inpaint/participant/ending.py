@@ -164,16 +164,7 @@ def _write_reports(run: Run, results: list[Outcome], crashes: dict[str, list[Cra
         by_subject.setdefault(result.image.subject, []).append(result)
     for subject, of_subject in by_subject.items():
         try:
-            reasons = [f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject]
-            report = write_report(
-                subject,
-                of_subject,
-                settings,
-                run.networks.main,
-                run.provenance,
-                crashes.get(subject, []),
-                reasons,
-            )
+            report = write_report(subject, of_subject, run, crashes.get(subject, []))
         except Exception as reason:
             # the others have theirs
             unwritten += 1

@@ -10,7 +10,7 @@ from typing import Any
 from bids_inpaint.io.files import replacing
 from bids_inpaint.networks.card import Model
 from bids_inpaint.participant.crashes import Crash
-from bids_inpaint.participant.outcomes import UNASKED, Outcome, differences
+from bids_inpaint.participant.outcomes import UNASKED, Outcome, Run, differences
 from bids_inpaint.reports.templates import FOLDER, render
 from bids_inpaint.reports.versions import versions
 from bids_inpaint.settings import Settings
@@ -19,11 +19,8 @@ from bids_inpaint.settings import Settings
 def write_report(
     subject: str,
     outcomes: Sequence[Outcome],
-    settings: Settings,
-    model: Model,
-    provenance: dict[str, Any],
+    run: Run,
     crashes: Sequence[Crash] = (),
-    refused: Sequence[str] = (),
 ) -> Path:
     """Write ``sub-LABEL.html``.
 
@@ -33,21 +30,17 @@ def write_report(
         Participant label.
     outcomes : sequence of Outcome
         Of all images of the participant.
-    settings : Settings
-    model : Model
-    provenance : dict
-        :func:`bids_inpaint.dataset.outputs.provenance` of this run; images of other runs are warned of.
+    run : Run
+        Images of other runs are warned of, and those of the participant that it refused are named.
     crashes : sequence of Crash
         The steps that failed.
-    refused : sequence of str
-        Sentences on images of the participant that were not run.
     """
     from nireports.assembler.report import Report
 
-    out_dir = settings.output_dir
+    out_dir = run.settings.output_dir
     folder = out_dir / f"sub-{subject}"
     folder.mkdir(parents=True, exist_ok=True)
-    summary = _summary(subject, outcomes, settings, model)
+    summary = _summary(subject, outcomes, run.settings, run.networks.main)
     final = out_dir / f"sub-{subject}.html"
     with replacing(final) as part:
         report = Report(
@@ -67,7 +60,8 @@ def write_report(
             subject=subject,
         )
         # nireports puts all of these into the page as they are
-        sentences = (*refused, *_notices(outcomes, settings, provenance))
+        refused = (f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject)
+        sentences = (*refused, *_notices(outcomes, run.settings, run.provenance))
         report.header = [render("notice.html.j2", sentence=sentence) for sentence in sentences]
         report.footer = [
             render("crash.html.j2", sentence=crash.sentence, text=crash.text) for crash in crashes

@@ -87,10 +87,10 @@ def _run(settings: Settings, held: ExitStack) -> int:
         _write_graph(first, settings)
     error = None
     progress = Progress(len(images))
+    run = Run(settings, networks, run_uuid, images, refused)
     before: dict[str, Before] = {}
     if not settings.reports_only:
-        products = Products.of(settings, networks)
-        before = {image.prefix: Before.of(image, settings, products) for image in images}
+        before = {image.prefix: Before.of(image, settings, run.products) for image in images}
         with progress:
             # a cluster works on more of them at once
             size = BATCH if settings.use_plugin is None else 4 * BATCH
@@ -99,7 +99,6 @@ def _run(settings: Settings, held: ExitStack) -> int:
                 error = _execute(batch, progress, *run_nodes) or error
                 if error and settings.stop_on_first_crash:
                     break
-    run = Run(settings, networks, run_uuid, images, refused)
     return finish(run, error, progress, before)
 
 
