@@ -149,10 +149,10 @@ class Settings:
         run = {"version": __version__, "analysis_level": level, "run_uuid": run_uuid}
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         # TOML has no None: what is missing was not asked for
-        lines = [f"{name} = {_toml(value)}\n" for name, value in values.items() if value is not None]
+        lines = [f"{name} = {to_toml(value)}\n" for name, value in values.items() if value is not None]
         with replacing(path) as part:
             part.write_text(
-                "".join(f"{name} = {_toml(value)}\n" for name, value in run.items())
+                "".join(f"{name} = {to_toml(value)}\n" for name, value in run.items())
                 + "\n[settings]\n"
                 + "".join(lines),
                 encoding="utf-8",
@@ -274,21 +274,3 @@ def _absolute(path: str | os.PathLike) -> Path:
     absolute = Path(os.path.expanduser(path)).absolute()
     # behind a link, what is above isn't what the name says
     return absolute.resolve() if ".." in absolute.parts else absolute
-
-
-def _toml(value: Any) -> str:
-    r"""A setting in TOML.
-
-    Examples
-    --------
-    >>> print(_toml(["01", 2.5, True]), _toml({"a b": Path('/x "y"')}))
-    ["01", 2.5, true] {"a b" = "/x \"y\""}
-    """
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{_toml(key)} = {_toml(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_toml, value)) + "]"
-    # strings, numbers and truth values are those of JSON, which leaves this character as it is
-    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace(
-        "\x7f", r"\u007f"
-    )

@@ -116,3 +116,21 @@ def write_text(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as part:
         part.write_bytes(content)
+
+
+def to_toml(value: Any) -> str:
+    r"""A value in TOML.
+
+    Examples
+    --------
+    >>> print(to_toml(["01", 2.5, True]), to_toml({"a b": Path('/x "y"')}))
+    ["01", 2.5, true] {"a b" = "/x \"y\""}
+    """
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{to_toml(key)} = {to_toml(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(to_toml, value)) + "]"
+    # strings, numbers and truth values are those of JSON, which leaves this character as it is
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False).replace(
+        "\x7f", r"\u007f"
+    )

@@ -142,6 +142,9 @@ def _fit_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     _add_threads(c)
     c.add_argument("--workers", type=int, default=1)
+    c.add_argument(
+        "--minutes", type=float, help="train for so long, and validate each minute, in place of steps"
+    )
 
 
 def _fit(args: argparse.Namespace) -> None:
@@ -153,7 +156,55 @@ def _fit(args: argparse.Namespace) -> None:
     if args.start:
         config = replace(config, schedule=replace(config.schedule, start=args.start))
     task = make_task(config, args.cache, args.lesions)
-    print(fit(config, task, args.run, args.device, args.threads, args.workers))
+    print(fit(config, task, args.run, args.device, args.threads, args.workers, args.minutes))
+
+
+def _campaign_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("plan", type=Path, help="TOML file with tables [[network]]")
+    c.add_argument("cache", type=Path)
+    c.add_argument("out", type=Path, help="where the runs go, a folder each")
+    _add_lesions(c, to="for networks that inpaint")
+    c.add_argument("--minutes", type=float, required=True, help="for all networks together")
+    c.add_argument("--jobs", type=int, default=1, help="networks at a time")
+    c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    _add_threads(c)
+    c.add_argument("--workers", type=int, default=1, help="processes that draw samples, for each network")
+
+
+def _campaign(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.campaign import Machine, campaign
+
+    machine = Machine(args.device, args.jobs, args.workers, args.threads)
+    scores = campaign(args.plan, args.cache, args.out, args.lesions, args.minutes, machine)
+    for name, row in scores.items():
+        print(name, row)
+
+
+def _pack_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("cache", type=Path)
+    c.add_argument("folder", type=Path, help="where pack-NN.zip go")
+    c.add_argument("subjects", nargs="+")
+    c.add_argument("--steps", type=int, default=256, help="intensities are rounded to this fraction of white matter")
+    c.add_argument("--nprocs", type=int, default=2)
+
+
+def _pack(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.packing import pack
+
+    for path in pack(args.cache, args.subjects, args.folder, args.steps, nprocs=args.nprocs):
+        print(path, path.stat().st_size)
+
+
+def _unpack_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("packs", type=Path, nargs="+")
+    c.add_argument("cache", type=Path)
+    c.add_argument("--nprocs", type=int, default=2)
+
+
+def _unpack(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.packing import unpack
+
+    print(unpack(args.packs, args.cache, args.nprocs), "subjects unpacked")
 
 
 def _evaluate_options(c: argparse.ArgumentParser) -> None:
@@ -285,6 +336,9 @@ COMMANDS = {
     ),
     "paint": Command("paint lesions into the raw images of a BIDS dataset", _paint_options, _paint),
     "fit": Command("train a network; resumes if it was interrupted", _fit_options, _fit),
+    "campaign": Command("train the networks of a plan side by side in a given time", _campaign_options, _campaign),
+    "pack": Command("write subjects of a cache into files below 60 MB", _pack_options, _pack),
+    "unpack": Command("make a cache of what pack wrote", _unpack_options, _unpack),
     "evaluate": Command(
         "score a network on painted lesions of subjects kept apart", _evaluate_options, _evaluate
     ),

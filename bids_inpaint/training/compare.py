@@ -20,7 +20,8 @@ from bids_inpaint.networks import card, inpainting, registry, session
 from bids_inpaint.networks.slices import upper_limit
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
-from bids_inpaint.training.evaluate import painted, white_by_intensity
+from bids_inpaint.training.evaluate import white_by_intensity
+from bids_inpaint.training.painted import painted
 from bids_inpaint.training.pictures import View, axial, draw_slices
 from bids_inpaint.training.slices import DEPTH, SQUARE, draw_blob
 

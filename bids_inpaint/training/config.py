@@ -7,10 +7,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from bids_inpaint.io.files import replacing, to_toml
 from bids_inpaint.networks.card import NAME
 from bids_inpaint.networks.engines import ENGINES
 
 FOLDER = Path(__file__).parent / "configs"
+#: Ways to make a lesion: see :mod:`bids_inpaint.training.painters`.
+PAINTERS = ("parametric", "quantile", "field", "patch")
 
 
 @dataclass(frozen=True)
@@ -41,14 +44,28 @@ class Synthesis:
         ones ('singles') or both ('both').
     vary : bool
         Whether contrast, residual bias, resolution, noise and gain are varied.
+    artefacts : bool
+        Whether, too, white matter may be dirty and have vessels and perivascular spaces, and edges ring or ghost.
+    painters : dict
+        Shares of the ways to make a lesion: see :mod:`bids_inpaint.training.painters`.
+    patients : float, optional
+        Share of the samples that are of patients with their own lesions; by default each subject is as
+        frequent as another.
     """
 
     mix: dict[str, float] = field(default_factory=lambda: {"patient": 1.0})
     vary: bool = False
+    artefacts: bool = False
+    painters: dict[str, float] = field(default_factory=lambda: {"parametric": 1.0})
+    patients: float | None = None
 
     def __post_init__(self) -> None:
-        if unknown := set(self.mix) - {"none", "patient", "singles", "both"}:
-            raise TypeError(f"unknown share {', '.join(sorted(unknown))} in mix")
+        known = {"mix": ("none", "patient", "singles", "both"), "painters": PAINTERS}
+        for table, names in known.items():
+            if unknown := set(getattr(self, table)) - set(names):
+                raise TypeError(f"unknown share {', '.join(sorted(unknown))} in {table}")
+        if self.patients is not None and not 0 <= self.patients <= 1:
+            raise TypeError(f"patients = {self.patients} is no share, 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -198,3 +215,15 @@ class Config:
         if twice := {s for s in sets if sets.count(s) > 1}:
             raise ValueError(f"{path}: {', '.join(sorted(twice))} is in two sets")
         return config
+
+    def save(self, path: Path) -> None:
+        """Write a TOML file that :meth:`load` reads."""
+        tables = {"data": self.data, "fit": self.schedule, "synthesis": self.synthesis, "adversarial": self.adversarial}
+        own = {f.name: getattr(self, f.name) for f in fields(self)}
+        lines = [f"{k} = {to_toml(v)}" for k, v in own.items() if k not in (*tables, "schedule", "network")]
+        lines += ["[network]", *(f"{k} = {to_toml(v)}" for k, v in self.network.items())]
+        for name, table in tables.items():
+            values = {f.name: getattr(table, f.name) for f in fields(table)}
+            lines += [f"[{name}]", *(f"{k} = {to_toml(v)}" for k, v in values.items() if v is not None)]
+        with replacing(path) as part:
+            part.write_text("\n".join(lines) + "\n")

@@ -21,6 +21,8 @@ from bids_inpaint.space import WORKING_GRID, resample
 
 #: File of a label map in the cache.
 LABELS = "labels"
+#: The template's tissues that networks look at.
+PRIORS = ("WM", "GM")
 
 
 @dataclass(frozen=True)
@@ -133,8 +135,11 @@ class Subject:
 
 def template_priors(cache: Path) -> list[np.ndarray]:
     """White- and grey-matter probability (0-1) of the standard space of a cache, on the working grid."""
+    packed = [cache / "template" / f"{name}.npy" for name in PRIORS]
+    if all(path.exists() for path in packed):
+        return [np.load(path).astype(np.float32) / 255 for path in packed]
     files = template.prepare(template.DEFAULT, cache / "template")
-    return [images.read(files.priors[tissue])[0] for tissue in ("WM", "GM")]
+    return [images.read(files.priors[tissue])[0] for tissue in PRIORS]
 
 
 def cache_subject(

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesions
@@ -21,9 +19,8 @@ from bids_inpaint.networks import inpainting, registry, session
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, template_priors
-from bids_inpaint.training.parameters import draw_patient
+from bids_inpaint.training.painted import painted
 from bids_inpaint.training.pictures import View, draw_slices, worst_slice
-from bids_inpaint.training.synthesis import paint
 
 #: λ that lesion maps are scored at.
 THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
@@ -33,23 +30,6 @@ VISIBLE = 0.9
 SMALLEST_MM3 = options.LESION_MIN_VOLUME
 #: Lesions in a healthy image may sum up to so much on average (ml).
 FALSE_ML = 0.3
-
-
-def painted(subject: Subject, shapes: Lesions) -> tuple[np.ndarray, np.ndarray]:
-    """A subject's whole volume with the lesions of one patient, and the lesion support.
-
-    They depend on the name of the subject alone, so that networks can be compared.
-
-    Returns
-    -------
-    image, support : array of float32, shape of the working grid
-        White matter is 1; how much of each voxel is lesion is 0-1.
-    """
-    seed = zlib.crc32(subject.name.encode())
-    drawn = draw_patient(np.random.default_rng(seed), shapes)
-    healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
-    image, support = paint(healthy, subject.grey_level, drawn, (0, 0, 0), seed)
-    return image.numpy(), support.numpy()
 
 
 def evaluate(

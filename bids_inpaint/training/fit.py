@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from bids_inpaint.training.task import Sums, Task
 from bids_inpaint.training.weights import load_average, load_exported
 
 
-def rate(step: int, schedule: Schedule) -> float:
+def rate(step: float, schedule: Schedule) -> float:
     """Fraction of the learning rate at a step: warm-up, plateau, linear decay to zero."""
     warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
     left = (schedule.steps - step) / schedule.decay_steps if schedule.decay_steps else 1.0
@@ -30,7 +31,13 @@ def rate(step: int, schedule: Schedule) -> float:
 
 
 def fit(
-    config: Config, task: Task, run: Path, device: str = "cpu", threads: int = 2, workers: int = 1
+    config: Config,
+    task: Task,
+    run: Path,
+    device: str = "cpu",
+    threads: int = 2,
+    workers: int = 1,
+    minutes: float | None = None,
 ) -> Path:
     """Train a network.
 
@@ -43,7 +50,10 @@ def fit(
         Where ``checkpoint.pt``, ``log.csv`` and TensorBoard's events go; resumed if it is there.
     device : {'cpu', 'cuda'}
     threads, workers : int
-        CPU threads of the network, and processes that make samples.
+        CPU threads of the network, and processes that make samples, or draw those that a GPU makes.
+    minutes : float, optional
+        Train for so long, however many steps that is: the schedule is stretched to it. Once a minute, what
+        the task makes of the validation subjects is printed, and ``best.pt`` is the checkpoint that did best.
 
     Returns
     -------
@@ -57,30 +67,35 @@ def fit(
     """
     run.mkdir(parents=True, exist_ok=True)
     checkpoint = run / "checkpoint.pt"
-    schedule = config.schedule
     torch.manual_seed(config.seed)
     torch.set_num_threads(threads)
+    if device == "cuda":
+        torch.backends.cudnn.benchmark = True
     task.to(device)
-    trainer = _Trainer(config, task, device)
+    trainer = _Trainer(config, task, device, minutes)
     if checkpoint.exists():
         trainer.load(checkpoint, device)
     log = Log(run, trainer.step)
-    batches = _batches(task, trainer.step, schedule.batch, device, workers)
+    batches = _batches(task, trainer.step, config.schedule.batch, device, workers)
     trainer.network.train()
-    while trainer.step < schedule.steps:
+    while not trainer.done:
         sums = trainer.advance(next(batches))
         log.add(trainer.step, sums)
-        if trainer.step % schedule.checkpoint_every == 0 or trainer.step == schedule.steps:
+        if trainer.is_due() or trainer.done:
+            log.write(trainer.step)
+            if minutes:
+                trainer.validate(run)
             trainer.save(checkpoint)
     log.close(trainer.step)
     return checkpoint
 
 
 class _Trainer:
-    """A network, the running average of its weights, its optimiser, and the steps taken."""
+    """A network, the running average of its weights, its optimiser, and how far it is."""
 
-    def __init__(self, config: Config, task: Task, device: str):
+    def __init__(self, config: Config, task: Task, device: str, minutes: float | None):
         self.schedule, self.task, self.step = config.schedule, task, 0
+        self.seconds, self.budget, self.best = 0.0, 60 * minutes if minutes else None, -float("inf")
         self.network = build(config).to(device)
         if self.schedule.start:
             _start(self.network, config)
@@ -89,15 +104,40 @@ class _Trainer:
         self.network.to(memory_format=memory_format)  # type: ignore[call-overload]
         average = get_ema_multi_avg_fn(self.schedule.ema)
         self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.schedule.learning_rate)
+        self.optimiser = torch.optim.Adam(
+            self.network.parameters(), lr=self.schedule.learning_rate, fused=device == "cuda"
+        )
+        self.since = self.saved = time.monotonic()
+
+    @property
+    def position(self) -> float:
+        """How far the schedule is, in its steps."""
+        if self.budget is None:
+            return self.step
+        used = self.seconds + time.monotonic() - self.since
+        return min(1.0, used / self.budget) * self.schedule.steps
+
+    @property
+    def done(self) -> bool:
+        """Whether the schedule is at its end."""
+        return self.position >= self.schedule.steps
+
+    def is_due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self.budget is None:
+            return self.step % self.schedule.checkpoint_every == 0
+        return time.monotonic() - self.saved > min(60, self.budget / 3)
 
     def advance(self, batch: list[Tensor]) -> Sums:
         """Take one step; what to log of it."""
+        position = self.position
         frozen_from = self.schedule.freeze_normalisation
-        if frozen_from is not None and self.step >= frozen_from:
+        if frozen_from is not None and position >= frozen_from:
             _freeze_normalisation(self.network)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.learning_rate * rate(self.step, self.schedule)
+            group["lr"] = self.schedule.learning_rate * rate(position, self.schedule)
+        if self.step == 0:
+            self.task.check(batch)
         loss, sums = self.task.loss(self.network, batch)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -108,6 +148,18 @@ class _Trainer:
         self.step += 1
         return {"loss": (loss.detach(), torch.tensor(1)), **sums}
 
+    def validate(self, run: Path) -> None:
+        """Print what the averaged network makes of the validation subjects, and keep the best one."""
+        scores = self.task.validate(self.average.module.eval())
+        minutes = (self.seconds + time.monotonic() - self.since) / 60
+        row = {"step": self.step, "minutes": round(minutes, 2)} | {k: round(v, 4) for k, v in scores.items()}
+        print(run.name, json.dumps(row), flush=True)
+        with (run / "validation.jsonl").open("a") as file:
+            file.write(json.dumps(row) + "\n")
+        if scores.get("score", self.best) > self.best:
+            self.best = scores["score"]
+            self.save(run / "best.pt")
+
     def load(self, checkpoint: Path, device: str) -> None:
         """Go on from a checkpoint of the same run."""
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -116,9 +168,12 @@ class _Trainer:
         self.optimiser.load_state_dict(state["optimiser"])
         self.task.load_state_dict(state.get("task", {}))
         self.step = state["step"]
+        self.seconds, self.best = state.get("seconds", 0.0), state.get("best", self.best)
+        self.since = time.monotonic()
 
     def save(self, checkpoint: Path) -> None:
         """Write a checkpoint, whole or not at all."""
+        self.saved = time.monotonic()
         state = {
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
@@ -126,6 +181,8 @@ class _Trainer:
             "task": self.task.state_dict(),
             "step": self.step,
             "start": self.schedule.start,
+            "seconds": self.seconds + self.saved - self.since,
+            "best": self.best,
         }
         with replacing(checkpoint) as part:
             torch.save(state, part)
@@ -154,6 +211,4 @@ def _batches(task: Task, step: int, size: int, device: str, workers: int) -> Ite
     samples = task.samples(step * size, device)
     if device == "cpu":
         yield from DataLoader(samples, size, num_workers=workers, prefetch_factor=4 if workers else None)
-    source = iter(samples)
-    while True:
-        yield [torch.stack(t) for t in zip(*itertools.islice(source, size), strict=True)]
+    yield from samples.batches(size, workers)

@@ -252,7 +252,7 @@ def make_head(head: Head, p: HeadParameters, shape: tuple[int, int, int]) -> tup
     brain = sample(head.brain, "bilinear")
     means, deviations = (torch.from_numpy(v.astype(np.float32)) for v in (p.means, p.deviations))
     image = means[labels] + deviations[labels] * torch.randn(shape, generator=generator)
-    image = smooth(image, p.blur)
+    image = smooth(image[None], p.blur)[0]
     if max(p.thickness) > 1:
         kernel = list(p.thickness)
         low = functional.avg_pool3d(image[None, None], kernel, ceil_mode=True)

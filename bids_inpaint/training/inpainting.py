@@ -1,33 +1,46 @@
-"""Inpainting of volumes as a training task: samples with and without lesions, the losses, the engine."""
+"""Inpainting of volumes as a training task: the losses, and the engine."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from bids_inpaint.networks.volumes import MASKED
 from bids_inpaint.training.architectures.unet import UNet
-from bids_inpaint.training.config import Config, Synthesis
-from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.extraction import BrainExtraction
-from bids_inpaint.training.parameters import draw_image, draw_lesions
-from bids_inpaint.training.patches import Place, channels_last, draw_place, padded, sub_volumes
-from bids_inpaint.training.synthesis import change_contrast, degrade, paint
-from bids_inpaint.training.task import Engine, LesionTask, Samples, Sums, mixed_precision
+from bids_inpaint.training.lesioned import Patches, check_ranges
+from bids_inpaint.training.patches import channels_last, padded, sub_volumes
+from bids_inpaint.training.task import Engine, LesionTask, Sums, mixed_precision
 from bids_inpaint.training.to_onnx import volumes_to_onnx
+from bids_inpaint.training.validation import Validation
 
 
 class Inpainting(LesionTask):
     """What :func:`bids_inpaint.training.fit.fit` needs to train an inpainting network of volumes."""
 
+    device = "cpu"
+    validation: Validation | None = None
+
     def samples(self, first: int, device: str) -> Patches:
         """The samples from an index on."""
         return Patches(self.config, self.cache, self.shapes, first, device)
+
+    def check(self, batch: list[Tensor]) -> None:
+        """Refuse samples with a channel out of its range."""
+        check_ranges(batch)
+
+    def validate(self, network: UNet) -> dict[str, float]:
+        """Scores of a network on the validation subjects: see :class:`Validation`."""
+        if self.validation is None:
+            self.validation = Validation(self.config, self.cache, self.shapes, self.device)
+        return self.validation.scores(network)
+
+    def to(self, device: str) -> None:
+        """Validate on this device."""
+        self.device = device
 
     def loss(self, network: UNet, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch of :class:`Patches`, and squared errors for the log."""
@@ -60,94 +73,6 @@ class Inpainting(LesionTask):
             "lesioned_mse": ((before - target).square()[inside].sum(), inside.sum()),
             "healthy_mse": (after[outside].sum(), outside.sum()),
         }
-
-
-class Patches(Samples):
-    """Endless samples; sample *i* depends on the seed and on *i* alone.
-
-    Parameters
-    ----------
-    config : Config
-    cache : Path
-    shapes : Lesions
-    first : int
-        Index of the first sample.
-    device : str
-        Where samples are made.
-
-    Yields
-    ------
-    image, healthy, support : Tensor, each (patch, patch, patch) or of the size of the working grid
-        With lesions, without, and how much of each voxel is lesion (0-1).
-    priors : Tensor, (2, patch / 2, patch / 2, patch / 2), if the network looks at them
-        Probability of white and of grey matter in the template.
-
-    Raises
-    ------
-    ValueError
-        If a subject is not in the cache.
-    """
-
-    def __init__(self, config: Config, cache: Path, shapes: Lesions, first: int = 0, device: str = "cpu"):
-        super().__init__(first)
-        self.config, self.shapes, self.device = config, shapes, device
-        self.subjects = find_subjects(cache, config.data.train)
-        self.priors: list[np.ndarray] = template_priors(cache) if config.network.get("priors") else []
-
-    def sample(self, index: int) -> tuple[Tensor, ...]:
-        """Draw and make the sample of this index."""
-        rng = np.random.default_rng([self.config.seed, index])
-        subject = self.subjects[rng.integers(len(self.subjects))]
-        place = draw_place(rng, self.shapes, self.config.schedule.patch)
-        image, healthy, support = make_sample(
-            rng, subject, self.shapes, place, self.config.synthesis, self.device
-        )
-        unit = subject.mean_level if self.config.intensity == "mean" else 1.0
-        sample = image / unit, healthy / unit, support
-        if not self.priors:
-            return sample
-        # the template fits some brains worse than those of the training
-        shift = tuple(np.round(rng.normal(0, 2, 3)).astype(int).tolist())
-        crops = torch.stack([place.crop(p, shift) for p in self.priors])
-        return *sample, functional.avg_pool3d(crops, 2).to(self.device)
-
-
-def make_sample(
-    rng: np.random.Generator,
-    subject: Subject,
-    shapes: Lesions,
-    place: Place,
-    synthesis: Synthesis,
-    device: str = "cpu",
-) -> tuple[Tensor, Tensor, Tensor]:
-    """An image with lesions, without, and the lesion support.
-
-    A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask
-    (step 2 of Manjón 2020, section 2.3).
-
-    Returns
-    -------
-    image, healthy, support : Tensor, each of the shape of the place
-        White matter is 1, and the background 0; the support is 0-1.
-
-    Raises
-    ------
-    ValueError
-        If a patient has no lesion-free target yet.
-    """
-    grey = subject.grey_level
-    appearance = draw_image(rng, grey, synthesis.vary)
-    image = change_contrast(place.crop(subject.image).to(device), grey, appearance)
-    if subject.patient:
-        lesioned, support = image, place.crop(subject.lesions).to(device)
-        healthy = change_contrast(place.crop(subject.target).to(device), grey, appearance)
-    else:
-        healthy = image
-        reach = min(*place.size, 64)
-        lesions = draw_lesions(rng, shapes, place.centre, reach, synthesis.mix, appearance.grey)
-        lesioned, support = paint(healthy, appearance.grey, lesions, place.corner, appearance.seed)
-    lesioned, healthy = degrade([lesioned, healthy], appearance)
-    return lesioned, healthy, support
 
 
 def fill_mask(support: Tensor, healthy: Tensor) -> Tensor:

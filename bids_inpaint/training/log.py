@@ -7,6 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 from bids_inpaint.io.files import replacing
 from bids_inpaint.training.task import Sums
 
@@ -35,15 +38,15 @@ class Log:
             with self.path.open() as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
         self.board = _tensorboard(run)
-        self.sums: dict[str, list[float]] = {}
+        self.sums: dict[str, list[Tensor]] = {}
         self.start = time.monotonic()
 
     def add(self, step: int, sums: Sums) -> None:
         """Add the sums and counts of a step; write a row every `EVERY` steps."""
         for key, (total, count) in sums.items():
-            so_far = self.sums.setdefault(key, [0.0, 0.0])
-            so_far[0] += float(total)
-            so_far[1] += float(count)
+            so_far = self.sums.setdefault(key, [torch.zeros((), dtype=torch.float64)] * 2)
+            # a GPU is not waited for
+            self.sums[key] = [so_far[0].to(total.device) + total, so_far[1].to(count.device) + count]
         if step % EVERY == 0:
             self.write(step)
 
@@ -51,7 +54,7 @@ class Log:
         """Write the means since the last row."""
         if not self.sums:
             return
-        row = {key: total / max(count, 1) for key, (total, count) in self.sums.items()}
+        row = {key: float(total) / max(float(count), 1) for key, (total, count) in self.sums.items()}
         row["seconds"] = time.monotonic() - self.start
         self.rows.append({"step": str(step), **{k: f"{v:.6g}" for k, v in row.items()}})
         with replacing(self.path) as part, part.open("w", newline="") as file:

@@ -19,7 +19,8 @@ from bids_inpaint.imaging.intensity import GREY
 from bids_inpaint.training.config import Synthesis
 from bids_inpaint.training.data import Lesions, Subject
 from bids_inpaint.training.heads import FLUID, WHITE
-from bids_inpaint.training.parameters import ImageParameters, LesionParameters, draw_image, draw_lesions
+from bids_inpaint.training.painters import Scene, draw_kind, draw_lesions
+from bids_inpaint.training.parameters import ImageParameters, LesionParameters, draw_image
 from bids_inpaint.training.patches import Place
 from bids_inpaint.training.synthesis import change_contrast, degrade, paint, smooth
 
@@ -123,7 +124,7 @@ def from_labels(labels: Tensor, contrast: Contrast, seed: int) -> tuple[Tensor, 
         coarse = torch.randn([1, 1, *(max(2, n // 8) for n in labels.shape)], generator=generator)
         waves = functional.interpolate(coarse, size=labels.shape, mode="trilinear")[0, 0]
         image = table[labels] * (1 + contrast.texture * (fine + waves))
-        out.append(smooth(image, (0.6, 0.6, 0.6)).clamp(min=0) * (labels > 0))
+        out.append(smooth(image[None], (0.6, 0.6, 0.6))[0].clamp(min=0) * (labels > 0))
     return out[0], out[1]
 
 
@@ -246,7 +247,8 @@ def make_pair(
         healthy = change_contrast(crop, grey, appearance)
         labelled = np.empty((0, 3), int)
     reach = np.minimum(place.size, 96)
-    lesions = draw_lesions(rng, shapes, place.centre, reach, synthesis.mix, appearance.grey)
+    scene = Scene(shapes, place.centre, reach, draw_kind(rng, synthesis.mix), appearance.grey)
+    lesions = draw_lesions(rng, scene, synthesis.painters)
     if len(labelled):
         typical = 1 - rng.uniform(0.3, 1.3) * (1 - appearance.grey)
         lesions.append(LesionParameters(labelled + np.array(place.corner), typical, 0.5, 0.8))
@@ -254,10 +256,10 @@ def make_pair(
         healthy, flair, appearance.grey, lesions, place.corner, level, appearance.seed
     )
     brain = healthy > 0
-    flair = smooth(flair, blur) * brain
+    flair = smooth(flair[None], blur)[0] * brain
     return _degraded(t1w, appearance), flair, (support > 0.5).float()
 
 
 def _degraded(t1w: Tensor, appearance: ImageParameters) -> Tensor:
     """The T1w with its bias, point spread, noise and brain mask."""
-    return degrade([t1w], appearance)[0]
+    return degrade([t1w[None]], [appearance])[0][0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 
@@ -21,7 +23,7 @@ class LesionParameters:
     Attributes
     ----------
     voxels : array of float, shape (n, 3)
-        Its voxels on the working grid.
+        Its voxels on the working grid; of one that is no shape of a real lesion, about where it lies.
     level : float
         Its intensity as a fraction of white matter.
     retained : float
@@ -30,6 +32,14 @@ class LesionParameters:
         Blur of its border in voxels (standard deviation).
     unevenness : float
         Relative standard deviation of its intensity over some 6 voxels.
+    painter : str
+        One of :data:`bids_inpaint.training.painters.PAINTERS`.
+    reach : float
+        A third of the voxels around `voxels` that it changes, where that is more than `rim`.
+    depth, strength : float
+        How much darker its core is than its border, and its contrast beside that of a real one: see the painters.
+    more : dict of array
+        What its painter needs beside these.
     """
 
     voxels: Voxels
@@ -37,6 +47,11 @@ class LesionParameters:
     retained: float
     rim: float
     unevenness: float = 0.08
+    painter: str = "parametric"
+    reach: float = 0.0
+    depth: float = 0.0
+    strength: float = 1.0
+    more: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True)
@@ -61,6 +76,15 @@ class ImageParameters:
         Voxels by which the brain mask is too wide (or too tight, if negative) on average.
     rim_level : float
         Intensity of what a wide mask holds, as a fraction of white matter.
+    dirty : float
+        How much darker smooth parts of white matter are, as a fraction of it: it is not lesion.
+    vessels, spaces : float
+        Level above white matter of bright tubes (enhanced vessels), and how dark tubes in white matter are
+        (perivascular spaces), as fractions of it.
+    ringing : tuple of float
+        Part of the frequencies along each axis that the image has; less than 1 rings at edges (Gibbs).
+    ghost : tuple of float
+        Part of the image that a move repeats, and by how many voxels along which axis.
     """
 
     grey: float
@@ -71,6 +95,11 @@ class ImageParameters:
     seed: int
     rim: float = 0.0
     rim_level: float = 0.0
+    dirty: float = 0.0
+    vessels: float = 0.0
+    spaces: float = 0.0
+    ringing: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    ghost: tuple[float, int, int] = (0.0, 0, 0)
 
 
 def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:
@@ -80,58 +109,6 @@ def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:
     patient = shapes.patients[rng.integers(len(shapes.patients))]
     voxels = patient[rng.integers(len(patient))]
     return voxels[rng.integers(len(voxels))] + rng.normal(0, 12, 3)
-
-
-def draw_lesions(
-    rng: np.random.Generator,
-    shapes: Lesions,
-    centre: np.ndarray,
-    size: int | np.ndarray,
-    mix: dict[str, float],
-    grey: float,
-) -> list[LesionParameters]:
-    """Draw the lesions in and around a patch: those of a real patient, single ones, both, or none.
-
-    Single lesions are mostly moved into the patch, as else too few voxels of a patch would teach
-    anything.
-
-    Parameters
-    ----------
-    rng : Generator
-    shapes : Lesions
-    centre : array, shape (3,)
-        Of the patch, in voxels of the working grid.
-    size : int, or array, shape (3,)
-        Its edge, or edges.
-    mix : dict
-        Shares of 'none', 'patient', 'singles' and 'both'.
-    grey : float
-        Grey-matter level as a fraction of white matter; lesions are about as dark.
-    """
-    kind = rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values()))
-    sets: list[Voxels] = []
-    if kind in ("patient", "both"):
-        sets += moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
-    if kind in ("singles", "both"):
-        for i in rng.integers(len(shapes.singles), size=rng.integers(2, 25)):
-            voxels = _vary(rng, shapes.singles[i])
-            if rng.random() < 0.8 and len(voxels) < 10_000:
-                voxels = voxels - voxels.mean(0) + centre + rng.uniform(-0.5, 0.5, 3) * size
-            sets.append(voxels)
-    # lesions of one patient resemble each other
-    typical = rng.uniform(0.5, 0.92) if rng.random() < 0.5 else 1 - rng.uniform(0.3, 1.3) * (1 - grey)
-    spread = 0.1 if rng.random() < 0.5 else 0.3 * (1 - grey)
-    diffuse = rng.random() < 0.25
-    return [
-        LesionParameters(
-            voxels=v,
-            level=float(np.clip(typical + rng.normal(0, spread), 0.3, 0.97)),
-            retained=float(rng.uniform(0.2, 1)),
-            rim=float(rng.uniform(1, 2.5) if diffuse else rng.uniform(0.5, 1.3)),
-            unevenness=float(rng.uniform(0, 0.2)),
-        )
-        for v in sets
-    ]
 
 
 def draw_patient(rng: np.random.Generator, shapes: Lesions) -> list[LesionParameters]:
@@ -154,24 +131,17 @@ def moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
     """A patient's lesions, arrays (n, 3) of voxels, shifted and perhaps mirrored as a whole by chance."""
     shift = rng.normal(0, 2, 3)
     mirror = rng.random() < 0.5
-    return [_mirror(voxels + shift) if mirror else voxels + shift for voxels in patient]
+    return [mirrored(voxels + shift) if mirror else voxels + shift for voxels in patient]
 
 
-def _mirror(voxels: Voxels) -> Voxels:
+def mirrored(voxels: Voxels) -> Voxels:
     """Mirror voxels of the working grid left to right."""
     return np.column_stack([MIRROR - voxels[:, 0], voxels[:, 1:]])
 
 
-def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
-    """A single lesion of another size near where it was."""
-    centre = voxels.mean(0)
-    # small lesions are the most frequent, and the stored ones have at least 50 voxels
-    scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
-    varied = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
-    return _mirror(varied) if rng.random() < 0.5 else varied
-
-
-def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> ImageParameters:
+def draw_image(
+    rng: np.random.Generator, grey: float, vary: bool = True, artefacts: bool = False
+) -> ImageParameters:
     """Draw contrast, residual bias, resolution, noise and gain.
 
     Parameters
@@ -181,6 +151,8 @@ def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> Imag
         Grey-matter level of the image as a fraction of white matter.
     vary : bool
         If not, the parameters leave the image as it is.
+    artefacts : bool
+        Whether white matter may be dirty and have vessels and perivascular spaces, and edges ring or ghost.
     """
     if not vary:
         seed = int(rng.integers(2**31))
@@ -192,7 +164,7 @@ def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> Imag
     elif kind < 0.6:
         # thick slices
         blur[int(rng.integers(3))] = float(rng.uniform(0.6, 1.5))
-    return ImageParameters(
+    parameters = ImageParameters(
         grey=float(rng.uniform(0.5, 0.92)),
         bias=rng.normal(0, rng.uniform(0, 0.07), (4, 4, 4)).astype(np.float32),
         blur=(blur[0], blur[1], blur[2]),
@@ -202,3 +174,22 @@ def draw_image(rng: np.random.Generator, grey: float, vary: bool = True) -> Imag
         rim_level=float(rng.uniform(0.1, 1.1)),
         seed=int(rng.integers(2**31)),
     )
+    return replace(parameters, **_draw_artefacts(rng)) if artefacts else parameters
+
+
+def _draw_artefacts(rng: np.random.Generator) -> dict[str, Any]:
+    """What tells no lesion from healthy tissue, each in some images only."""
+    out: dict[str, Any] = {}
+    if rng.random() < 0.4:
+        out["dirty"] = float(rng.uniform(0.01, 0.08))
+    if rng.random() < 0.25:
+        out["vessels"] = float(rng.uniform(0.1, 0.8))
+    if rng.random() < 0.25:
+        out["spaces"] = float(rng.uniform(0.1, 0.5))
+    if rng.random() < 0.2:
+        ringing = [1.0, 1.0, 1.0]
+        ringing[int(rng.integers(3))] = float(rng.uniform(0.55, 0.9))
+        out["ringing"] = tuple(ringing)
+    if rng.random() < 0.15:
+        out["ghost"] = (float(rng.uniform(0.01, 0.06)), int(rng.integers(3, 30)), int(rng.integers(3)))
+    return out

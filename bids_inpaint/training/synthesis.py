@@ -1,4 +1,4 @@
-"""Lesion synthesis: painting that is deterministic given its parameters.
+"""Images of training samples, a whole batch at once: deterministic given the parameters and what is drawn.
 
 :mod:`bids_inpaint.training.parameters` draws the parameters, so that a sample can be made again from them.
 """
@@ -6,41 +6,74 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from bids_inpaint.imaging.intensity import EXPONENTS
+from bids_inpaint.training.filters import NARROWEST, along, gaussians, smooth, spread
+from bids_inpaint.training.painting import cubes, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters
 
-#: Where deep grey matter lies, in voxels of the working grid; lesions grow in it as in white matter.
-DEEP_GREY = (slice(52, 129), slice(88, 149), slice(60, 97))
+#: Knots of what is smooth in the tissue along each axis.
+KNOTS = 12
 
 
-def smooth(volume: Tensor, sigma: Sequence[float]) -> Tensor:
-    """Gaussian filter of a (D, H, W) tensor; zeros lie beyond its border.
+@dataclass(frozen=True)
+class Draws:
+    """Random numbers of a batch of N volumes.
 
-    Parameters
+    Attributes
     ----------
-    volume : Tensor, (D, H, W)
-    sigma : sequence of float
-        Standard deviation in voxels along each axis; less than 0.05 filters nothing.
+    texture : Tensor, (N, d, h, w)
+        Normally distributed, at every sixth voxel.
+    noise : Tensor, (N, D, H, W)
+        Normally distributed.
+    border : Tensor, (N, d, h, w)
+        Evenly distributed, 0-1, at every twelfth voxel.
+    waves : Tensor, (N, 5, knots, knots, knots)
+        Normally distributed.
     """
-    out = volume[None, None]
-    for axis, s in enumerate(sigma):
-        if s < 0.05:
-            continue
-        radius = int(np.ceil(3 * s))
-        x = torch.arange(-radius, radius + 1, dtype=torch.float32, device=volume.device)
-        kernel = torch.exp(-0.5 * (x / s) ** 2)
-        shape = [1, 1, 1, 1, 1]
-        shape[axis + 2] = -1
-        padding = [0, 0, 0]
-        padding[axis] = radius
-        out = functional.conv3d(out, (kernel / kernel.sum()).view(shape), padding=padding)
-    return out[0, 0]
+
+    texture: Tensor
+    noise: Tensor
+    border: Tensor
+    waves: Tensor
+
+    @classmethod
+    def seeded(cls, seeds: Sequence[int], shape: Sequence[int]) -> Draws:
+        """The same numbers for a seed, whatever the batch; slow, on the CPU."""
+        drawn = [_seeded(seed, shape) for seed in seeds]
+        return cls(*(torch.stack(t) for t in zip(*drawn, strict=True)))
+
+    @classmethod
+    def on(cls, device: torch.device | str, generator: torch.Generator, n: int, shape: Sequence[int]) -> Draws:
+        """Numbers of a generator of a device; fast."""
+
+        def normal(*size: int) -> Tensor:
+            return torch.randn(size, generator=generator, device=device)
+
+        border = torch.rand((n, *_knots(shape, 12)), generator=generator, device=device)
+        waves = normal(n, 5, KNOTS, KNOTS, KNOTS)
+        return cls(normal(n, *_knots(shape, 6)), normal(n, *shape), border, waves)
+
+
+def _knots(shape: Sequence[int], every: int) -> list[int]:
+    return [max(2, n // every) for n in shape]
+
+
+def _seeded(seed: int, shape: Sequence[int]) -> tuple[Tensor, ...]:
+    """Texture, noise, border and waves of a seed."""
+    texture, noise, waves = (torch.Generator().manual_seed(seed) for _ in range(3))
+    drawn = torch.randn(*shape, generator=noise)
+    return (
+        torch.randn(_knots(shape, 6), generator=texture),
+        drawn,
+        torch.rand(_knots(shape, 12), generator=noise),
+        torch.randn((5, KNOTS, KNOTS, KNOTS), generator=waves.manual_seed(seed + 1)),
+    )
 
 
 def paint(
@@ -49,148 +82,193 @@ def paint(
     lesions: Sequence[LesionParameters],
     corner: Sequence[int],
     seed: int,
+    changes: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Paint T1-hypointense lesions into a healthy patch.
+    """Paint lesions into one volume: see :func:`bids_inpaint.training.painting.paint_batch`.
 
     Parameters
     ----------
     healthy : Tensor, shape (D, H, W)
         White matter 1, background 0.
     grey : float
-        Its grey-matter level; lesions grow in tissue brighter than about halfway to white matter, and in
-        deep grey matter.
+        Its grey-matter level.
     lesions : sequence of LesionParameters
     corner : sequence of int
-        Voxel of the working grid where the patch begins.
+        Voxel of the working grid where the volume begins.
     seed : int
         Of the texture inside the lesions.
+    changes : Tensor, optional
+        What lesions of patients take away.
 
     Returns
     -------
-    image : Tensor
-        The patch with lesions.
-    support : Tensor
-        How much of each voxel is lesion, 0-1 (partial volume at the rim).
+    image, support : Tensor, shape (D, H, W)
     """
-    generator = torch.Generator().manual_seed(seed)
-    shape = healthy.shape
-    image = healthy.clone()
-    device = healthy.device
-    support = torch.zeros(shape, device=device)
-    if not lesions:
-        return image, support
-    # soft white matter: 0 at half-way to grey, 1 close to white matter
-    tissue = smooth(healthy, (0.7, 0.7, 0.7))
-    low = torch.full(shape, grey + 0.35 * (1 - grey), device=device)
-    low[_part(DEEP_GREY, corner, shape)] = grey - 0.3 * (1 - grey)
-    white = ((tissue - low) / (0.4 * (1 - grey))).clamp(0, 1)
-    coarse = torch.randn([1, 1, *(max(2, n // 6) for n in shape)], generator=generator).to(device)
-    texture = functional.interpolate(coarse, size=shape, mode="trilinear")[0, 0]
-    for lesion in lesions:
-        box, spot = _soft_shape(lesion, corner, shape, device)
-        if spot is None:
-            continue
-        spot = spot * white[box]
-        target = lesion.level * (1 + lesion.unevenness * texture[box]) + lesion.retained * (healthy[box] - 1)
-        darker = torch.minimum(healthy[box] + spot * (target - healthy[box]), image[box])
-        image[box] = torch.minimum(darker.clamp(min=0), healthy[box])
-        support[box] = torch.maximum(support[box], spot)
-    return image, support
+    texture = torch.randn(_knots(healthy.shape, 6), generator=torch.Generator().manual_seed(seed))
+    stacks = cubes([lesions], [corner], healthy.shape)
+    batch, level = healthy[None], torch.tensor([grey], device=healthy.device)
+    out = paint_batch(batch, level, stacks, [corner], texture[None].to(healthy.device), changes)
+    return out[0][0], out[1][0]
 
 
-def _soft_shape(
-    lesion: LesionParameters, corner: Sequence[int], shape: Sequence[int], device: torch.device
-) -> tuple[tuple[slice, ...], Tensor | None]:
-    """The box of a lesion in a patch, and how much of each voxel of it is lesion, 0-1.
-
-    A lesion of which the patch holds next to nothing has none.
-    """
-    local = np.round(lesion.voxels - np.asarray(corner)).astype(int)
-    inside = ((local >= -2) & (local < np.array(shape) + 2)).all(1)
-    if inside.sum() < 5:
-        return (), None
-    local = local[inside]
-    margin = int(np.ceil(3 * lesion.rim)) + 1
-    low, high = np.maximum(local.min(0) - margin, 0), np.minimum(local.max(0) + margin + 1, shape)
-    if (high <= low).any():
-        return (), None
-    box = tuple(slice(int(a), int(b)) for a, b in zip(low, high, strict=True))
-    spot = torch.zeros((high - low).tolist(), device=device)
-    index = torch.from_numpy(local[((local >= low) & (local < high)).all(1)] - low).to(device)
-    spot[index[:, 0], index[:, 1], index[:, 2]] = 1
-    return box, (smooth(spot, (lesion.rim,) * 3) * 1.15).clamp(0, 1)
-
-
-def _part(box: Sequence[slice], corner: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
-    """What a patch holds of a box on the working grid."""
-    return tuple(
-        slice(*np.clip((s.start - c, s.stop - c), 0, n).tolist())
-        for s, c, n in zip(box, corner, shape, strict=True)
-    )
-
-
-def change_contrast(image: Tensor, grey: float, parameters: ImageParameters) -> Tensor:
+def change_contrast(
+    image: Tensor, grey: float | np.ndarray, parameters: ImageParameters | Sequence[ImageParameters]
+) -> Tensor:
     """Map grey matter to another level by a power law that leaves 0 and white matter (1) alone.
+
+    Above white matter it goes on straight, as :class:`bids_inpaint.imaging.intensity.Scale` does.
 
     Parameters
     ----------
     image : Tensor
-        Of any shape.
-    grey : float
+        Of any shape; the first axis is that of a batch, if there are several parameters.
+    grey : float or array, (N,)
         Its grey-matter level as a fraction of white matter.
-    parameters : ImageParameters
+    parameters : ImageParameters or sequence of them
         Holds the level that grey matter gets.
     """
-    exponent = np.log(parameters.grey) / np.log(min(grey, 0.95))
-    return image.clamp(0, 2).pow(float(np.clip(exponent, 0.3, EXPONENTS[1])))
+    if isinstance(parameters, ImageParameters):
+        return _to_power(image, torch.tensor(_exponent(grey, parameters.grey), dtype=torch.float32))
+    exponents = _exponent(np.asarray(grey), np.array([p.grey for p in parameters]))
+    return _to_power(image, _column(exponents, image))
 
 
-def degrade(volumes: Sequence[Tensor], parameters: ImageParameters) -> list[Tensor]:
-    """Give several versions of a patch the same bias, point spread, gain, noise and brain mask.
+def _to_power(image: Tensor, exponent: Tensor) -> Tensor:
+    image = image.clamp(0, 2)
+    return torch.where(image < 1, image.clamp(max=1).pow(exponent), 1 + exponent * (image - 1))
+
+
+def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarray:
+    return np.clip(np.log(wanted) / np.log(np.minimum(grey, 0.95)), 0.3, EXPONENTS[1])
+
+
+def vary_tissue(
+    volumes: Sequence[Tensor], grey: Tensor, parameters: Sequence[ImageParameters], draws: Draws
+) -> list[Tensor]:
+    """Dirty white matter, perivascular spaces and enhanced vessels: not lesions, and the same in all versions.
+
+    Parameters
+    ----------
+    volumes : sequence of Tensor, each (N, D, H, W)
+        White matter 1, background 0; tissues are told by the last.
+    grey : Tensor, (N,)
+        Grey-matter levels.
+    parameters : sequence of ImageParameters, length N
+    draws : Draws
+    """
+    dirty, spaces, vessels = (
+        _column([getattr(p, name) for p in parameters], volumes[0]) for name in ("dirty", "spaces", "vessels")
+    )
+    if not any(p.dirty or p.spaces or p.vessels for p in parameters):
+        return list(volumes)
+    tissue = volumes[-1]
+    level = grey.view(-1, 1, 1, 1)
+    white = ((tissue - level) / (1 - level)).clamp(0, 1)
+    smoothed = [spread(draws.waves[:, i], tissue.shape[1:]) for i in range(5)]
+    # where two smooth fields are zero at once is a curve
+    tubes = [torch.exp(-(a**2 + b**2) / 0.006) for a, b in (smoothed[:2], smoothed[2:4])]
+    darker = (1 - dirty * white * smoothed[4].clamp(0, 1.5)) * (1 - spaces * white * tubes[0])
+    brighter = vessels * tubes[1] * (tissue > 0)
+    return [v * darker + brighter for v in volumes]
+
+
+def degrade(
+    volumes: Sequence[Tensor], parameters: Sequence[ImageParameters], draws: Draws | None = None
+) -> list[Tensor]:
+    """Give several versions of a batch the same bias, point spread, gain, noise and brain mask.
 
     The noise is the same in all, as the network shall not denoise.
 
     Parameters
     ----------
-    volumes : sequence of Tensor, each (D, H, W)
+    volumes : sequence of Tensor, each (N, D, H, W)
         White matter 1, background 0; the brain is that of the first.
-    parameters : ImageParameters
+    parameters : sequence of ImageParameters, length N
+    draws : Draws, optional
+        Those of the seeds of the parameters by default.
     """
     reference = volumes[0]
-    generator = torch.Generator().manual_seed(parameters.seed)
-    # drawn on the CPU: a sample is the same on every device
-    noise = parameters.noise * torch.randn(reference.shape, generator=generator).to(reference.device)
-    field = functional.interpolate(
-        torch.from_numpy(parameters.bias).to(reference.device)[None, None],
-        size=reference.shape, mode="trilinear",
-    )[0, 0].exp()  # fmt: skip
+    draws = draws or Draws.seeded([p.seed for p in parameters], reference.shape[1:])
+    noise, gain = (_column([getattr(p, n) for p in parameters], reference) for n in ("noise", "gain"))
+    lattices = torch.from_numpy(np.stack([p.bias for p in parameters])).to(reference.device)
+    field = spread(lattices, reference.shape[1:]).exp()
     brain = (reference > 0).float()
-    if parameters.rim:
-        mask = shift_border(brain, parameters.rim, generator)
+    rims = np.array([p.rim for p in parameters], np.float32)
+    if rims.any():
+        wide = shift_border(brain, _column(rims, reference), draws.border)
+        wide = torch.where(_column(rims, reference) != 0, wide, brain)
         # scalp, fluid or vessels in place of what the image hasn't
-        residue = parameters.rim_level * (1 - brain)
-        volumes = [v + residue for v in volumes]
-        brain = mask
-    return [
-        ((smooth(v, parameters.blur) * field + noise) * parameters.gain).clamp(min=0) * brain for v in volumes
-    ]
+        levels = _column([p.rim_level if p.rim else 0 for p in parameters], reference)
+        volumes = [v + levels * (1 - brain) for v in volumes]
+        brain = wide
+    spreads = _point_spreads(parameters, reference)
+    out = []
+    for volume in volumes:
+        for axis, matrices in enumerate(spreads):
+            volume = volume if matrices is None else along(matrices, volume, axis)
+        out.append(((volume * field + noise * draws.noise) * gain).clamp(min=0) * brain)
+    return out
 
 
-def shift_border(mask: Tensor, distance: float, generator: torch.Generator) -> Tensor:
-    """Move the border of a mask unevenly.
+def _column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
+    """A number for each volume of a batch, (N, 1, 1, 1)."""
+    numbers = torch.from_numpy(np.asarray(values, np.float32)).to(like.device, non_blocking=True)
+    return numbers.view(-1, 1, 1, 1)
+
+
+def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[Tensor | None]:
+    """The matrices of blur, ringing and ghosts along each axis; nothing where all are as they were."""
+    out: list[Tensor | None] = []
+    for axis in range(3):
+        blur = [p.blur[axis] for p in parameters]
+        ringing = [p.ringing[axis] for p in parameters]
+        ghosts = [p.ghost if p.ghost[2] == axis else (0.0, 1, axis) for p in parameters]
+        strange = any(r < 1 for r in ringing) or any(g[0] for g in ghosts)
+        if max(blur) < NARROWEST and not strange:
+            out.append(None)
+            continue
+        size = like.shape[axis + 1]
+        matrices = gaussians(torch.tensor(blur).to(like.device, non_blocking=True), size)
+        if strange:
+            matrices = _low_pass(ringing, size, like.device) @ matrices
+            for shares in zip(matrices, ghosts, strict=True):
+                _add_ghost(*shares)
+        out.append(matrices)
+    return out
+
+
+def _low_pass(parts: Sequence[float], size: int, device: torch.device) -> Tensor:
+    """Matrices (N, size, size) that keep a part of the frequencies of a mirrored axis (a cosine transform)."""
+    steps = torch.arange(size, dtype=torch.float32, device=device)
+    basis = torch.cos(torch.pi / size * (steps[None] + 0.5) * steps[:, None])
+    basis = basis / basis.norm(dim=1, keepdim=True)
+    kept = (steps[None] < torch.tensor(parts, device=device)[:, None] * size).float()
+    return torch.einsum("kx,nk,ky->nxy", basis, kept, basis)
+
+
+def _add_ghost(matrix: Tensor, ghost: tuple[float, int, int]) -> None:
+    """Add the image, moved both ways, to what a matrix (size, size) makes."""
+    share, step, _ = ghost
+    if share:
+        moved = torch.roll(matrix, step, 0) + torch.roll(matrix, -step, 0)
+        matrix.mul_(1 - share).add_(0.5 * share * moved)
+
+
+def shift_border(masks: Tensor, distances: Tensor, lattices: Tensor) -> Tensor:
+    """Move the borders of masks unevenly.
 
     Parameters
     ----------
-    mask : Tensor, (D, H, W)
+    masks : Tensor, (N, D, H, W)
         0 or 1.
-    distance : float
+    distances : Tensor, (N, 1, 1, 1)
         How far outwards on average, in voxels; at most some 4.
-    generator : Generator
-        Of the unevenness.
+    lattices : Tensor, (N, d, h, w)
+        Unevenness, evenly distributed, 0-1.
     """
     sigma = 2.0
     # a straight border becomes the normal distribution; no border where the patch ends
-    soft = smooth(mask, (sigma,) * 3) / smooth(torch.ones_like(mask), (sigma,) * 3)
-    coarse = torch.rand([1, 1, *(max(2, n // 12) for n in mask.shape)], generator=generator)
-    uneven = 2 * functional.interpolate(coarse, size=mask.shape, mode="trilinear")[0, 0].to(mask.device)
-    return (soft > torch.special.ndtr(-distance * uneven / sigma)).float()
+    whole = smooth(torch.ones_like(masks[:1]), (sigma,) * 3)
+    soft = smooth(masks, (sigma,) * 3) / whole
+    uneven = 2 * spread(lattices, masks.shape[1:])
+    return (soft > torch.special.ndtr(-distances * uneven / sigma)).float()

@@ -46,6 +46,20 @@ class Samples(IterableDataset[tuple[Tensor, ...]]):
         """Draw and make the sample of this index."""
         raise NotImplementedError
 
+    def batches(self, size: int, workers: int) -> Iterator[list[Tensor]]:
+        """Endless batches that are made on a GPU.
+
+        Parameters
+        ----------
+        size : int
+            Samples of a batch.
+        workers : int
+            Processes of the CPU that may help.
+        """
+        source = iter(self)
+        while True:
+            yield [torch.stack(t) for t in zip(*itertools.islice(source, size), strict=True)]
+
 
 class Task:
     """What a network learns: samples and a loss.
@@ -76,6 +90,19 @@ class Task:
     def loss(self, network: Any, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """The loss of a batch, and what to log."""
         raise NotImplementedError
+
+    def check(self, batch: list[Tensor]) -> None:
+        """Refuse samples that can't be what the network is to learn from, before it does.
+
+        Raises
+        ------
+        ValueError
+            If a channel is out of its range.
+        """
+
+    def validate(self, network: Any) -> dict[str, float]:
+        """Scores of a network on the validation subjects; the higher ``score`` is, the better is the network."""
+        return {}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of the task itself."""

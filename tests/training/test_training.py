@@ -19,7 +19,8 @@ from bids_inpaint.training.data import Lesions, subjects
 from bids_inpaint.training.engines import engine_of
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
-from bids_inpaint.training.inpainting import Inpainting, Patches, fill_mask, make_sample
+from bids_inpaint.training.inpainting import Inpainting, fill_mask
+from bids_inpaint.training.lesioned import Batch, Patches, Recipe
 from bids_inpaint.training.patches import Place, draw_place
 from bids_inpaint.training.weights import load_average, load_exported
 
@@ -117,14 +118,15 @@ def test_patients_teach_their_targets(cache, shapes, tmp_path):
         [Patches(settings, tmp_path / "cache", Lesions.load(shapes)).sample(i) for i in range(10)]
     subject = subjects(tmp_path / "cache")[0]
     np.save(folder / "target.npy", np.where(lesions, 1.2, subject.image).astype(np.float16))
-    rng = np.random.default_rng(0)
-    shape_store = Lesions.load(shapes)
-    place = draw_place(rng, shape_store, 0)
-    image, healthy, support = make_sample(rng, subject, shape_store, place, Synthesis())
-    assert torch.equal(image != healthy, support > 0)
-    mirrored = not torch.equal(support > 0, torch.from_numpy(lesions))
-    at = support.nonzero().float().mean(0).tolist()
-    assert at == pytest.approx([115.5 if mirrored else 64.5, 84.5, 84.5])
+    patches = Patches(settings, tmp_path / "cache", Lesions.load(shapes))
+    plain = parameters.draw_image(np.random.default_rng(0), subject.grey_level, vary=False)
+    for flip in (False, True):
+        place = replace(Place.whole(), flip=flip)
+        made = patches.make(Batch.of([Recipe(0, place, plain, [], (0, 0, 0))]))
+        image, healthy, support = (t[0] for t in made)
+        assert torch.equal(image != healthy, support > 0)
+        at = support.nonzero().float().mean(0).tolist()
+        assert at == pytest.approx([115.5 if flip else 64.5, 84.5, 84.5])
 
 
 def test_training_resumes_to_the_same_weights(cache, shapes, tmp_path):

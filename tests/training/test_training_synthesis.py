@@ -24,7 +24,8 @@ def test_lesions_grow_in_deep_grey_matter_but_not_in_the_cortex():
 def test_borders_of_masks_move_unevenly_but_nothing_else_does(distance):
     mask = torch.zeros(48, 48, 48)
     mask[:24] = 1
-    moved = synthesis.shift_border(mask, distance, torch.Generator().manual_seed(1))
+    lattice = torch.rand((1, 4, 4, 4), generator=torch.Generator().manual_seed(1))
+    (moved,) = synthesis.shift_border(mask[None], torch.full((1, 1, 1, 1), distance), lattice)
     thickness = moved.sum(0)
     assert thickness.mean() == pytest.approx(24 + distance, abs=0.8)
     assert thickness.std() > 0
@@ -44,5 +45,5 @@ def test_degradation_is_shared_by_both_versions():
     healthy = torch.rand(16, 16, 16) + 0.5
     lesioned = healthy.clone()
     lesioned[4:8] *= 0.7
-    one, two = synthesis.degrade([lesioned, healthy], parameters)
+    one, two = (v[0] for v in synthesis.degrade([lesioned[None], healthy[None]], [parameters]))
     assert torch.equal(one[14:], two[14:])

@@ -1,0 +1,395 @@
+"""Four independent ways to make a lesion: each has its own shapes, borders, depth and texture.
+
+A network that knows one painter knows that painter's lesions. The four share nothing but where lesions can be
+(:mod:`bids_inpaint.training.painting`), so that one can be left out of training to see what the network knows of
+lesions that nobody showed it.
+
+``parametric``
+    Shapes of real lesions; one level a lesion, uneven texture, a blurred border.
+``quantile``
+    Shapes of real lesions; intensities of other real lesions of patients, given to the darkest core first.
+``field``
+    Ellipsoids with rough, soft borders and a halo; mixtures of a dark and a bright level in smooth patches.
+``patch``
+    What real lesions of patients take away from their lesion-free image, blended in elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from bids_inpaint.imaging.lesions import CONNECTIVITY
+from bids_inpaint.training.data import Lesions, Subject
+from bids_inpaint.training.filters import along, gaussians, spread
+from bids_inpaint.training.parameters import MIRROR, LesionParameters, Voxels, mirrored, moved
+
+#: Numbers that describe the intensities of a real lesion.
+QUANTILES = 16
+#: Knots of the smooth fields of a lesion along each axis.
+KNOTS = 6
+
+
+class RealLesions:
+    """Lesions of patients with their lesion-free targets: intensities, and what they take away.
+
+    Parameters
+    ----------
+    patients : sequence of Subject
+        Of the training; each has its target.
+    """
+
+    def __init__(self, patients: Sequence[Subject]):
+        self.patients = list(patients)
+
+    @cached_property
+    def changes(self) -> list[np.ndarray]:
+        """(image - target) / (1 - grey) of each patient, float16 on the working grid: contrast-free."""
+        return [
+            ((np.asarray(s.image, np.float32) - s.target) / (1 - s.grey_level)).astype(np.float16)
+            for s in self.patients
+        ]
+
+    @cached_property
+    def components(self) -> list[tuple[int, Voxels]]:
+        """Patient and voxels of each lesion of at least 10 voxels."""
+        out = []
+        for number, subject in enumerate(self.patients):
+            labels, _ = ndimage.label(np.asarray(subject.lesions), CONNECTIVITY)
+            for label, box in enumerate(ndimage.find_objects(labels), 1):
+                voxels = np.argwhere(labels[box] == label) + [s.start for s in box]
+                if len(voxels) >= 10:
+                    out.append((number, voxels.astype(np.int16)))
+        return out
+
+    @cached_property
+    def tables(self) -> np.ndarray:
+        """Quantiles of the change in each lesion, darkest first, (lesions, :data:`QUANTILES`)."""
+        places = np.linspace(0.02, 0.98, QUANTILES)
+        values = [self.changes[n][tuple(v.T)].astype(np.float32) for n, v in self.components]
+        return np.array([np.quantile(v, places) for v in values], np.float32).clip(-2, 0)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where lesions are to be drawn.
+
+    Attributes
+    ----------
+    shapes : Lesions
+    centre : array, shape (3,)
+        Of the patch, in voxels of the working grid.
+    size : array, shape (3,)
+        Its edges.
+    kind : {'none', 'patient', 'singles', 'both'}
+        Whether there are no lesions, or shapes of all of a real patient, single ones, or both.
+    grey : float
+        Grey-matter level as a fraction of white matter.
+    real : RealLesions, optional
+        Needed by the painters ``quantile`` and ``patch``.
+    """
+
+    shapes: Lesions
+    centre: np.ndarray
+    size: np.ndarray
+    kind: str
+    grey: float
+    real: RealLesions | None = None
+
+
+def draw_kind(rng: np.random.Generator, mix: Mapping[str, float]) -> str:
+    """Draw the kind of a :class:`Scene` by the share of each."""
+    return str(rng.choice(list(mix), p=np.array(list(mix.values())) / sum(mix.values())))
+
+
+def draw_lesions(
+    rng: np.random.Generator, scene: Scene, painters: Mapping[str, float]
+) -> list[LesionParameters]:
+    """Draw the lesions in and around a patch by one painter; now and then, half of them by another.
+
+    Parameters
+    ----------
+    rng : Generator
+    scene : Scene
+    painters : mapping of str to float
+        Share of each of :data:`PAINTERS`.
+    """
+    if scene.kind == "none":
+        return []
+    names, shares = list(painters), np.array(list(painters.values()), float)
+    chosen = rng.choice(names, size=2 if rng.random() < 0.2 else 1, p=shares / shares.sum())
+    return [
+        lesion
+        for name in chosen
+        for lesion in PAINTERS[name].draw(rng, scene)
+        if len(chosen) == 1 or rng.random() < 0.5
+    ]
+
+
+def _shapes(rng: np.random.Generator, scene: Scene) -> list[Voxels]:
+    """Shapes of real lesions in and around a patch: those of a patient, single ones, or both.
+
+    Single ones are mostly moved into the patch, as else too few voxels of a patch would teach anything.
+    """
+    shapes, sets = scene.shapes, []
+    if scene.kind in ("patient", "both"):
+        low, high = scene.centre - scene.size / 2 - 2, scene.centre + scene.size / 2 + 2
+        those = moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
+        sets += [v for v in those if (v.max(0) >= low).all() and (v.min(0) <= high).all()]
+    if scene.kind in ("singles", "both"):
+        for i in rng.integers(len(shapes.singles), size=rng.integers(2, 25)):
+            voxels = _vary(rng, shapes.singles[i])
+            if rng.random() < 0.8 and len(voxels) < 10_000:
+                voxels = voxels - voxels.mean(0) + _somewhere(rng, scene)
+            sets.append(voxels)
+    return sets
+
+
+def _somewhere(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+    return scene.centre + rng.uniform(-0.5, 0.5, 3) * scene.size
+
+
+def _where_lesions_are(rng: np.random.Generator, scene: Scene) -> np.ndarray:
+    """A place in the patch: near where a patient has a lesion, in two of three cases."""
+    if rng.random() < 2 / 3:
+        for _ in range(10):
+            patient = scene.shapes.patients[rng.integers(len(scene.shapes.patients))]
+            lesion = patient[rng.integers(len(patient))]
+            place = lesion[rng.integers(len(lesion))] + rng.normal(0, 2, 3)
+            if (np.abs(place - scene.centre) < scene.size / 2).all():
+                return place
+    return _somewhere(rng, scene)
+
+
+def _vary(rng: np.random.Generator, voxels: Voxels) -> Voxels:
+    """A single lesion of another size near where it was."""
+    centre = voxels.mean(0)
+    # small lesions are the most frequent, and the stored ones have at least 50 voxels
+    scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
+    varied = (voxels - centre) * scale + centre + rng.normal(0, 3, 3)
+    return mirrored(varied) if rng.random() < 0.5 else varied
+
+
+def _draw_parametric(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:
+    sets = _shapes(rng, scene)
+    contrast = 1 - scene.grey
+    # lesions of one patient resemble each other, and are about as dark as grey matter
+    typical = rng.uniform(0.5, 0.92) if rng.random() < 0.5 else 1 - rng.uniform(0.3, 1.3) * contrast
+    spread_ = 0.1 if rng.random() < 0.5 else 0.3 * contrast
+    diffuse = rng.random() < 0.25
+    return [
+        LesionParameters(
+            voxels=v,
+            level=float(np.clip(typical + rng.normal(0, spread_), 0.3, 0.97)),
+            retained=float(rng.uniform(0.2, 1)),
+            rim=float(rng.uniform(1, 2.5) if diffuse else rng.uniform(0.5, 1.3)),
+            unevenness=float(rng.uniform(0, 0.2)),
+        )
+        for v in sets
+    ]
+
+
+def _draw_quantile(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:
+    assert scene.real is not None
+    tables = scene.real.tables
+    sets = _shapes(rng, scene)
+    strength, depth = rng.uniform(0.6, 1.2), rng.uniform(0, 1.5)
+    rim = rng.uniform(0.5, 1.8)
+    return [
+        LesionParameters(
+            voxels=v,
+            level=1.0,
+            retained=float(rng.uniform(0, 0.5)),
+            rim=float(rim * rng.uniform(0.7, 1.3)),
+            unevenness=float(rng.uniform(0.3, 1.5)),
+            painter="quantile",
+            depth=float(depth),
+            strength=float(strength * rng.uniform(0.85, 1.15)),
+            more={"table": tables[rng.integers(len(tables))]},
+        )
+        for v in sets
+    ]
+
+
+def _draw_field(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:
+    out = []
+    contrast = 1 - scene.grey
+    faint = rng.random() < 0.35
+    for _ in range(int(np.ceil(rng.exponential(7)))):
+        radii = np.exp(rng.normal(1.05, 0.5) + rng.normal(0, 0.25, 3)).clip(1.0, 14.0)
+        centre = _where_lesions_are(rng, scene)
+        reach = np.ceil(radii).astype(int)
+        ranges = [np.arange(-r, r + 1) for r in reach]
+        grid = np.stack(np.meshgrid(*ranges, indexing="ij"), -1).reshape(-1, 3)
+        voxels = grid[((grid / radii) ** 2).sum(1) <= 1] + centre
+        bright = 1 - contrast * (rng.uniform(0.15, 0.6) if faint else rng.uniform(0.3, 1.2))
+        # as dark as fluid at most
+        dark = bright - rng.uniform(0, 0.35 if faint else 0.6) * max(bright - 0.3, 0)
+        softness = float(np.exp(rng.uniform(np.log(0.06), np.log(0.45))))
+        numbers = [*radii, rng.uniform(0.1, 0.5), softness, rng.uniform(0, 0.4), dark, rng.normal(0, 0.7)]
+        out.append(
+            LesionParameters(
+                voxels=voxels,
+                level=float(bright),
+                retained=float(rng.uniform(0, 0.6)),
+                rim=0.5,
+                painter="field",
+                reach=float(0.3 * radii.max()),
+                more={
+                    "centre": centre.astype(np.float32),
+                    "numbers": np.array(numbers, np.float32),
+                    "lattices": rng.normal(size=(2, KNOTS, KNOTS, KNOTS)).astype(np.float32),
+                },
+            )
+        )
+    return out
+
+
+def _draw_patch(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:
+    assert scene.real is not None
+    components = scene.real.components
+    strength = rng.uniform(0.6, 1.25)
+    out = []
+    for i in rng.integers(len(components), size=rng.integers(2, 20)):
+        patient, voxels = components[i]
+        flip = bool(rng.random() < 0.5)
+        placed = mirrored(voxels) if flip else voxels.astype(float)
+        if rng.random() < 0.7:
+            shift = np.rint(_where_lesions_are(rng, scene) - placed.mean(0))
+        else:
+            shift = np.rint(rng.normal(0, 3, 3))
+        out.append(
+            LesionParameters(
+                voxels=placed + shift,
+                level=1.0,
+                retained=0.0,
+                rim=float(rng.uniform(0.5, 1.2)),
+                painter="patch",
+                strength=float(strength * rng.uniform(0.9, 1.1)),
+                more={"source": np.array([patient, flip, *shift], np.int64)},
+            )
+        )
+    return out
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """What K lesions in cubes of an edge E are painted on; all tensors that broadcast are (K, 1, 1, 1).
+
+    Attributes
+    ----------
+    here, waves : Tensor, (K, E, E, E)
+        The healthy tissue, and the texture: normally distributed.
+    shape : Tensor, (K, E, E, E)
+        1 in the voxels of the lesion.
+    grey, level, retained, rim, unevenness, depth, strength : Tensor
+        Of :class:`bids_inpaint.training.parameters.LesionParameters`, and the grey-matter level.
+    origin : Tensor, (K, 3)
+        Voxel of the working grid where each cube begins.
+    more : mapping of Tensor
+        What the painter needs beside them.
+    changes : Tensor, (patients, 182, 218, 182), optional
+        Of :class:`RealLesions`.
+    """
+
+    here: Tensor
+    waves: Tensor
+    shape: Tensor
+    grey: Tensor
+    level: Tensor
+    retained: Tensor
+    rim: Tensor
+    unevenness: Tensor
+    depth: Tensor
+    strength: Tensor
+    origin: Tensor
+    more: Mapping[str, Tensor]
+    changes: Tensor | None = None
+
+    def soft(self, sigma: Tensor) -> Tensor:
+        """How much of each voxel is lesion, 0-1, with borders blurred by sigma (K, 1, 1, 1)."""
+        matrices = gaussians(sigma.flatten(), self.shape.shape[-1])
+        blurred = self.shape
+        for axis in range(3):
+            blurred = along(matrices, blurred, axis)
+        return (1.15 * blurred).clamp(0, 1)
+
+
+def _paint_parametric(c: Canvas) -> tuple[Tensor, Tensor]:
+    target = c.level * (1 + c.unevenness * c.waves) + c.retained * (c.here - 1)
+    return c.soft(c.rim), target
+
+
+def _paint_quantile(c: Canvas) -> tuple[Tensor, Tensor]:
+    core = c.soft(torch.full_like(c.rim, 2.0))
+    # 0 is the darkest: the core, and where the texture says so
+    rank = torch.sigmoid(1.5 * c.unevenness * c.waves + 4 * c.depth * (0.6 - core))
+    place = (rank * (QUANTILES - 1)).flatten(1)
+    below = place.long().clamp(max=QUANTILES - 2)
+    table = c.more["table"]
+    low, high = table.gather(1, below), table.gather(1, below + 1)
+    change = (low + (place - below) * (high - low)).view_as(rank)
+    return c.soft(c.rim), 1 + c.strength * (1 - c.grey) * change + c.retained * (c.here - 1)
+
+
+def _paint_field(c: Canvas) -> tuple[Tensor, Tensor]:
+    edge = c.here.shape[-1]
+    numbers = c.more["numbers"]
+    roughness, softness, halo, dark, bias = numbers[:, 3:, None, None, None].unbind(1)
+    steps = torch.arange(edge, device=numbers.device) + c.origin[..., None] - c.more["centre"][..., None]
+    squares = (steps / numbers[:, :3, None]) ** 2
+    radius = (squares[:, 0, :, None, None] + squares[:, 1, None, :, None] + squares[:, 2, None, None]).sqrt()
+    rough, mixture = (spread(c.more["lattices"][:, i], (edge,) * 3) for i in range(2))
+    distance = radius + roughness * rough
+    core = torch.sigmoid((1 - distance) / (0.5 * softness))
+    degree = torch.maximum(core, halo * torch.sigmoid((1.4 - distance) / (0.5 * softness + 0.1)))
+    # nothing of it reaches the faces of the cube
+    degree = degree * ((1.9 - radius) / 0.3).clamp(0, 1)
+    target = dark + (c.level - dark) * torch.sigmoid(3 * (mixture + bias))
+    return degree, target + c.retained * (c.here - 1)
+
+
+def _paint_patch(c: Canvas) -> tuple[Tensor, Tensor]:
+    assert c.changes is not None
+    edge = c.here.shape[-1]
+    source = c.more["source"]
+    patient, flip = source[:, 0, None, None, None], source[:, 1, None]
+    steps = torch.arange(edge, device=source.device) + (c.origin - source[:, 2:])[..., None]
+    first = torch.where(flip > 0, MIRROR - steps[:, 0], steps[:, 0])
+    last = [n - 1 for n in c.changes.shape[1:]]
+    x, y, z = (s.clamp(0, n) for s, n in zip((first, steps[:, 1], steps[:, 2]), last, strict=True))
+    change = c.changes[patient, x[:, :, None, None], y[:, None, :, None], z[:, None, None]].float()
+    # its own border fades out by itself
+    return (1.5 * c.soft(c.rim)).clamp(max=1), c.here + c.strength * (1 - c.grey) * change
+
+
+@dataclass(frozen=True)
+class PainterFunctions:
+    """A painter: how its lesions are drawn, and what it makes of a canvas.
+
+    Attributes
+    ----------
+    draw : callable
+    paint : callable
+        Returns how much of each voxel is lesion, 0-1, and the intensity of what is wholly lesion; (K, E, E, E).
+    real : bool
+        Whether it needs :class:`RealLesions`.
+    """
+
+    draw: Callable[[np.random.Generator, Scene], list[LesionParameters]]
+    paint: Callable[[Canvas], tuple[Tensor, Tensor]]
+    real: bool = False
+
+
+PAINTERS = {
+    "parametric": PainterFunctions(_draw_parametric, _paint_parametric),
+    "quantile": PainterFunctions(_draw_quantile, _paint_quantile, real=True),
+    "field": PainterFunctions(_draw_field, _paint_field),
+    "patch": PainterFunctions(_draw_patch, _paint_patch, real=True),
+}
