@@ -104,9 +104,7 @@ class _Trainer:
         self.network.to(memory_format=memory_format)  # type: ignore[call-overload]
         average = get_ema_multi_avg_fn(self.schedule.ema)
         self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
-        self.optimiser = torch.optim.Adam(
-            self.network.parameters(), lr=self.schedule.learning_rate, fused=device == "cuda"
-        )
+        self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.schedule.learning_rate)
         self.since = self.saved = time.monotonic()
 
     @property
