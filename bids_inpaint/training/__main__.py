@@ -185,13 +185,17 @@ def _pack_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("folder", type=Path, help="where pack-NN.zip go")
     c.add_argument("subjects", nargs="+")
     c.add_argument("--steps", type=int, default=256, help="intensities are rounded to this fraction of white matter")
+    c.add_argument("--without", nargs="+", default=[], choices=["flair", "target"], help="what to leave out")
     c.add_argument("--nprocs", type=int, default=2)
 
 
 def _pack(args: argparse.Namespace) -> None:
     from bids_inpaint.training.packing import pack
 
-    for path in pack(args.cache, args.subjects, args.folder, args.steps, nprocs=args.nprocs):
+    packs = pack(
+        args.cache, args.subjects, args.folder, args.steps, nprocs=args.nprocs, without=args.without
+    )
+    for path in packs:
         print(path, path.stat().st_size)
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bids_inpaint.training.data import Subject
 from bids_inpaint.training.painters import RealLesions
+from bids_inpaint.training.filters import joined
 from bids_inpaint.training.patches import Place
 
 
@@ -80,7 +81,7 @@ class Brains:
         shifts = shifts or [(0, 0, 0)] * len(places)
         if not isinstance(volumes, Tensor):
             crops = [p.crop(volumes[i], s) for i, p, s in zip(which, places, shifts, strict=True)]
-            return torch.stack(crops).to(self.device)
+            return joined(crops).to(self.device)
         shape = volumes.shape[1:]
         indices = [p.indices(shape, s) for p, s in zip(places, shifts, strict=True)]
         x, y, z = (torch.from_numpy(np.stack(i)).to(self.device) for i in zip(*indices, strict=True))

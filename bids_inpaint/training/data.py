@@ -222,6 +222,8 @@ class Lesions:
     def __init__(self, patients: list[list[np.ndarray]], singles: list[np.ndarray]):
         self.patients = patients
         self.singles = singles
+        #: First and last voxels of the lesions of each patient, (lesions, 2, 3).
+        self.boxes = [np.array([[v.min(0), v.max(0)] for v in p], float).reshape(-1, 2, 3) for p in patients]
 
     @classmethod
     def load(cls, folder: Path, leave_out: list[str] | None = None, only: list[str] | None = None) -> Lesions:

@@ -17,6 +17,11 @@ from torch import Tensor
 NARROWEST = 0.05
 
 
+def joined(volumes: Sequence[Tensor]) -> Tensor:
+    """Tensors of one shape as a batch; one alone is not copied."""
+    return torch.stack(tuple(volumes)) if len(volumes) > 1 else volumes[0][None]
+
+
 def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
     """Multiply one axis of volumes by a matrix each.
 

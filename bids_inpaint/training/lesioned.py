@@ -202,7 +202,8 @@ class Patches(Samples):
             return [lesioned, healthy, support]
         shifts = [r.shift for r in recipes]
         crops = [brains.crop(brains.priors, [i] * len(recipes), places, shifts) for i in range(2)]
-        return [lesioned, healthy, support, functional.avg_pool3d(torch.stack(crops, 1), 2)]
+        pooled = [functional.avg_pool3d(c[:, None], 2) for c in crops]
+        return [lesioned, healthy, support, torch.cat(pooled, 1)]
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""

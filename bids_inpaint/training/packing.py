@@ -6,6 +6,7 @@ import lzma
 import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,13 @@ LARGEST = 60_000_000
 
 
 def pack(
-    cache: Path, names: Sequence[str], folder: Path, steps: int = STEPS, largest: int = LARGEST, nprocs: int = 2
+    cache: Path,
+    names: Sequence[str],
+    folder: Path,
+    steps: int = STEPS,
+    largest: int = LARGEST,
+    nprocs: int = 2,
+    without: Sequence[str] = (),
 ) -> list[Path]:
     """Write subjects of a cache, and the template's tissues, into files.
 
@@ -37,6 +44,8 @@ def pack(
         Bytes of a file at most, unless one subject alone has more.
     nprocs : int
         Processes.
+    without : sequence of str
+        What of the subjects is left out, as 'flair'.
 
     Returns
     -------
@@ -55,7 +64,7 @@ def pack(
         [(f"template/{name}", encode(volume, 1)) for name, volume in rounded.items()]
     ]
     with ProcessPoolExecutor(nprocs) as pool:
-        for packed in pool.map(_pack_subject, folders, [steps] * len(folders)):
+        for packed in pool.map(partial(_pack_subject, steps=steps, without=without), folders):
             size = sum(len(data) for _, data in parts[-1])
             if size + sum(len(data) for _, data in packed) > largest:
                 parts.append([])
@@ -70,11 +79,13 @@ def pack(
     return paths
 
 
-def _pack_subject(folder: Path, steps: int) -> list[tuple[str, bytes]]:
+def _pack_subject(folder: Path, steps: int, without: Sequence[str]) -> list[tuple[str, bytes]]:
     """The files of a subject by their names in a pack."""
     out = [(f"{folder.name}/levels.json", p.read_bytes()) for p in folder.glob("levels.json")]
     image = np.load(folder / "image.npy") if (folder / "image.npy").exists() else None
     for path in sorted(folder.glob("*.npy")):
+        if path.stem in without:
+            continue
         volume = np.load(path)
         if path.stem == "target" and image is not None:
             # it is the image nearly everywhere

@@ -139,9 +139,9 @@ def _shapes(rng: np.random.Generator, scene: Scene) -> list[Voxels]:
     """
     shapes, sets = scene.shapes, []
     if scene.kind in ("patient", "both"):
-        low, high = scene.centre - scene.size / 2 - 2, scene.centre + scene.size / 2 + 2
-        those = moved(rng, shapes.patients[rng.integers(len(shapes.patients))])
-        sets += [v for v in those if (v.max(0) >= low).all() and (v.min(0) <= high).all()]
+        reach = scene.size / 2 + 2
+        number = rng.integers(len(shapes.patients))
+        sets += moved(rng, shapes.patients[number], shapes.boxes[number], scene.centre, reach)
     if scene.kind in ("singles", "both"):
         for i in rng.integers(len(shapes.singles), size=rng.integers(2, 25)):
             voxels = _vary(rng, shapes.singles[i])
@@ -279,28 +279,63 @@ def _draw_patch(rng: np.random.Generator, scene: Scene) -> list[LesionParameters
 
 
 @dataclass(frozen=True)
-class Canvas:
-    """What K lesions in cubes of an edge E are painted on; all tensors that broadcast are (K, 1, 1, 1).
+class Outline:
+    """Where K lesions are, in cubes of an edge E.
 
     Attributes
     ----------
-    here, waves : Tensor, (K, E, E, E)
-        The healthy tissue, and the texture: normally distributed.
     shape : Tensor, (K, E, E, E)
         1 in the voxels of the lesion.
-    grey, level, retained, rim, unevenness, depth, strength : Tensor
-        Of :class:`bids_inpaint.training.parameters.LesionParameters`, and the grey-matter level.
     origin : Tensor, (K, 3)
         Voxel of the working grid where each cube begins.
+    rim : Tensor, (K,)
+        Of :class:`bids_inpaint.training.parameters.LesionParameters`.
     more : mapping of Tensor
-        What the painter needs beside them.
+        What the painter needs beside them, each (K, ...).
     changes : Tensor, (patients, 182, 218, 182), optional
         Of :class:`RealLesions`.
     """
 
+    shape: Tensor
+    origin: Tensor
+    rim: Tensor
+    more: Mapping[str, Tensor]
+    changes: Tensor | None = None
+
+    def soft(self, sigma: Tensor) -> Tensor:
+        """How much of each voxel is lesion, 0-1, with borders blurred by sigma (K,)."""
+        matrices = gaussians(sigma, self.shape.shape[-1])
+        blurred = self.shape
+        for axis in range(3):
+            blurred = along(matrices, blurred, axis)
+        return blurred.mul_(1.15).clamp_(0, 1)
+
+    def steps(self, start: Tensor) -> Tensor:
+        """Coordinates (K, 3, E) of the voxels along each axis, from points (K, 3) of the working grid."""
+        edge = self.shape.shape[-1]
+        return torch.arange(edge, device=start.device) + (self.origin - start)[..., None]
+
+
+@dataclass(frozen=True)
+class Paint:
+    """What is known at the voxels of lesions: tensors that broadcast with each other.
+
+    Attributes
+    ----------
+    here, waves : Tensor
+        The healthy tissue, and the texture: normally distributed.
+    grey, level, retained, rim, unevenness, depth, strength : Tensor
+        Of :class:`bids_inpaint.training.parameters.LesionParameters`, and the grey-matter level.
+    row : Tensor of int
+        The lesion.
+    fields : mapping of Tensor
+        What the painter's outline knows of the voxel.
+    more : mapping of Tensor
+        Of the outline, each (K, ...).
+    """
+
     here: Tensor
     waves: Tensor
-    shape: Tensor
     grey: Tensor
     level: Tensor
     retained: Tensor
@@ -308,88 +343,97 @@ class Canvas:
     unevenness: Tensor
     depth: Tensor
     strength: Tensor
-    origin: Tensor
+    row: Tensor
+    fields: Mapping[str, Tensor]
     more: Mapping[str, Tensor]
-    changes: Tensor | None = None
-
-    def soft(self, sigma: Tensor) -> Tensor:
-        """How much of each voxel is lesion, 0-1, with borders blurred by sigma (K, 1, 1, 1)."""
-        matrices = gaussians(sigma.flatten(), self.shape.shape[-1])
-        blurred = self.shape
-        for axis in range(3):
-            blurred = along(matrices, blurred, axis)
-        return (1.15 * blurred).clamp(0, 1)
 
 
-def _paint_parametric(c: Canvas) -> tuple[Tensor, Tensor]:
-    target = c.level * (1 + c.unevenness * c.waves) + c.retained * (c.here - 1)
-    return c.soft(c.rim), target
+#: What an outline gives: how much of each voxel is lesion, 0-1, and fields; each (K, E, E, E).
+Outlined = tuple[Tensor, dict[str, Tensor]]
 
 
-def _paint_quantile(c: Canvas) -> tuple[Tensor, Tensor]:
-    core = c.soft(torch.full_like(c.rim, 2.0))
+def _outline_shape(o: Outline) -> Outlined:
+    return o.soft(o.rim), {}
+
+
+def _paint_parametric(p: Paint) -> Tensor:
+    return p.level * (1 + p.unevenness * p.waves) + p.retained * (p.here - 1)
+
+
+def _outline_quantile(o: Outline) -> Outlined:
+    return o.soft(o.rim), {"core": o.soft(torch.full_like(o.rim, 2.0))}
+
+
+def _paint_quantile(p: Paint) -> Tensor:
     # 0 is the darkest: the core, and where the texture says so
-    rank = torch.sigmoid(1.5 * c.unevenness * c.waves + 4 * c.depth * (0.6 - core))
-    place = (rank * (QUANTILES - 1)).flatten(1)
+    rank = torch.sigmoid(1.5 * p.unevenness * p.waves + 4 * p.depth * (0.6 - p.fields["core"]))
+    place = rank * (QUANTILES - 1)
     below = place.long().clamp(max=QUANTILES - 2)
-    table = c.more["table"]
-    low, high = table.gather(1, below), table.gather(1, below + 1)
-    change = (low + (place - below) * (high - low)).view_as(rank)
-    return c.soft(c.rim), 1 + c.strength * (1 - c.grey) * change + c.retained * (c.here - 1)
+    low, high = (p.more["table"].flatten()[p.row * QUANTILES + below + i] for i in range(2))
+    change = low + (place - below) * (high - low)
+    return 1 + p.strength * (1 - p.grey) * change + p.retained * (p.here - 1)
 
 
-def _paint_field(c: Canvas) -> tuple[Tensor, Tensor]:
-    edge = c.here.shape[-1]
-    numbers = c.more["numbers"]
+def _outline_field(o: Outline) -> Outlined:
+    numbers = o.more["numbers"]
     roughness, softness, halo, dark, bias = numbers[:, 3:, None, None, None].unbind(1)
-    steps = torch.arange(edge, device=numbers.device) + c.origin[..., None] - c.more["centre"][..., None]
-    squares = (steps / numbers[:, :3, None]) ** 2
+    squares = (o.steps(o.more["centre"]) / numbers[:, :3, None]) ** 2
     radius = (squares[:, 0, :, None, None] + squares[:, 1, None, :, None] + squares[:, 2, None, None]).sqrt()
-    rough, mixture = (spread(c.more["lattices"][:, i], (edge,) * 3) for i in range(2))
+    rough, mixture = (spread(o.more["lattices"][:, i], radius.shape[1:]) for i in range(2))
     distance = radius + roughness * rough
     core = torch.sigmoid((1 - distance) / (0.5 * softness))
     degree = torch.maximum(core, halo * torch.sigmoid((1.4 - distance) / (0.5 * softness + 0.1)))
     # nothing of it reaches the faces of the cube
     degree = degree * ((1.9 - radius) / 0.3).clamp(0, 1)
-    target = dark + (c.level - dark) * torch.sigmoid(3 * (mixture + bias))
-    return degree, target + c.retained * (c.here - 1)
+    return degree, {"bright": torch.sigmoid(3 * (mixture + bias)), "dark": dark.expand_as(mixture)}
 
 
-def _paint_patch(c: Canvas) -> tuple[Tensor, Tensor]:
-    assert c.changes is not None
-    edge = c.here.shape[-1]
-    source = c.more["source"]
+def _paint_field(p: Paint) -> Tensor:
+    dark = p.fields["dark"]
+    return dark + (p.level - dark) * p.fields["bright"] + p.retained * (p.here - 1)
+
+
+def _outline_patch(o: Outline) -> Outlined:
+    assert o.changes is not None
+    source = o.more["source"]
     patient, flip = source[:, 0, None, None, None], source[:, 1, None]
-    steps = torch.arange(edge, device=source.device) + (c.origin - source[:, 2:])[..., None]
+    steps = o.steps(source[:, 2:])
     first = torch.where(flip > 0, MIRROR - steps[:, 0], steps[:, 0])
-    last = [n - 1 for n in c.changes.shape[1:]]
+    last = [n - 1 for n in o.changes.shape[1:]]
     x, y, z = (s.clamp(0, n) for s, n in zip((first, steps[:, 1], steps[:, 2]), last, strict=True))
-    change = c.changes[patient, x[:, :, None, None], y[:, None, :, None], z[:, None, None]].float()
+    change = o.changes[patient, x[:, :, None, None], y[:, None, :, None], z[:, None, None]].float()
     # its own border fades out by itself
-    return (1.5 * c.soft(c.rim)).clamp(max=1), c.here + c.strength * (1 - c.grey) * change
+    return (1.5 * o.soft(o.rim)).clamp(max=1), {"change": change}
+
+
+def _paint_patch(p: Paint) -> Tensor:
+    return p.here + p.strength * (1 - p.grey) * p.fields["change"]
 
 
 @dataclass(frozen=True)
-class PainterFunctions:
-    """A painter: how its lesions are drawn, and what it makes of a canvas.
+class Painter:
+    """How the lesions of a painter are drawn, and what it makes of them.
 
     Attributes
     ----------
     draw : callable
+    outline : callable
+        How much of each voxel is lesion.
     paint : callable
-        Returns how much of each voxel is lesion, 0-1, and the intensity of what is wholly lesion; (K, E, E, E).
+        The intensity of what is wholly lesion.
     real : bool
         Whether it needs :class:`RealLesions`.
     """
 
     draw: Callable[[np.random.Generator, Scene], list[LesionParameters]]
-    paint: Callable[[Canvas], tuple[Tensor, Tensor]]
+    outline: Callable[[Outline], Outlined]
+    paint: Callable[[Paint], Tensor]
     real: bool = False
 
 
 PAINTERS = {
-    "parametric": PainterFunctions(_draw_parametric, _paint_parametric),
-    "quantile": PainterFunctions(_draw_quantile, _paint_quantile, real=True),
-    "field": PainterFunctions(_draw_field, _paint_field),
-    "patch": PainterFunctions(_draw_patch, _paint_patch, real=True),
+    "parametric": Painter(_draw_parametric, _outline_shape, _paint_parametric),
+    "quantile": Painter(_draw_quantile, _outline_quantile, _paint_quantile, real=True),
+    "field": Painter(_draw_field, _outline_field, _paint_field),
+    "patch": Painter(_draw_patch, _outline_patch, _paint_patch, real=True),
 }

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from bids_inpaint.training.filters import smooth, spread
-from bids_inpaint.training.painters import PAINTERS, Canvas
+from bids_inpaint.training.painters import PAINTERS, Outline, Paint
 from bids_inpaint.training.parameters import LesionParameters
 
 #: Where deep grey matter lies, in voxels of the working grid; lesions grow in it as in white matter.
@@ -158,47 +158,59 @@ def paint_batch(
     """
     if not stacks:
         return healthy.clone(), torch.zeros_like(healthy)
-    shape, device = healthy.shape[1:], healthy.device
-    # one place more, for what lies outside of the volumes
-    nowhere = healthy.new_zeros(1)
-    tissue = torch.cat([healthy.flatten(), nowhere])
-    white = torch.cat([_white(healthy, grey, corners).flatten(), nowhere])
-    waves = torch.cat([spread(texture, shape).flatten(), nowhere])
+    device = healthy.device
+    tissue = healthy.flatten()
+    white, waves = _white(healthy, grey, corners).flatten(), spread(texture, healthy.shape[1:]).flatten()
     image, support = tissue.clone(), torch.zeros_like(tissue)
-    for (painter, edge), stack in stacks.items():
-        place = _places(stack, edge, healthy.shape, device)
+    for (name, edge), stack in stacks.items():
+        painter = PAINTERS[name]
+        numbers = dict(zip(NUMBERS, _to(stack.numbers, device).T, strict=True))
+        more = {key: _to(values, device) for key, values in stack.more.items()}
+        origin = _to(stack.origin, device)
+        outline = Outline(_shape(stack, edge, device), origin, numbers["rim"], more, changes)
+        degree, fields = painter.outline(outline)
+        place, inside = _places(stack, edge, healthy.shape, device)
+        degree = degree * inside
+        numbers["grey"] = grey[_to(stack.volume, device)]
+        row = torch.arange(len(origin), device=device)
+        if device.type == "cpu":
+            # most of a cube is no lesion; a GPU would wait for the count
+            chosen = degree.flatten().nonzero()[:, 0]
+            row = chosen // edge**3
+            place, degree = place.flatten()[chosen], degree.flatten()[chosen]
+            fields = {key: values.flatten()[chosen] for key, values in fields.items()}
+            numbers = {key: values[row] for key, values in numbers.items()}
+        else:
+            row = row[:, None, None, None]
+            numbers = {key: values[:, None, None, None] for key, values in numbers.items()}
         here = tissue[place]
-        canvas = Canvas(
-            here=here,
-            waves=waves[place],
-            shape=_shape(stack, edge, device),
-            grey=grey[torch.from_numpy(stack.volume).to(device), None, None, None],
-            **dict(zip(NUMBERS, _to(stack.numbers, device).T[..., None, None, None], strict=True)),
-            origin=_to(stack.origin, device),
-            more={name: _to(values, device) for name, values in stack.more.items()},
-            changes=changes,
+        target = painter.paint(
+            Paint(here=here, waves=waves[place], row=row, fields=fields, more=more, **numbers)
         )
-        degree, target = PAINTERS[painter].paint(canvas)
         degree = degree * white[place]
         darker = torch.minimum((here + degree * (target - here)).clamp(min=0), here)
         image.scatter_reduce_(0, place.flatten(), darker.flatten(), "amin")
         support.scatter_reduce_(0, place.flatten(), degree.flatten(), "amax")
-    return image[:-1].view_as(healthy), support[:-1].view_as(healthy)
+    return image.view_as(healthy), support.view_as(healthy)
 
 
 def _to(values: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _places(stack: Cubes, edge: int, shape: Sequence[int], device: torch.device) -> Tensor:
-    """Index of each voxel of cubes in the flat batch, (K, edge, edge, edge); one too many outside of it."""
+def _places(stack: Cubes, edge: int, shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Index in the flat batch of each voxel of cubes, or of one beside it, and whether it is inside of its volume.
+
+    Returns
+    -------
+    place, inside : Tensor, (K, edge, edge, edge)
+    """
     volume, low = _to(stack.volume, device), _to(stack.low, device)
-    x, y, z = (low[:, axis, None] + torch.arange(edge, device=device) for axis in range(3))
-    n, d, h, w = shape
-    index = ((volume[:, None] * d + x) * h)[:, :, None, None] + y[:, None, :, None]
-    index = index * w + z[:, None, None]
-    inside = (x < d)[:, :, None, None] & (y < h)[:, None, :, None] & (z < w)[:, None, None]
-    return torch.where(inside, index, n * d * h * w)
+    steps = [low[:, axis, None] + torch.arange(edge, device=device) for axis in range(3)]
+    x, y, z = (s.clamp(max=n - 1) for s, n in zip(steps, shape[1:], strict=True))
+    index = ((volume[:, None] * shape[1] + x) * shape[2])[:, :, None, None] + y[:, None, :, None]
+    a, b, c = (s < n for s, n in zip(steps, shape[1:], strict=True))
+    return index * shape[3] + z[:, None, None], a[:, :, None, None] & b[:, None, :, None] & c[:, None, None]
 
 
 def _shape(stack: Cubes, edge: int, device: torch.device) -> Tensor:

@@ -127,10 +127,33 @@ def draw_patient(rng: np.random.Generator, shapes: Lesions) -> list[LesionParame
     ]
 
 
-def moved(rng: np.random.Generator, patient: list[Voxels]) -> list[Voxels]:
-    """A patient's lesions, arrays (n, 3) of voxels, shifted and perhaps mirrored as a whole by chance."""
+def moved(
+    rng: np.random.Generator,
+    patient: list[Voxels],
+    boxes: np.ndarray | None = None,
+    centre: np.ndarray | float = 0.0,
+    reach: np.ndarray | float = 0.0,
+) -> list[Voxels]:
+    """A patient's lesions, arrays (n, 3) of voxels, shifted and perhaps mirrored as a whole by chance.
+
+    Parameters
+    ----------
+    rng : Generator
+    patient : list of array
+    boxes : array, (lesions, 2, 3), optional
+        First and last voxels of the lesions; those that come to lie farther than `reach` from `centre` along
+        an axis are left out.
+    centre, reach : array, (3,)
+    """
     shift = rng.normal(0, 2, 3)
     mirror = rng.random() < 0.5
+    if boxes is not None:
+        ends = boxes + shift
+        if mirror:
+            ends = np.stack([mirrored(ends[:, 1]), mirrored(ends[:, 0])], 1)
+            ends[:, :, 1:] = (boxes + shift)[:, :, 1:]
+        near = ((ends[:, 1] >= centre - reach) & (ends[:, 0] <= centre + reach)).all(1)
+        patient = [patient[i] for i in np.flatnonzero(near)]
     return [mirrored(voxels + shift) if mirror else voxels + shift for voxels in patient]
 
 

@@ -62,7 +62,8 @@ class Place:
             # all inside: much faster than picking voxels
             first, *others = (slice(min(i[0], i[-1]), max(i[0], i[-1]) + 1) for i in indices)
             cut = volume[first, *others]
-            return torch.from_numpy((cut[::-1] if self.flip else cut).astype(np.float32))
+            # PyTorch is much faster at half precision than NumPy
+            return torch.from_numpy(np.array(cut[::-1] if self.flip else cut)).float()
         return torch.from_numpy(volume[np.ix_(*indices)].astype(np.float32))
 
     def indices(self, shape: Sequence[int], shift: Sequence[int] = (0, 0, 0)) -> list[np.ndarray]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from bids_inpaint.imaging.intensity import EXPONENTS
-from bids_inpaint.training.filters import NARROWEST, along, gaussians, smooth, spread
+from bids_inpaint.training.filters import NARROWEST, along, gaussians, joined, smooth, spread
 from bids_inpaint.training.painting import cubes, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters
 
@@ -46,7 +46,7 @@ class Draws:
     def seeded(cls, seeds: Sequence[int], shape: Sequence[int]) -> Draws:
         """The same numbers for a seed, whatever the batch; slow, on the CPU."""
         drawn = [_seeded(seed, shape) for seed in seeds]
-        return cls(*(torch.stack(t) for t in zip(*drawn, strict=True)))
+        return cls(*(joined(t) for t in zip(*drawn, strict=True)))
 
     @classmethod
     def on(cls, device: torch.device | str, generator: torch.Generator, n: int, shape: Sequence[int]) -> Draws:
@@ -135,7 +135,8 @@ def change_contrast(
 
 def _to_power(image: Tensor, exponent: Tensor) -> Tensor:
     image = image.clamp(0, 2)
-    return torch.where(image < 1, image.clamp(max=1).pow(exponent), 1 + exponent * (image - 1))
+    # above white matter, what is left of the straight line is added to 1
+    return image.clamp(max=1).pow_(exponent).add_((image - 1).clamp_(min=0).mul_(exponent))
 
 
 def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarray:
@@ -191,7 +192,7 @@ def degrade(
     draws = draws or Draws.seeded([p.seed for p in parameters], reference.shape[1:])
     noise, gain = (_column([getattr(p, n) for p in parameters], reference) for n in ("noise", "gain"))
     lattices = torch.from_numpy(np.stack([p.bias for p in parameters])).to(reference.device)
-    field = spread(lattices, reference.shape[1:]).exp()
+    field = spread(lattices, reference.shape[1:]).exp_()
     brain = (reference > 0).float()
     rims = np.array([p.rim for p in parameters], np.float32)
     if rims.any():
@@ -202,11 +203,16 @@ def degrade(
         volumes = [v + levels * (1 - brain) for v in volumes]
         brain = wide
     spreads = _point_spreads(parameters, reference)
+    field.mul_(gain)
+    added = draws.noise * (noise * gain) if any(p.noise for p in parameters) else None
     out = []
     for volume in volumes:
         for axis, matrices in enumerate(spreads):
             volume = volume if matrices is None else along(matrices, volume, axis)
-        out.append(((volume * field + noise * draws.noise) * gain).clamp(min=0) * brain)
+        volume = volume * field
+        if added is not None:
+            volume.add_(added)
+        out.append(volume.clamp_(min=0).mul_(brain))
     return out
 
 
