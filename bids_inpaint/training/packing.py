@@ -115,18 +115,19 @@ def unpack(paths: Sequence[Path], cache: Path, nprocs: int = 2) -> int:
     ValueError
         If a file is no pack.
     """
-    wanted = []
+    wanted: dict[str, Path] = {}
     for path in paths:
         try:
             with zipfile.ZipFile(path) as archive:
                 names = sorted({name.split("/")[0] for name in archive.namelist()})
         except (OSError, zipfile.BadZipFile) as error:
             raise ValueError(f"{path} is no pack of a cache: {first_line(error)}") from None
-        wanted += [(path, name, cache) for name in names if not (cache / name).exists()]
+        # each holds the template
+        wanted |= {name: path for name in names if not (cache / name).exists()}
     cache.mkdir(parents=True, exist_ok=True)
     with ProcessPoolExecutor(nprocs) as pool:
-        list(pool.map(_unpack_subject, *zip(*wanted, strict=True)) if wanted else ())
-    return sum(name != "template" for _, name, _ in wanted)
+        list(pool.map(partial(_unpack_subject, cache=cache), wanted.values(), wanted))
+    return sum(name != "template" for name in wanted)
 
 
 def _unpack_subject(path: Path, name: str, cache: Path) -> None:
