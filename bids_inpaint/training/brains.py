@@ -56,7 +56,7 @@ class Brains:
             return volumes
         kept = torch.empty((len(volumes), *volumes[0].shape), dtype=torch.float16, device=self.device)
         for place, volume in zip(kept, volumes, strict=True):
-            place.copy_(torch.from_numpy(np.asarray(volume, np.float16)))
+            place.copy_(torch.from_numpy(np.array(volume, np.float16)))
         return kept
 
     def crop(

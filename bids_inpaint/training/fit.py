@@ -23,10 +23,19 @@ from bids_inpaint.training.task import Sums, Task
 from bids_inpaint.training.weights import load_average, load_exported
 
 
-def rate(step: float, schedule: Schedule) -> float:
-    """Fraction of the learning rate at a step: warm-up, plateau, linear decay to zero."""
+def rate(step: int, schedule: Schedule, position: float | None = None) -> float:
+    """Fraction of the learning rate at a step: warm-up, plateau, linear decay to zero.
+
+    Parameters
+    ----------
+    step : int
+    schedule : Schedule
+    position : float, optional
+        How far the schedule is, in its steps, if that is not `step`.
+    """
+    position = step if position is None else position
     warm = min(1.0, (step + 1) / schedule.warmup_steps) if schedule.warmup_steps else 1.0
-    left = (schedule.steps - step) / schedule.decay_steps if schedule.decay_steps else 1.0
+    left = (schedule.steps - position) / schedule.decay_steps if schedule.decay_steps else 1.0
     return max(0.0, min(warm, left))
 
 
@@ -71,6 +80,7 @@ def fit(
     torch.set_num_threads(threads)
     if device == "cuda":
         torch.backends.cudnn.benchmark = True
+        torch.backends.cudnn.benchmark_limit = 4
     task.to(device)
     trainer = _Trainer(config, task, device, minutes)
     if checkpoint.exists():
@@ -133,7 +143,7 @@ class _Trainer:
         if frozen_from is not None and position >= frozen_from:
             _freeze_normalisation(self.network)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.schedule.learning_rate * rate(position, self.schedule)
+            group["lr"] = self.schedule.learning_rate * rate(self.step, self.schedule, position)
         if self.step == 0:
             self.task.check(batch)
         loss, sums = self.task.loss(self.network, batch)

@@ -318,17 +318,17 @@ class Outline:
 
 @dataclass(frozen=True)
 class Paint:
-    """What is known at the voxels of lesions: tensors that broadcast with each other.
+    """What is known at the A voxels of lesions.
 
     Attributes
     ----------
-    here, waves : Tensor
+    here, waves : Tensor, (A,)
         The healthy tissue, and the texture: normally distributed.
-    grey, level, retained, rim, unevenness, depth, strength : Tensor
+    grey, level, retained, rim, unevenness, depth, strength : Tensor, (A,)
         Of :class:`bids_inpaint.training.parameters.LesionParameters`, and the grey-matter level.
-    row : Tensor of int
+    row : Tensor of int, (A,)
         The lesion.
-    fields : mapping of Tensor
+    fields : mapping of Tensor, (A,)
         What the painter's outline knows of the voxel.
     more : mapping of Tensor
         Of the outline, each (K, ...).

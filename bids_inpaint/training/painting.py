@@ -170,27 +170,19 @@ def paint_batch(
         outline = Outline(_shape(stack, edge, device), origin, numbers["rim"], more, changes)
         degree, fields = painter.outline(outline)
         place, inside = _places(stack, edge, healthy.shape, device)
-        degree = degree * inside
+        # most of a cube is no lesion
+        chosen = (degree * inside).flatten().nonzero()[:, 0]
+        row = chosen // edge**3
+        place, degree = place.flatten()[chosen], degree.flatten()[chosen]
+        fields = {key: values.flatten()[chosen] for key, values in fields.items()}
         numbers["grey"] = grey[_to(stack.volume, device)]
-        row = torch.arange(len(origin), device=device)
-        if device.type == "cpu":
-            # most of a cube is no lesion; a GPU would wait for the count
-            chosen = degree.flatten().nonzero()[:, 0]
-            row = chosen // edge**3
-            place, degree = place.flatten()[chosen], degree.flatten()[chosen]
-            fields = {key: values.flatten()[chosen] for key, values in fields.items()}
-            numbers = {key: values[row] for key, values in numbers.items()}
-        else:
-            row = row[:, None, None, None]
-            numbers = {key: values[:, None, None, None] for key, values in numbers.items()}
+        numbers = {key: values[row] for key, values in numbers.items()}
         here = tissue[place]
-        target = painter.paint(
-            Paint(here=here, waves=waves[place], row=row, fields=fields, more=more, **numbers)
-        )
+        target = painter.paint(Paint(here, waves[place], row=row, fields=fields, more=more, **numbers))
         degree = degree * white[place]
         darker = torch.minimum((here + degree * (target - here)).clamp(min=0), here)
-        image.scatter_reduce_(0, place.flatten(), darker.flatten(), "amin")
-        support.scatter_reduce_(0, place.flatten(), degree.flatten(), "amax")
+        image.scatter_reduce_(0, place, darker, "amin")
+        support.scatter_reduce_(0, place, degree, "amax")
     return image.view_as(healthy), support.view_as(healthy)
 
 
