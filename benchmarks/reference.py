@@ -22,9 +22,11 @@ import numpy as np
 from network import write_baseline
 from participant import write_dataset
 
+from bids_inpaint.imaging import bias
 from bids_inpaint.imaging import itk as steps
 from bids_inpaint.imaging.fidelity import psnr
 from bids_inpaint.imaging.metrics import dice
+from bids_inpaint.interfaces import bias as bias_node
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.networks import registry, volumes
@@ -73,8 +75,6 @@ def slow_down(slow: list[str]) -> None:
     def slowly(function, *args):
         if function is steps.affine and "register" in slow:
             args = (*args[:3], "Affine", *args[4:])
-        elif function is steps._bias and "correct_bias" in slow:
-            args = (*args[:3], 2)
         elif function is steps._atropos and "segment" in slow:
             return alone(atropos_with_distances, *args)
         return alone(function, *args)
@@ -85,6 +85,8 @@ def slow_down(slow: list[str]) -> None:
         return each_alone(function, calls)
 
     steps.alone, steps.each_alone = slowly, each_slowly
+    if "correct_bias" in slow:
+        bias_node._ESTIMATES["n4"] = lambda data, mask, shrink: bias.n4(data, mask, 2)
     if "network" in slow:
         volumes.MARGIN.update(blind=1000, filling=1000)
 

@@ -19,6 +19,8 @@ Sampler = Literal["ddim", "heun", "ddpm"]
 Fill = Literal["lesions", "full"]
 #: What segments brains into tissues.
 Segmentation = Literal["atropos", "spm12", "none"]
+#: Whose N4 removes the bias field: the app's or that of ANTs.
+BiasCorrection = Literal["n4", "ants"]
 #: Whether brains are extracted: if the image is not stripped yet, always or never.
 SkullStrip = Literal["auto", "force", "skip"]
 
@@ -28,6 +30,7 @@ DEVICES: tuple[Device, ...] = get_args(Device)
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 FILLS: tuple[Fill, ...] = get_args(Fill)
 SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
+BIAS_CORRECTIONS: tuple[BiasCorrection, ...] = get_args(BiasCorrection)
 SKULL_STRIP: tuple[SkullStrip, ...] = get_args(SkullStrip)
 #: The choices of each option that has some, by the name of its setting.
 CHOICES: dict[str, tuple[str, ...]] = {
@@ -36,6 +39,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "fill": FILLS,
     "segmentation": SEGMENTATIONS,
     "skull_strip": SKULL_STRIP,
+    "bias_correction": BIAS_CORRECTIONS,
 }
 
 #: Shipped networks: the default one, which is blind; the non-blind one of the second pass, which also fills

@@ -214,6 +214,12 @@ def _add_maps(p: argparse.ArgumentParser) -> None:
         help="recognise stripped images, always extract the brain, or never",
     )
     g.add_argument(
+        "--bias-correction",
+        choices=options.BIAS_CORRECTIONS,
+        default=options.BIAS_CORRECTIONS[0],
+        help="remove the bias field with the app's N4, or with that of ANTs, which is slower",
+    )
+    g.add_argument(
         "--lesion-threshold",
         type=float,
         metavar="LAMBDA",

@@ -71,6 +71,7 @@ class Settings:
     spm12: Path | None = None
     template: str = options.TEMPLATE
     skull_strip: options.SkullStrip = options.SKULL_STRIP[0]
+    bias_correction: options.BiasCorrection = options.BIAS_CORRECTIONS[0]
     reports_only: bool = False
     boilerplate_only: bool = False
     write_graph: bool = False

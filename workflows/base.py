@@ -133,6 +133,7 @@ class _ImageGraph:
             brain_mask=image.brain_mask,
             brain_mask_xfm=image.brain_mask_xfm,
             xfm=image.xfm,
+            bias_correction=settings.bias_correction,
             random_seed=settings.random_seed,
             omp_nthreads=threads,
             sloppy=settings.sloppy,

@@ -6,8 +6,9 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.template import TemplateFiles
-from bids_inpaint.interfaces.ants import CorrectBias, Denoise, RegisterAffine
+from bids_inpaint.interfaces.ants import Denoise, RegisterAffine
 from bids_inpaint.interfaces.base import InputSpec
+from bids_inpaint.interfaces.bias import CorrectBias
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, Normalise, ToWorkingGrid, TrimMask
 
 OUTPUTS = [
@@ -24,6 +25,7 @@ def init_preprocess_wf(
     brain_mask: str | None = None,
     brain_mask_xfm: str | None = None,
     xfm: tuple[str, str] | None = None,
+    bias_correction: str = "n4",
     random_seed: int = 0,
     omp_nthreads: int = 1,
     sloppy: bool = False,
@@ -43,6 +45,8 @@ def init_preprocess_wf(
         ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
     xfm : tuple of two str, optional
         Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
+    bias_correction : {'n4', 'ants'}
+        Whose N4 removes the bias field: the app's or that of ANTs.
 
     Inputs
     ------
@@ -67,7 +71,7 @@ def init_preprocess_wf(
         What is unusual about the T1w and about a precomputed mask.
     """
     workflow = pe.Workflow(name=name)
-    workflow.__desc__ = _describe(template.name, skull_strip, brain_mask, xfm)
+    workflow.__desc__ = _describe(template.name, skull_strip, brain_mask, xfm, bias_correction)
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
@@ -77,7 +81,9 @@ def init_preprocess_wf(
     )  # fmt: skip
     trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
     resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
-    correct_bias = pe.Node(CorrectBias(sloppy=sloppy), name="correct_bias", mem_gb=2)
+    correct_bias = pe.Node(
+        CorrectBias(method=bias_correction, sloppy=sloppy), name="correct_bias", mem_gb=2
+    )  # fmt: skip
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
     if xfm:
         register = pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
@@ -139,7 +145,9 @@ def name_source(workflow: pe.Workflow, path: str) -> None:
             node.inputs.source = path
 
 
-def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> str:
+def _describe(
+    template: str, skull_strip: str, brain_mask: str | None, xfm: tuple[str, str] | None, bias_correction: str
+) -> str:
     network = "a 3D U-Net trained on heads of any contrast drawn from label maps [as in @synthstrip]"
     if brain_mask:
         brain = "A precomputed brain mask was used. "
@@ -159,12 +167,16 @@ def _describe(template: str, skull_strip: str, brain_mask: str | None, xfm) -> s
         else f"The brain was registered to {template} with an affine transform (ANTs [@ants]), which was "
         "moved to the nearest least-squares fit of both"
     )
+    n4 = {
+        "n4": "N4 [@n4], as bids_inpaint implements it, with 4 levels of 50 iterations",
+        "ants": "N4 [@n4] of ANTs [@ants]",
+    }[bias_correction]
     return (
         "Each T1-weighted (T1w) image was preprocessed as in @manjon2020. "
         + brain
         + "Rician noise was removed with an adaptive non-local means filter [@nlm]. "
         + affine
         + ", and the image was resampled once, with cubic splines, onto the 1 mm MNI grid of "
-        "182×218×182 voxels. Intensity non-uniformity was corrected with N4 inside the brain mask [@n4], "
-        "and the image was divided by its mean over the mask.\n\n"
+        "182×218×182 voxels. Intensity non-uniformity was corrected inside the brain mask "
+        f"with {n4}, and the image was divided by its mean over the mask.\n\n"
     )

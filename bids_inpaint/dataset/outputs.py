@@ -233,6 +233,7 @@ def provenance(settings: Settings, networks: Networks) -> dict[str, Any]:
         "Segmentation": settings.segmentation,
         "CompareSegmentation": settings.compare_segmentation,
         "SkullStrip": settings.skull_strip,
+        "BiasCorrection": settings.bias_correction,
         "Template": settings.template,
         "Sampler": settings.sampler,
         "SamplingSteps": settings.sampling_steps,

@@ -174,25 +174,17 @@ def itk_matrix(transform: Any) -> np.ndarray:
     return flip @ lps @ flip
 
 
-def correct_bias(
-    data: np.ndarray, mask: np.ndarray, grid: Grid, shrink: int = 4
-) -> tuple[np.ndarray, np.ndarray]:
-    """An image without its bias, 0 outside the mask, and the field."""
-    box = bounding_box(mask, margin=4)
-    # the log of N4 needs positive values
-    positive = np.maximum(data[box], 1e-3 * data[mask].mean())
-    inside = alone(_bias, positive * ordinary_factor(positive), mask[box], grid.matrix, shrink)
-    # beyond the box the field goes on as at its border
-    margins = [(s.start, n - s.stop) for s, n in zip(box, data.shape, strict=True)]
-    field = np.pad(np.maximum(inside, 1e-3), margins, mode="edge")
-    return np.where(mask, data / field, 0), field
+def n4(data: np.ndarray, mask: np.ndarray, shrink: int = 4) -> np.ndarray:
+    """Multiplicative bias field of an image by ANTs, as :func:`bids_inpaint.imaging.bias.n4` gives it."""
+    return alone(_n4, data * ordinary_factor(data), mask, shrink)
 
 
-def _bias(data: np.ndarray, mask: np.ndarray, matrix: np.ndarray, shrink: int) -> np.ndarray:
+def _n4(data: np.ndarray, mask: np.ndarray, shrink: int) -> np.ndarray:
     import ants
     from ants.internal import get_pointer_string
 
-    grid = Grid.of(data.shape, matrix)
+    # it works on the lattice of voxels, wherever that lies
+    grid = Grid.of(data.shape, np.eye(4))
     image, inside = _to_ants(ants, data, grid), _to_ants(ants, mask, grid)
     out, field = image.clone(), image.clone()
     _run_filter(

@@ -77,33 +77,6 @@ class RegisterAffine(FileInterface):
         return outputs
 
 
-class CorrectBiasInputSpec(InputSpec):
-    in_file = File(exists=True, mandatory=True, desc="brain on the working grid")
-    mask_file = File(exists=True, mandatory=True, desc="brain mask on the working grid")
-    sloppy = traits.Bool(False, usedefault=True, desc="fit the field on fewer voxels, for tests")
-
-
-class CorrectBiasOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="brain without its bias, on the working grid")
-    bias_file = File(exists=True, desc="multiplicative field: in_file = out_file × bias")
-
-
-class CorrectBias(FileInterface):
-    """N4 bias field correction inside the brain mask (Tustison 2010)."""
-
-    input_spec = CorrectBiasInputSpec
-    output_spec = CorrectBiasOutputSpec
-
-    def process(self, runtime) -> dict:
-        data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0] > 0
-        out, field = itk.correct_bias(data, mask, grid, 8 if self.inputs.sloppy else 4)
-        return {
-            "out_file": images.save(within(runtime, "corrected.nii.gz"), out, grid, np.float32),
-            "bias_file": images.save(within(runtime, "bias.nii.gz"), field, grid, np.float32),
-        }
-
-
 class SegmentAtroposInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True, desc="brain on the working grid")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the working grid")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec
 
+from bids_inpaint.imaging import bias
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.itk import correct_bias, rigid
+from bids_inpaint.imaging.itk import rigid
 from bids_inpaint.imaging.processes import alone
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, NetworkInputSpec, within
 from bids_inpaint.io import images
@@ -39,7 +40,7 @@ class FlairToWorkingGrid(FileInterface):
         to_flair = alone(rigid, t1w, t1w_grid, data, grid, runtime.cwd)
         world = to_flair @ read_xfm(self.inputs.xfm)
         out = resample(np.maximum(data, 0), grid, WORKING_GRID, world, order=3, mask=mask)
-        corrected = correct_bias(out, mask, WORKING_GRID)[0]
+        corrected = bias.correct(out, mask, bias.n4)[0]
         out_file = within(runtime, "flair.nii.gz")
         return {"out_file": images.save(out_file, corrected, WORKING_GRID, np.float32, space_code=4)}
 

@@ -63,6 +63,7 @@ def test_help_tells_defaults_that_there_are(monkeypatch):
         (["--model", "blind-unet"], "has no --model: leave it out"),
         (["--flair", "--fill", "lesions"], "has no --fill, --flair: leave them out"),
         (["--lesion-thr", "0.2", "--strict"], "has no --lesion-threshold, --strict: leave them out"),
+        (["--bias-correction", "n4"], "has no --bias-correction: leave it out"),
         (["--random-seed=0"], "has no --random-seed: leave it out"),
         (["--boilerplate-only"], "has no --boilerplate-only: leave it out"),
     ],

@@ -129,7 +129,9 @@ def test_values_out_of_range(dataset, options):
         make(dataset, **options)
 
 
-@pytest.mark.parametrize("name", ["device", "sampler", "fill", "segmentation", "skull_strip"])
+@pytest.mark.parametrize(
+    "name", ["device", "sampler", "fill", "segmentation", "skull_strip", "bias_correction"]
+)
 def test_a_slip_of_the_pen_is_no_choice(dataset, name):
     with pytest.raises(InputError, match=f"^--{name.replace('_', '-')} can't be 'lesion': choose from "):
         make(dataset, **{name: "lesion"})

@@ -21,8 +21,8 @@ from bids_inpaint import errors
 from bids_inpaint.dataset import template
 from bids_inpaint.demo import acquire, tilted
 from bids_inpaint.errors import WorkerKilled
-from bids_inpaint.imaging import feathering, lesions
-from bids_inpaint.imaging.itk import _denoise, affine, alone, correct_bias, each_alone, itk_matrix
+from bids_inpaint.imaging import bias, feathering, itk, lesions
+from bids_inpaint.imaging.itk import _denoise, affine, alone, each_alone, itk_matrix
 from bids_inpaint.interfaces.ants import Denoise, RegisterAffine
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, ToWorkingGrid
@@ -466,10 +466,11 @@ def test_no_filter_of_ants_depends_on_the_unit_of_intensity(here):
         np.testing.assert_allclose(denoised(top)[mask], plain[mask], rtol=5e-3)
     for power in (-20, 16):
         np.testing.assert_array_equal(denoised(1000 * 2.0**power), plain)
-    bias = correct_bias(np.float32(1000) * image, mask, grid)[1]
-    for top in (1e-4, 1e7):
-        found = correct_bias(np.float32(top) * image, mask, grid)[1]
-        np.testing.assert_allclose(found[mask], bias[mask], rtol=5e-3)
+    for n4 in (bias.n4, itk.n4):
+        field = bias.correct(np.float32(1000) * image, mask, n4)[1]
+        for top in (1e-4, 1e7):
+            found = bias.correct(np.float32(top) * image, mask, n4)[1]
+            np.testing.assert_allclose(found[mask], field[mask], rtol=5e-3)
 
 
 def test_the_affine_does_not_depend_on_the_unit_of_intensity(here):

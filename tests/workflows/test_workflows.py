@@ -81,6 +81,17 @@ def test_option_combinations(tmp_path, toy_model, masks, brains, fill, skull_str
     assert_everything_is_saved(workflow)
 
 
+@pytest.mark.parametrize("method", ["n4", "ants"])
+def test_the_bias_correction_is_the_one_asked_for(tmp_path, toy_model, method):
+    """And the methods and the sidecars name it."""
+    workflow, nodes = build(tmp_path, toy_model, bias_correction=method)
+    image = "sub_01_ses_1_wf"
+    assert nodes[f"{image}.preprocess_wf.correct_bias"].inputs.method == method
+    saved = nodes[f"{image}.outputs_wf.save"].inputs.metadata["native_inpainted"]["Options"]
+    assert saved["BiasCorrection"] == method
+    assert ("N4 [@n4] of ANTs" in workflow.get_node(image).__desc__) is (method == "ants")
+
+
 def test_labels_with_a_plus_are_told_apart(tmp_path, toy_model):
     """Nipype takes no such names, and crash files and the progress find the image by its workflow's."""
     labels = ["1+2", "12", "1", "+1", "1+", "1++2"]
