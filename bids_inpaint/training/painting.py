@@ -169,11 +169,10 @@ def paint_batch(
         origin = _to(stack.origin, device)
         outline = Outline(_shape(stack, edge, device), origin, numbers["rim"], more, changes)
         degree, fields = painter.outline(outline)
-        place, inside = _places(stack, edge, healthy.shape, device)
         # most of a cube is no lesion
-        chosen = (degree * inside).flatten().nonzero()[:, 0]
-        row = chosen // edge**3
-        place, degree = place.flatten()[chosen], degree.flatten()[chosen]
+        chosen = degree.flatten().nonzero()[:, 0]
+        row, place, inside = _places(stack, chosen, edge, healthy.shape)
+        degree = degree.flatten()[chosen] * inside
         fields = {key: values.flatten()[chosen] for key, values in fields.items()}
         numbers["grey"] = grey[_to(stack.volume, device)]
         numbers = {key: values[row] for key, values in numbers.items()}
@@ -190,19 +189,35 @@ def _to(values: np.ndarray, device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device, non_blocking=True)
 
 
-def _places(stack: Cubes, edge: int, shape: Sequence[int], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Index in the flat batch of each voxel of cubes, or of one beside it, and whether it is inside of its volume.
+def _places(
+    stack: Cubes, chosen: Tensor, edge: int, shape: Sequence[int]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Where voxels of cubes lie in a batch of volumes.
+
+    Parameters
+    ----------
+    stack : Cubes
+    chosen : Tensor, (A,)
+        Voxels of the flat cubes.
+    edge : int
+    shape : sequence of int, length 4
+        Of the batch.
 
     Returns
     -------
-    place, inside : Tensor, (K, edge, edge, edge)
+    row, place, inside : Tensor, (A,)
+        The lesion; the index in the flat batch of the voxel, or of the next one inside of the volume; and
+        whether it is the voxel itself.
     """
-    volume, low = _to(stack.volume, device), _to(stack.low, device)
-    steps = [low[:, axis, None] + torch.arange(edge, device=device) for axis in range(3)]
-    x, y, z = (s.clamp(max=n - 1) for s, n in zip(steps, shape[1:], strict=True))
-    index = ((volume[:, None] * shape[1] + x) * shape[2])[:, :, None, None] + y[:, None, :, None]
-    a, b, c = (s < n for s, n in zip(steps, shape[1:], strict=True))
-    return index * shape[3] + z[:, None, None], a[:, :, None, None] & b[:, None, :, None] & c[:, None, None]
+    volume, low = _to(stack.volume, chosen.device), _to(stack.low, chosen.device)
+    row = chosen // edge**3
+    steps = (chosen // edge**2 % edge, chosen // edge % edge, chosen % edge)
+    place, inside = volume[row], torch.ones_like(chosen, dtype=torch.bool)
+    for step, first, size in zip(steps, low.T, shape[1:], strict=True):
+        at = step + first[row]
+        inside &= at < size
+        place = place * size + at.clamp(max=size - 1)
+    return row, place, inside
 
 
 def _shape(stack: Cubes, edge: int, device: torch.device) -> Tensor:
