@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import tomllib
@@ -11,11 +10,10 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from bids_inpaint import __version__, options, resources
 from bids_inpaint.errors import InputError, is_utf8, printable
-from bids_inpaint.io.files import replacing
+from bids_inpaint.io.files import replacing, to_toml
 from bids_inpaint.models import shipped
 from bids_inpaint.spm.program import Spm
 from bids_inpaint.spm.program import find as find_spm

@@ -107,7 +107,10 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
         data,
         train=[s for s in data.train if s not in entry.leave_out],
         validation=[*data.validation, *(s for s in data.train if s in entry.leave_out)],
-        leave_out_patients=[*data.leave_out_patients, *(m for m in masks if m not in data.leave_out_patients)],
+        leave_out_patients=[
+            *data.leave_out_patients,
+            *(m for m in masks if m not in data.leave_out_patients),
+        ],
     )
     start = str(out / entry.after / "checkpoint.pt") if entry.after else config.schedule.start
     return replace(
@@ -179,7 +182,8 @@ def campaign(
                 del running[name]
                 (failed.append if process.returncode else done.add)(name)
                 print(f"{name}: {'failed' if process.returncode else 'done'}", flush=True)
-        waiting = [e for e in waiting if not (e.after in failed and (failed.append(e.name) or True))]
+        failed += [e.name for e in waiting if e.after in failed]
+        waiting = [e for e in waiting if e.name not in failed]
         ready = [e for e in waiting if not e.after or e.after in done]
         for entry in ready[: machine.jobs - len(running)]:
             waiting.remove(entry)
@@ -193,11 +197,19 @@ def campaign(
 def _start(
     entry: Entry, plan: Path, cache: Path, out: Path, lesions: Path | None, minutes: float, machine: Machine
 ) -> subprocess.Popen[bytes]:
-    """Start the training of a network in a process of its own; ``config.toml`` and ``log.txt`` are in its run."""
+    """Start the training of a network in a process of its own; its configuration and log are in its run."""
     run = out / entry.name
     run.mkdir(parents=True, exist_ok=True)
     configured(entry, plan, out).save(run / "config.toml")
-    command = [sys.executable, "-m", "bids_inpaint.training", "fit", str(run / "config.toml"), str(cache), str(run)]
+    command = [
+        sys.executable,
+        "-m",
+        "bids_inpaint.training",
+        "fit",
+        str(run / "config.toml"),
+        str(cache),
+        str(run),
+    ]
     command += ["--minutes", f"{minutes:.3f}", "--device", machine.device]
     command += ["--threads", str(machine.threads), "--workers", str(machine.workers)]
     command += ["--lesions", str(lesions)] if lesions else []

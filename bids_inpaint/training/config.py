@@ -45,7 +45,8 @@ class Synthesis:
     vary : bool
         Whether contrast, residual bias, resolution, noise and gain are varied.
     artefacts : bool
-        Whether, too, white matter may be dirty and have vessels and perivascular spaces, and edges ring or ghost.
+        Whether, too, white matter may be dirty and have vessels and perivascular spaces, and edges may ring
+        or ghost.
     painters : dict
         Shares of the ways to make a lesion: see :mod:`bids_inpaint.training.painters`.
     patients : float, optional
@@ -218,7 +219,12 @@ class Config:
 
     def save(self, path: Path) -> None:
         """Write a TOML file that :meth:`load` reads."""
-        tables = {"data": self.data, "fit": self.schedule, "synthesis": self.synthesis, "adversarial": self.adversarial}
+        tables: dict[str, Any] = {
+            "data": self.data,
+            "fit": self.schedule,
+            "synthesis": self.synthesis,
+            "adversarial": self.adversarial,
+        }
         own = {f.name: getattr(self, f.name) for f in fields(self)}
         lines = [f"{k} = {to_toml(v)}" for k, v in own.items() if k not in (*tables, "schedule", "network")]
         lines += ["[network]", *(f"{k} = {to_toml(v)}" for k, v in self.network.items())]

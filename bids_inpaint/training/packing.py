@@ -198,7 +198,7 @@ def decode(data: bytes) -> np.ndarray:
 
 def _box(mask: np.ndarray) -> tuple[slice, ...]:
     """The smallest box around what is not 0, which may be empty."""
-    return tuple(_span(mask.any(tuple(a for a in range(3) if a != axis))) for axis in range(3))
+    return tuple(_span(np.asarray(mask.any(tuple(a for a in range(3) if a != axis)))) for axis in range(3))
 
 
 def _span(used: np.ndarray) -> slice:

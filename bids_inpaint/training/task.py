@@ -101,7 +101,7 @@ class Task:
         """
 
     def validate(self, network: Any) -> dict[str, float]:
-        """Scores of a network on the validation subjects; the higher ``score`` is, the better is the network."""
+        """Scores of a network on the validation subjects; ``score`` is higher for a better one."""
         return {}
 
     def state_dict(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a network of volumes makes of the validation subjects while it learns: seconds, on the device it is on."""
+"""What a network of volumes makes of the validation subjects while it learns, in seconds, where it learns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ LESION = 0.5
 
 @dataclass(frozen=True)
 class Case:
-    """An image to score a network on; volumes are those of the working grid at standard contrast, as in the app.
+    """An image to score a network on, at standard contrast as in the app.
 
     Attributes
     ----------
@@ -109,8 +109,9 @@ class Validation:
         Returns
         -------
         dict of float
-            By kind: ``gain`` (dB in painted lesions), ``dice`` of the lesion probability, ``false_ml`` (found in
-            healthy heads), ``change_db`` (PSNR of these). ``score`` sums up what is better when it is higher.
+            By kind: ``gain`` (dB in painted lesions; of a network that gets the mask, beside plain white
+            matter), ``dice`` of the lesion probability, ``false_ml`` (found in healthy heads) and
+            ``change_db`` (PSNR of these). ``score`` sums up what is better when it is higher.
         """
         rows: dict[str, list[float]] = {}
         for case in self.cases:

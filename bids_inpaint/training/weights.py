@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel
 
+from bids_inpaint.io.files import replacing
 from bids_inpaint.training.architectures import Architecture
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.engines import build
@@ -22,6 +23,46 @@ def load_average(config: Config, checkpoint: Path) -> Architecture:
     network = average.module.eval()
     assert isinstance(network, Architecture)
     return network
+
+
+def mix(one: Path, other: Path, share: float, output: Path) -> Path:
+    """Write a checkpoint with weights between those of two, of which one went on from the other.
+
+    What the second learned is kept, and most of what it forgot comes back (Wortsman et al. 2022,
+    doi:10.1109/CVPR52688.2022.00780).
+
+    Parameters
+    ----------
+    one, other : Path
+        Checkpoints of one architecture.
+    share : float
+        Of the other, 0-1.
+    output : Path
+        The checkpoint to write; export takes it, but no run goes on from it.
+
+    Returns
+    -------
+    Path
+        `output`.
+
+    Raises
+    ------
+    ValueError
+        If the share is none, or the architectures differ.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share of {share} is none: 0 to 1")
+    first, second = (torch.load(path, map_location="cpu", weights_only=True) for path in (one, other))
+    weights = [state["average"] for state in (first, second)]
+    if {k: v.shape for k, v in weights[0].items()} != {k: v.shape for k, v in weights[1].items()}:
+        raise ValueError(f"{one} and {other} have other architectures")
+    mixed = {
+        key: torch.lerp(value, weights[1][key], share) if value.is_floating_point() else value
+        for key, value in weights[0].items()
+    }
+    with replacing(output) as part:
+        torch.save({**second, "network": {}, "average": mixed, "mixed": [str(one), share]}, part)
+    return output
 
 
 def load_exported(network: Architecture, path: Path) -> None:

@@ -39,15 +39,30 @@ def test_a_plan_is_trained_in_its_time_and_goes_on_where_it_was(cache, shapes, t
     (tmp_path / "toy.toml").write_text(GATED.format(steps=100, blind="true"))
     (tmp_path / "plan.toml").write_text(PLAN)
     command = ["campaign", *map(str, (tmp_path / "plan.toml", cache, tmp_path / "runs"))]
-    command += ["--lesions", str(shapes), "--minutes", "0.5", "--threads", "1", "--workers", "0", "--jobs", "2"]
+    command += [
+        "--lesions",
+        str(shapes),
+        "--minutes",
+        "0.5",
+        "--threads",
+        "1",
+        "--workers",
+        "0",
+        "--jobs",
+        "2",
+    ]
     start = time.monotonic()
     assert main(command) == 0
     # starting, painting and scoring whole brains of toys takes more than training them
     assert time.monotonic() - start < 300
     for name in ("first", "second", "other"):
-        rows = [json.loads(r) for r in (tmp_path / "runs" / name / "validation.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(r) for r in (tmp_path / "runs" / name / "validation.jsonl").read_text().splitlines()
+        ]
         assert rows[-1]["step"] > 0
-        assert {"parametric_gain", "field_gain", "parametric_dice", "healthy_false_ml", "score"} <= set(rows[-1])
+        assert {"parametric_gain", "field_gain", "parametric_dice", "healthy_false_ml", "score"} <= set(
+            rows[-1]
+        )
         assert (tmp_path / "runs" / name / "best.pt").exists()
     own = Config.load(tmp_path / "runs" / "second" / "config.toml")
     assert own.schedule.batch == 1

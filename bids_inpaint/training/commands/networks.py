@@ -1,0 +1,218 @@
+"""Commands that train networks, score them, and write them for the app."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bids_inpaint import options
+from bids_inpaint.training.commands.base import Command, add_lesions, add_threads, configuration, need_lesions
+
+if TYPE_CHECKING:
+    from bids_inpaint.training.config import Config
+
+SPLITS = ("train", "validation", "test")
+
+
+def _fit_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config", help="TOML file, or name of a shipped configuration")
+    c.add_argument("cache", type=Path, help="made by prepare, or folder of head label maps (brain)")
+    c.add_argument("run", type=Path, help="where checkpoints and logs go")
+    c.add_argument(
+        "--start",
+        default="",
+        metavar="NETWORK",
+        help="checkpoint to start from; of engine unet also ONNX file or name",
+    )
+    add_lesions(c, to="to inpaint")
+    c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    add_threads(c)
+    c.add_argument("--workers", type=int, default=1)
+    c.add_argument(
+        "--minutes", type=float, help="train for so long, and validate each minute, in place of steps"
+    )
+
+
+def _fit(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.engines import make_task
+    from bids_inpaint.training.fit import fit
+
+    config = configuration(args)
+    need_lesions(args, config)
+    if args.start:
+        config = replace(config, schedule=replace(config.schedule, start=args.start))
+    task = make_task(config, args.cache, args.lesions)
+    print(fit(config, task, args.run, args.device, args.threads, args.workers, args.minutes))
+
+
+def _campaign_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("plan", type=Path, help="TOML file with tables [[network]]")
+    c.add_argument("cache", type=Path)
+    c.add_argument("out", type=Path, help="where the runs go, a folder each")
+    add_lesions(c, to="for networks that inpaint")
+    c.add_argument("--minutes", type=float, required=True, help="for all networks together")
+    c.add_argument("--jobs", type=int, default=1, help="networks at a time")
+    c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    add_threads(c)
+    c.add_argument("--workers", type=int, default=1, help="processes that draw samples, for each network")
+
+
+def _campaign(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.campaign import Machine, campaign
+
+    machine = Machine(args.device, args.jobs, args.workers, args.threads)
+    scores = campaign(args.plan, args.cache, args.out, args.lesions, args.minutes, machine)
+    for name, row in scores.items():
+        print(name, row)
+
+
+def _evaluate_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config")
+    c.add_argument("cache", type=Path)
+    c.add_argument("model", help="name or ONNX file")
+    add_lesions(c, to="to inpaint")
+    c.add_argument(
+        "--second-pass",
+        default="none",
+        metavar="MODEL",
+        help="non-blind network that fills again what a blind one found",
+    )
+    c.add_argument("--split", choices=SPLITS, default="validation")
+    c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split (inpainting)")
+    add_threads(c)
+    c.add_argument("--output", type=Path, help="JSON file for the scores")
+    c.add_argument("--figure", type=Path, help="image file for the three worst subjects (inpainting)")
+
+
+def _evaluate(args: argparse.Namespace) -> None:
+    config = configuration(args)
+    need_lesions(args, config)
+    EVALUATIONS[config.task](args, config)
+
+
+def _evaluate_inpainting(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.data import find_subjects
+    from bids_inpaint.training.evaluate import Scorer, evaluate
+
+    subjects = find_subjects(args.cache, args.subjects or getattr(config.data, args.split))
+    scorer = Scorer(config, args.cache, args.lesions, args.model, args.threads, args.second_pass)
+    evaluate(scorer, subjects, args.output, args.figure)
+
+
+def _evaluate_brain(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.evaluate_brain import evaluate_brain
+
+    evaluate_brain(config, args.cache, args.model, args.split, args.threads, args.output)
+
+
+def _evaluate_flair(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.data import find_subjects
+    from bids_inpaint.training.evaluate_flair import FlairScorer, evaluate_flair
+
+    subjects = find_subjects(args.cache, args.subjects or getattr(config.data, args.split))
+    scorer = FlairScorer(config, args.cache, args.lesions, args.model, args.threads)
+    evaluate_flair(scorer, subjects, args.output, args.figure)
+
+
+#: How a network is evaluated, by the task of its configuration.
+EVALUATIONS = {"inpaint": _evaluate_inpainting, "brain": _evaluate_brain, "flair": _evaluate_flair}
+
+
+def _compare_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
+    c.add_argument("cache", type=Path)
+    c.add_argument("models", nargs="+", help="names or ONNX files")
+    add_lesions(c)
+    c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
+    c.add_argument("--split", choices=SPLITS, default="validation")
+    c.add_argument("--sampler", choices=options.SAMPLERS)
+    c.add_argument("--sampling-steps", type=int)
+    add_threads(c)
+    c.add_argument("--output", type=Path, help="JSON file for the scores")
+    c.add_argument("--figures", type=Path, help="folder for pictures of three subjects")
+
+
+def _compare(args: argparse.Namespace) -> None:
+    from bids_inpaint.networks.session import Runtime
+    from bids_inpaint.training.compare import compare
+
+    config = configuration(args)
+    runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)
+    names = getattr(config.data, args.split)
+    comparison = compare(config, args.cache, args.lesions, names, args.models, args.holes, runtime)
+    print(f"\n{comparison.table()}")
+    if args.output:
+        comparison.save(args.output)
+    if args.figures:
+        comparison.draw(args.figures)
+
+
+def _cross_validate_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config")
+    c.add_argument("cache", type=Path)
+    c.add_argument("run", type=Path, help="where the runs of all modes and folds go")
+    add_lesions(c)
+    c.add_argument("--folds", type=int, default=2)
+    c.add_argument("--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[])
+    c.add_argument("--start", type=Path, help="folder with MODE/checkpoint.pt to start from")
+    add_threads(c)
+
+
+def _cross_validate(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.architectures.slice_unet import MODES
+    from bids_inpaint.training.cross_validation import cross_validate
+
+    modes = args.modes or MODES
+    config = configuration(args)
+    cross_validate(config, args.cache, args.lesions, args.run, args.folds, modes, args.start, args.threads)
+
+
+def _mix_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("one", type=Path, help="checkpoint of a run")
+    c.add_argument("other", type=Path, help="checkpoint of a run that went on from it")
+    c.add_argument("output", type=Path, help="checkpoint to write")
+    c.add_argument("--share", type=float, default=0.5, help="of the other's weights, 0-1")
+
+
+def _mix(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.weights import mix
+
+    print(mix(args.one, args.other, args.share, args.output))
+
+
+def _export_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config")
+    c.add_argument("checkpoint", type=Path)
+    c.add_argument("output", type=Path, help="the ONNX file; the card goes beside it")
+    c.add_argument("--scores", type=Path, help="JSON of evaluate, for the card")
+    c.add_argument("--lesion-threshold", type=float, default=0.12)
+
+
+def _export(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.export import export
+
+    export(configuration(args), args.checkpoint, args.output, args.scores, args.lesion_threshold)
+
+
+#: By name.
+COMMANDS = {
+    "fit": Command("train a network; resumes if it was interrupted", _fit_options, _fit),
+    "campaign": Command(
+        "train the networks of a plan side by side in a given time", _campaign_options, _campaign
+    ),
+    "evaluate": Command(
+        "score a network on painted lesions of subjects kept apart", _evaluate_options, _evaluate
+    ),
+    "compare": Command("score networks and classical ways on the same holes", _compare_options, _compare),
+    "cross-validate": Command(
+        "train FLAIR synthesis and its baselines on all patients but a fold's, and score",
+        _cross_validate_options,
+        _cross_validate,
+    ),
+    "mix": Command(
+        "write a checkpoint between that of a run and of one that went on from it", _mix_options, _mix
+    ),
+    "export": Command("write a checkpoint as ONNX with its card", _export_options, _export),
+}
