@@ -1,4 +1,4 @@
-"""Tissues of a brain by a Gaussian mixture, priors of the template and a Markov random field (pure arrays)."""
+"""Tissues of a brain by a Gaussian mixture with priors and a Markov random field (pure arrays)."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PRIOR_FLOOR = 0.01
 NEIGHBOUR_WEIGHT = 0.1
 #: Percentile of the brain above which all intensities count as this one: vessels have no Gaussian.
 BRIGHTEST = 99.5
-#: Means of grey and white matter differ by this fraction of the brain's mean, at least; in 26 images it was 0.05
+#: Means of grey and white matter differ by this fraction of the brain's mean, at least; 26 images have 0.06
 #: and more.
 LEAST_CONTRAST = 0.02
-#: Fluid is darker than grey matter by this fraction of what that is darker than white matter, at least; in 26
-#: images it was 0.6 and more. Without fluid in the brain, its Gaussian comes to lie on grey matter.
+#: Fluid is darker than grey matter by this fraction of what that is darker than white matter, at least; 26
+#: images have 0.6 and more. Without fluid in the brain, its Gaussian comes to lie on grey matter.
 LEAST_FLUID_CONTRAST = 0.4
 
 #: The Gaussians are fitted to as many voxels, or up to twice as many, spread over the brain.
@@ -63,7 +63,7 @@ class Mixture:
 
 
 def segment(
-    image: Array, mask: Array, priors: Sequence[Array], voxel_sizes: Sequence[float] = (1, 1, 1)
+    image: Array, mask: Array, priors: Sequence[Array], voxel_sizes: Array | Sequence[float] = (1, 1, 1)
 ) -> list[Array]:
     """Segment a bias-corrected T1-weighted brain into fluid, grey and white matter.
 
@@ -115,7 +115,7 @@ def segment(
     """
     box = bounding_box(mask, margin=1)
     inside = mask[box]
-    values = np.asarray(image[box][inside], np.float32)
+    values: Array = np.asarray(image[box][inside], np.float32)
     mean = float(values.mean(dtype=np.float64))
     if not (np.isfinite(mean) and mean > 0):
         raise Implausible("its intensities are not those of an image")
@@ -134,7 +134,7 @@ def segment(
     return out
 
 
-def place_priors(grey: Array, white: Array, inside: Array, voxel_sizes: Sequence[float]) -> Array:
+def place_priors(grey: Array, white: Array, inside: Array, voxel_sizes: Array | Sequence[float]) -> Array:
     """Prior probabilities of the tissues of each voxel of the brain.
 
     With the template's probabilities :math:`c`, :math:`g` and :math:`w` of fluid, grey and white matter,

@@ -34,7 +34,7 @@ class SegmentMixture(FileInterface):
         except tissues.Implausible as error:
             raise InputError(
                 f"The brain of {self.source} could not be segmented into tissues ({error}): look at the "
-                "images of the report, or choose --segmentation none."
+                "images of the report, or choose another --segmentation."
             ) from None
         outputs = save_tissues(runtime, [gm, wm, csf], mask, grid, space_code=4)
         return outputs | {"method": f"Gaussian mixture (bids_inpaint {__version__})"}

@@ -112,7 +112,9 @@ def test_bright_vessels_and_dark_spots_change_nothing_elsewhere():
     ],
 )
 def test_no_tissues_are_made_up(options):
-    with pytest.raises(tissues.Implausible, match=r"do not differ in intensity as in a T1w: their means are [01]\."):
+    with pytest.raises(
+        tissues.Implausible, match=r"do not differ in intensity as in a T1w: their means are [01]\."
+    ):
         mixture.segment(*head(**options)[:3])
 
 
