@@ -118,6 +118,7 @@ def run(folder: Path, threads: int, slow_network: bool) -> None:
     plugin = folder / "linear.yml"
     plugin.write_text("plugin: Linear\n")
     options = ["--use-plugin", plugin, "--nprocs", threads, "--skip-bids-validation", "-w", folder / "work"]
+    options += ["--segmentation", "atropos"]
     if slow_network:
         options += ["--model", folder / f"{registry.DEFAULT}.onnx"]
         options += ["--second-pass", folder / f"{registry.REFERENCE}.onnx"]

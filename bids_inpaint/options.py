@@ -18,7 +18,7 @@ Sampler = Literal["ddim", "heun", "ddpm"]
 #: What of the T1w is changed: the lesions, or all that a network changes.
 Fill = Literal["lesions", "full"]
 #: What segments brains into tissues.
-Segmentation = Literal["atropos", "spm12", "none"]
+Segmentation = Literal["gmm", "atropos", "spm12", "none"]
 #: Whose N4 removes the bias field: the app's or that of ANTs.
 BiasCorrection = Literal["n4", "ants"]
 #: Whether brains are extracted: if the image is not stripped yet, always or never.

@@ -237,8 +237,8 @@ def _add_maps(p: argparse.ArgumentParser) -> None:
         "--segmentation",
         choices=options.SEGMENTATIONS,
         default=options.SEGMENTATIONS[0],
-        help="what segments the inpainted image into tissues; with none, lesions are looked for in the "
-        "template's white matter",
+        help="what segments the inpainted image into tissues: the app's Gaussian mixture, Atropos of ANTs or "
+        "SPM12; with none, lesions are looked for in the template's white matter",
     )
     g.add_argument(
         "--compare-segmentation", action="store_true", help="segment the original image too, lesions and all"

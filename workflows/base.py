@@ -190,7 +190,11 @@ class _ImageGraph:
     def segment(self, source: pe.Workflow, name: str, image_name: str, field: str) -> pe.Workflow:
         """Segment an image, and save its tissues."""
         step = init_segment_wf(
-            template=self.template, spm=self.settings.spm, sloppy=self.settings.sloppy, name=name
+            template=self.template,
+            method=self.settings.segmentation,
+            spm=self.settings.spm,
+            sloppy=self.settings.sloppy,
+            name=name,
         )
         self.link(source, step, [(field, "in_file")])
         self.link(self.preprocess, step, _same("working_mask", "brain_mask", "inverse_xfm"))

@@ -5,9 +5,11 @@ from __future__ import annotations
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
+from bids_inpaint import options
 from bids_inpaint.dataset.template import TISSUES, TemplateFiles
 from bids_inpaint.interfaces.ants import SegmentAtropos
 from bids_inpaint.interfaces.images import TissuesToNative
+from bids_inpaint.interfaces.mixture import SegmentMixture
 from bids_inpaint.interfaces.spm import SegmentSPM
 from bids_inpaint.spm.program import Spm
 
@@ -17,6 +19,7 @@ TISSUE_MAPS = ("csf", "gm", "wm", "dseg")
 def init_segment_wf(
     *,
     template: TemplateFiles,
+    method: options.Segmentation = options.SEGMENTATIONS[0],
     spm: Spm | None = None,
     sloppy: bool = False,
     name: str = "segment_wf",
@@ -26,9 +29,13 @@ def init_segment_wf(
     Parameters
     ----------
     template : TemplateFiles
-        Atropos uses its tissue priors, and maps that are not like them are refused.
+        The Gaussian mixture and Atropos use its tissue priors, and maps that are not like them are refused.
+    method : str
+        One of `bids_inpaint.options.SEGMENTATIONS`, but not none.
     spm : Spm, optional
-        Use this SPM12 or SPM25 in place of Atropos.
+        The SPM12 or SPM25 of the method spm12.
+    sloppy : bool
+        Of low quality, for tests; of Atropos alone, as the mixture is fast.
 
     Inputs
     ------
@@ -51,14 +58,9 @@ def init_segment_wf(
         Name and version of what segmented.
     """
     workflow = pe.Workflow(name=name)
-    how = (
-        "the unified segmentation of SPM [@spm12]"
-        if spm
-        else f"Atropos [@atropos] and the tissue priors of {template.name}"
-    )
     workflow.__desc__ = (
         "The inpainted image was segmented into cerebrospinal fluid, grey matter and white matter with "
-        f"{how}.\n\n"
+        f"{_methods(method, template.name)}.\n\n"
     )
     inputnode = pe.Node(
         IdentityInterface(fields=["in_file", "working_mask", "brain_mask", "inverse_xfm"]), name="inputnode"
@@ -67,20 +69,7 @@ def init_segment_wf(
         IdentityInterface(fields=[*TISSUE_MAPS, *(f"native_{k}" for k in TISSUE_MAPS), "volumes", "method"]),
         name="outputnode",
     )
-    priors = [template.priors[t] for t in TISSUES]
-    segment = (
-        pe.Node(
-            SegmentSPM(
-                command=list(spm.command),
-                kind=spm.kind,
-                priors=priors,
-                **({"folder": spm.folder} if spm.folder else {}),
-            ),
-            name="spm12", mem_gb=4,
-        )
-        if spm
-        else pe.Node(SegmentAtropos(priors=priors, sloppy=sloppy), name="atropos", mem_gb=3)
-    )  # fmt: skip
+    segment = _node(method, [template.priors[t] for t in TISSUES], spm, sloppy)
     native = pe.Node(TissuesToNative(), name="native", mem_gb=2)
     workflow.connect([
         (inputnode, segment, [("in_file", "in_file"), ("working_mask", "mask_file")]),
@@ -92,3 +81,27 @@ def init_segment_wf(
         ]),
     ])  # fmt: skip
     return workflow
+
+
+def _node(method: str, priors: list[str], spm: Spm | None, sloppy: bool) -> pe.Node:
+    """What segments, named as its method."""
+    if method == "spm12":
+        assert spm is not None
+        folder = {"folder": spm.folder} if spm.folder else {}
+        node = SegmentSPM(command=list(spm.command), kind=spm.kind, priors=priors, **folder)
+        return pe.Node(node, name=method, mem_gb=4)
+    if method == "atropos":
+        return pe.Node(SegmentAtropos(priors=priors, sloppy=sloppy), name=method, mem_gb=3)
+    return pe.Node(SegmentMixture(priors=priors), name=method, mem_gb=1)
+
+
+def _methods(method: str, template: str) -> str:
+    """The end of the sentence of the methods text."""
+    if method == "spm12":
+        return "the unified segmentation of SPM [@spm12]"
+    if method == "atropos":
+        return f"Atropos [@atropos] and the tissue priors of {template}"
+    return (
+        "a mixture of three Gaussians [@spm12], the tissue priors of "
+        f"{template} and a Markov random field with mean-field updates [@vanleemput1999; @zhang2001]"
+    )

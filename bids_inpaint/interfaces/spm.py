@@ -59,7 +59,7 @@ class SegmentSPM(FileInterface):
             return {**save_tissues(runtime, maps, mask, grid, space_code=4), "method": method}
         raise errors.InputError(
             f"SPM failed to segment the brain of {self.source}, and did not notice ({'; '.join(refusals)}): "
-            "look at the images of the report, or choose --segmentation atropos."
+            "look at the images of the report, or choose --segmentation gmm."
         )
 
     def _segment(
@@ -92,7 +92,7 @@ class SegmentSPM(FileInterface):
         if answer.failure:
             raise errors.InputError(
                 f"{answer.name} failed to segment the brain of {self.source} (it said: "
-                f"{answer.failure[:300]}): look at the crash file, or choose --segmentation atropos."
+                f"{answer.failure[:300]}): look at the crash file, or choose --segmentation gmm."
             )
         maps = []
         for i in (1, 2, 3):

@@ -18,7 +18,7 @@ FOLDER = "BIDS_INPAINT_SPM_JOB"
 _REMEDY = (
     "get SPM12 from https://www.fil.ion.ucl.ac.uk/spm/software/spm12/ and name its folder with --spm12 "
     "(MATLAB or GNU Octave runs it), or set SPMMCRCMD to the command of the standalone version, such as "
-    "'/opt/spm12/run_spm12.sh /opt/mcr/v97 script'; or choose --segmentation atropos"
+    "'/opt/spm12/run_spm12.sh /opt/mcr/v97 script'; or choose --segmentation gmm"
 )
 #: The first SPM with the unified segmentation of six classes as a job of its own.
 _OLDEST = 12

@@ -51,7 +51,7 @@ def test_help_tells_defaults_that_there_are(monkeypatch):
     for nothing in ("None", "[]", "False", "==SUPPRESS=="):
         assert f"(default: {nothing})" not in text
     assert not [line for line in text.splitlines() if line.count("(default") > 1]
-    for default in ("blind-unet", "unet", "MNI152NLin2009aSym", "10.0", "0", "work", "auto", "atropos"):
+    for default in ("blind-unet", "unet", "MNI152NLin2009aSym", "10.0", "0", "work", "auto", "gmm"):
         assert f"(default: {default})" in text
     # what stands for a value is not the name of the option
     assert not re.search(r"--([a-z0-9-]+) (?=[A-Z0-9_]+\b)(?i:\1)", text.replace("--model MODEL", ""))

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from helpers import TESTS, contents, write_dataset, write_nifti
+from scipy import ndimage
 
 from bids_inpaint import cli
 from bids_inpaint.dataset.image import Image
@@ -272,7 +273,8 @@ def test_made_flair_lies_on_the_image(root, finished):
     assert made[native(root, LESIONED, "desc-brain_mask").get_fdata() == 0].max() == 0
     wm, csf = (native(root, LESIONED, f"label-{t}_probseg").get_fdata() > 0.9 for t in ("WM", "CSF"))
     assert np.median(made[wm]) == pytest.approx(1, abs=0.1)
-    assert np.median(made[csf]) < 0.6
+    # voxels of narrow sulci are partly cortex
+    assert np.median(made[ndimage.binary_erosion(csf)]) < 0.6
     painted = np.load(root / "painted.npy")
     found = native(root, LESIONED, "label-L_desc-joint_mask").get_fdata() > 0
     assert found[painted].mean() > 0.5 > 10 * found[~painted].mean()

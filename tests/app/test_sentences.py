@@ -280,7 +280,7 @@ def test_every_step_of_an_image_knows_its_t1w(root, tmp_path):
         template=template.prepare(template.DEFAULT, tmp_path),
     )
     nodes = [node for node in workflow._get_all_nodes() if isinstance(node.inputs, InputSpec)]
-    assert {"mask", "resample", "inpaint", "map_lesions", "atropos", "quality"} <= {n.name for n in nodes}
+    assert {"mask", "resample", "inpaint", "map_lesions", "gmm", "quality"} <= {n.name for n in nodes}
     assert {node.inputs.source for node in nodes} == {image.path}
     resample = workflow.get_node("preprocess_wf.resample").inputs
     before = resample.get_hashval("content")[1]

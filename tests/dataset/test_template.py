@@ -96,7 +96,7 @@ def test_graph_is_written(tmp_path, toy_model):
     main([str(root), str(tmp_path / "o"), "participant", "-w", str(tmp_path / "w"), "--model", str(toy_model),
           "--skip-bids-validation", "--write-graph", "--reports-only"])  # fmt: skip
     text = (tmp_path / "o/logs/workflow.dot").read_text()
-    assert '"inpaint_wf.inpaint" -> "segment_wf.atropos"' in text
+    assert '"inpaint_wf.inpaint" -> "segment_wf.gmm"' in text
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ def assert_everything_is_saved(workflow):
 
 @pytest.mark.parametrize("masks", BOTH)
 @pytest.mark.parametrize("compare", BOTH)
-@pytest.mark.parametrize("method", ["atropos", "spm12", "none"])
+@pytest.mark.parametrize("method", ["gmm", "atropos", "spm12", "none"])
 def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, method):
     if method == "none" and compare:
         with pytest.raises(InputError, match="--compare-segmentation needs a segmentation"):
@@ -151,7 +151,7 @@ def test_what_is_segmented(tmp_path, toy_model, monkeypatch, masks, compare, met
     monkeypatch.delenv("BIDS_INPAINT_SPM12", raising=False)
     monkeypatch.setenv("SPMMCRCMD", f"true {tmp_path} script")
     workflow, nodes = build(tmp_path, toy_model, masks, segmentation=method, compare_segmentation=compare)
-    found = {name.split(".", 1)[1] for name in nodes if name.endswith((".atropos", ".spm12"))}
+    found = {name.split(".", 1)[1] for name in nodes if name.endswith((".gmm", ".atropos", ".spm12"))}
     steps = ["segment_wf", *["segment_original_wf"] * compare, *["segment_reference_wf"] * masks]
     assert found == (set() if method == "none" else {f"{step}.{method}" for step in steps})
     assert_everything_is_saved(workflow)
@@ -211,7 +211,7 @@ def test_threads_are_no_part_of_the_result(tmp_path, toy_model):
     hashes = []
     for folder, threads in (("a", 1), ("a", 2)):
         _, nodes = build(tmp_path / folder, toy_model, nprocs=2, omp_nthreads=threads)
-        node = nodes["sub_01_ses_1_wf.segment_wf.atropos"]
+        node = nodes["sub_01_ses_1_wf.segment_wf.gmm"]
         hashes.append(node.inputs.get_hashval(hash_method="content")[1])
     assert hashes[0] == hashes[1]
 
