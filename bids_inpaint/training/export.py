@@ -18,17 +18,19 @@ from bids_inpaint.training.engines import engine_of, task_type
 from bids_inpaint.training.to_onnx import halve
 from bids_inpaint.training.weights import load_average
 
+#: Licences of lesion shapes and label maps, by task.
 LICENCES = {
     "inpaint": {
-        "ds002748": "CC0, doi:10.18112/openneuro.ds002748.v1.0.5",
         "lesions/patients": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7",
         "lesions/shapes.npz": "Apache-2.0, CSIM Slicer-LesionSimulatorExtension",
     },
     "brain": {"head_labels": "Apache-2.0, SynthSeg (Billot et al. 2023)"},
 }
-LICENCES["flair"] = {
-    **LICENCES["inpaint"],
-    **LICENCES["brain"],
+LICENCES["flair"] = LICENCES["inpaint"] | LICENCES["brain"]
+#: Licences of datasets, by the beginning of their subjects' names.
+DATASETS = {
+    "ds002748": "CC0, doi:10.18112/openneuro.ds002748.v1.0.5",
+    "ds000011": "PDDL, OpenNeuro ds000011",
     "ms": "CC BY 4.0, Lesjak et al. 2018, doi:10.1007/s12021-017-9348-7, and MSLesSeg (Guarnera et al. 2025)",
 }
 INTENDED_USE = {
@@ -102,6 +104,9 @@ def _origin(config: Config, network: Architecture, checkpoint: Path) -> dict[str
     if start := state.get("start"):
         # of a path, what says nothing of the machine
         command += f" --start {Path(*Path(start).parts[-2:])}"
+    if mixed := state.get("mixed"):
+        one, share = mixed
+        command += f"; mix {Path(*Path(one).parts[-2:])} RUN/checkpoint.pt --share {share}"
     return {
         "architecture": {"type": engine_of(config).description, **config.network},
         "parameters": sum(p.numel() for p in network.parameters()),
@@ -112,6 +117,9 @@ def _origin(config: Config, network: Architecture, checkpoint: Path) -> dict[str
             "train": config.data.train,
             "validation": config.data.validation,
             "test": config.data.test,
-            "licences": LICENCES[config.task],
+            "licences": {
+                **{k: v for k, v in DATASETS.items() if any(s.startswith(f"{k}_") for s in config.data.train)},
+                **LICENCES[config.task],
+            },
         },
     }
