@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import write_dataset
 from network import write_baseline
-from participant import write_dataset
 
 from bids_inpaint.imaging import itk as steps
 from bids_inpaint.imaging.fidelity import psnr
