@@ -4,9 +4,9 @@
 
 All run in turn on the same image with the same threads, as often as asked, and medians are shown. With
 ``--against``, the code of a git revision is run in the same environment (7bc576b is version 0.1.0). The
-chain is what one would write first: denoise the whole field of view, 'Affine' onto the template, N4 and Atropos (in
-the template's mask) on the result with antspyx's defaults, without network, figures or files. A full head is
-given to all.
+chain is what one would write first: denoise the whole field of view, 'Affine' onto the template, N4 and
+Atropos (in the template's mask) on the result with antspyx's defaults, without network, figures or files. A
+full head is given to all.
 """
 
 from __future__ import annotations
