@@ -72,7 +72,7 @@ def slow_down(slow: list[str]) -> None:
 
     def slowly(function, *args):
         if function is steps.affine and "register" in slow:
-            args = (*args[:3], "Affine", *args[4:])
+            args = (*args[:3], "full", *args[4:])
         elif function is steps._bias and "correct_bias" in slow:
             args = (*args[:3], 2)
         elif function is steps._atropos and "segment" in slow:

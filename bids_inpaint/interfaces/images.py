@@ -49,7 +49,9 @@ class Conform(FileInterface):
         conformed = conform(data)
         name = Path(self.inputs.in_file).name
         return {
-            "out_file": images.save(within(runtime, "conformed.nii.gz"), conformed.data, grid),
+            "out_file": images.save(
+                within(runtime, "conformed.nii.gz"), conformed.data, grid, scratch=True
+            ),
             "offset": conformed.offset,
             "warnings": [*warnings, *(f"{name}: {clause}." for clause in conformed.warnings)],
         }
@@ -237,7 +239,7 @@ class ToWorkingGrid(FileInterface):
         out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, mask=mask_out)
         return {
             "out_file": images.save(
-                within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4
+                within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4, scratch=True
             ),
             "out_mask": images.save(
                 within(runtime, "mask.nii.gz"), mask_out, WORKING_GRID, np.uint8, space_code=4
