@@ -111,8 +111,8 @@ def trim(
         How far outside the template's brain the mask may reach, in mm.
     """
     outside = ndimage.distance_transform_edt(~template, sampling=template_grid.voxel_sizes)
-    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1, mask=mask) > 0.5
     box = bounding_box(mask)
+    share = resample(outside <= margin, template_grid, grid, to_template, 1, mask=mask[box], part=box)
     out = np.zeros_like(mask)
-    out[box] = ndimage.binary_fill_holes(largest_component(allowed[box]))
+    out[box] = ndimage.binary_fill_holes(largest_component(share > 0.5))
     return out

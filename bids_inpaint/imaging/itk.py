@@ -144,9 +144,7 @@ SCHEDULES = {
 _LIKE = 0.8
 
 
-def affine(
-    in_file: str, mask_file: str, template: str, schedule: str, folder: str, seed: int
-) -> np.ndarray:
+def affine(in_file: str, mask_file: str, template: str, schedule: str, folder: str, seed: int) -> np.ndarray:
     """4x4 world-to-world matrix (RAS+, mm) from a template to a brain.
 
     Parameters

@@ -43,7 +43,7 @@ class Denoise(FileInterface):
 
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0] > 0
+        mask = images.read(self.inputs.mask_file, np.uint8)[0] > 0
         data = itk.denoise(data, mask, self.inputs.num_threads)
         return {"out_file": images.save(within(runtime, "denoised.nii.gz"), data, grid, scratch=True)}
 

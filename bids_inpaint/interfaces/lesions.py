@@ -123,7 +123,11 @@ class MapLesions(FileInterface):
         }
         return {
             key: images.save(
-                within(runtime, f"{key}.nii.gz"), v, grid, space_code=4, scratch=key in ("darkening", "weight")
+                within(runtime, f"{key}.nii.gz"),
+                v,
+                grid,
+                space_code=4,
+                scratch=key in ("darkening", "weight"),
             )
             for key, v in volumes.items()
         }

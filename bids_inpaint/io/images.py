@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import io
 import math
 import os
 import zlib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -253,8 +254,8 @@ def save(
     space_code : int, optional
         NIfTI code of the coordinates: 1 scanner, 4 MNI; that of the grid by default.
     scratch : bool
-        Whether later steps alone read the file: it is packed in a fifth of the time, but the same image may be
-        other bytes.
+        Whether later steps alone read the file: it is packed in a fifth of the time, but the same image
+        may be other bytes.
     """
     import nibabel as nib
 
@@ -269,17 +270,47 @@ def save(
 
 def write(image: nib.Nifti1Image, path: str | os.PathLike, scratch: bool = False) -> str:
     """Write an image under a temporary name, then rename it: no partial file ever bears the name."""
-    from isal import igzip
+    from isal import isal_zlib
 
     with replacing(path) as part:
         if str(path).endswith(".gz"):
             # the same image is the same bytes: no time of writing, and not ISA-L, which is faster, but whose
             # output depends on the addresses of its memory (one process in some hundreds differs)
-            content = image.to_bytes()
-            part.write_bytes(igzip.compress(content, 1) if scratch else gzip.compress(content, 1, mtime=0))
+            packer = (isal_zlib if scratch else zlib).compressobj(1, zlib.DEFLATED, _GZIP)
+            with open(part, "wb") as file:
+                image.to_stream(_Packed(file, packer))
+                file.write(packer.flush())
         else:
             image.to_filename(part)
     return str(path)
+
+
+#: Bits of the window of deflate, and 16 for the header and end of a file of gzip.
+_GZIP = 15 + 16
+
+
+class _Packed(io.RawIOBase):
+    """A file that is packed as it is written, so that its bytes are never in memory at once."""
+
+    def __init__(self, file: IO[bytes], packer: Any):
+        super().__init__()
+        self._file, self._packer, self._written = file, packer, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, content: Any) -> int:
+        self._file.write(self._packer.compress(content))
+        self._written += len(content)
+        return len(content)
+
+    def tell(self) -> int:
+        return self._written
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        if whence != io.SEEK_SET or offset != self._written:
+            raise io.UnsupportedOperation("what is packed stays as it is")
+        return offset
 
 
 def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:

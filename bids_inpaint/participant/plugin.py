@@ -207,7 +207,7 @@ class ImageByImage(MultiProcPlugin):
             gc.unfreeze()
 
     def _send_procs_to_workers(self, updatehash=False, graph=None):
-        """Submit what can begin, and wait until a step ends: Nipype sleeps, and a step that ends waits for it."""
+        """Submit what can begin, and wait until a step ends, where Nipype sleeps for some time."""
         super()._send_procs_to_workers(updatehash, graph)
         if self.pending_tasks:
             self._ended.wait(_LOOK)
