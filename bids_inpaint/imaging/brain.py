@@ -50,14 +50,14 @@ def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
     """
     fore = foreground(data)
     blob = largest_component(fore)
-    if not blob.any() or blob.sum() < 0.95 * fore.sum():
+    low, high = BRAIN_VOLUME
+    if not blob.any() or blob.sum() < 0.95 * fore.sum() or blob.sum() * grid.voxel_volume >= high:
         return None
     radius = max(1, round(3 / float(grid.voxel_sizes.max())))
     padded = np.pad(blob, radius + 1)
-    ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
-    closed = ndimage.binary_closing(padded, ball)[(slice(radius + 1, -radius - 1),) * 3]
+    cross = ndimage.generate_binary_structure(3, 1)
+    closed = ndimage.binary_closing(padded, cross, iterations=radius)[(slice(radius + 1, -radius - 1),) * 3]
     mask = ndimage.binary_fill_holes(closed)
-    low, high = BRAIN_VOLUME
     if not low < mask.sum() * grid.voxel_volume < high or has_skull(data, mask, grid):
         return None
     return mask

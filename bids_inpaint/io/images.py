@@ -147,7 +147,9 @@ def load_t1w(path: str | os.PathLike, warnings: list[str] | None = None) -> tupl
 def enclosed(mask: np.ndarray) -> np.ndarray:
     """Voxels of a mask in components that do not reach the border of the volume."""
     labels, _ = ndimage.label(mask, np.ones((3, 3, 3)))
-    at_border = np.unique(np.concatenate([np.take(labels, i, a).ravel() for a in range(3) for i in (0, -1)]))
+    at_border = np.unique(
+        np.concatenate([np.moveaxis(labels, a, 0)[i].ravel() for a in range(3) for i in (0, -1)])
+    )
     return mask & ~np.isin(labels, at_border)
 
 
