@@ -34,7 +34,16 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return labels == sizes.argmax()
 
 
-def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
+def largest_part(data: np.ndarray) -> tuple[np.ndarray, float]:
+    """The largest component of the foreground, and its share of it (0 if there is none)."""
+    fore = foreground(data)
+    part = largest_component(fore)
+    return part, float(part.sum() / max(fore.sum(), 1))
+
+
+def stripped_mask(
+    data: np.ndarray, grid: Grid, largest: tuple[np.ndarray, float] | None = None
+) -> np.ndarray | None:
     """Brain mask of an image that is already skull-stripped, else None.
 
     A stripped image is constant outside the brain, so its foreground is one blob of a brain's volume
@@ -47,11 +56,13 @@ def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
         Intensities in any unit.
     grid : Grid
         Its voxel lattice; gives volumes in mm³.
+    largest : tuple, optional
+        Of :func:`largest_part`, if it is known.
     """
-    fore = foreground(data)
-    blob = largest_component(fore)
+    blob, share = largest or largest_part(data)
     low, high = BRAIN_VOLUME
-    if not blob.any() or blob.sum() < 0.95 * fore.sum() or blob.sum() * grid.voxel_volume >= high:
+    # it grows by its holes
+    if share < 0.95 or blob.sum() * grid.voxel_volume >= high:
         return None
     radius = max(1, round(3 / float(grid.voxel_sizes.max())))
     padded = np.pad(blob, radius + 1)

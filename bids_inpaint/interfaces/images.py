@@ -121,13 +121,15 @@ class BrainMask(FileInterface):
     def _extracted(self, data, grid):
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
+        largest = brain.largest_part(data)
         if self.inputs.skull_strip == "auto":
-            stripped = brain.stripped_mask(data, grid)
+            stripped = brain.stripped_mask(data, grid, largest)
             if stripped is not None:
                 return stripped, "stripped"
         model = registry.find(registry.BRAIN, "brain")
         try:
-            return extraction.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
+            runtime = Runtime("cpu", self.inputs.num_threads)
+            return extraction.extract(data, grid, model, runtime, largest[0]), "extracted"
         except ValueError as error:
             # want of memory, and what the network's library hits, are no fault of the image
             extent = "×".join(f"{v:.0f}" for v in grid.voxel_sizes * grid.shape)
