@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.imaging.conform import commonest_at_faces
+from bids_inpaint.imaging.feathering import neighbourhood
 from bids_inpaint.space import Grid, bounding_box, resample
 
 #: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
@@ -121,9 +122,9 @@ def trim(
     margin : float
         How far outside the template's brain the mask may reach, in mm.
     """
-    outside = ndimage.distance_transform_edt(~template, sampling=template_grid.voxel_sizes)
+    near = neighbourhood(template, template_grid, margin)
     box = bounding_box(mask)
-    share = resample(outside <= margin, template_grid, grid, to_template, 1, mask=mask[box], part=box)
+    share = resample(near, template_grid, grid, to_template, 1, mask=mask[box], part=box)
     out = np.zeros_like(mask)
     out[box] = ndimage.binary_fill_holes(largest_component(share > 0.5))
     return out
