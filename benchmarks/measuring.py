@@ -64,7 +64,7 @@ def write_dataset(scratch: Path, t1w: Path, count: int = 1) -> None:
     (scratch / "bids" / "dataset_description.json").write_text(json.dumps(description))
 
 
-def time_app(scratch: Path, processes: int, code: Path | None = None) -> Spent:
+def time_app(scratch: Path, processes: int, code: Path = ROOT) -> Spent:
     """What the participant level takes on ``bids`` in a folder; its outputs go into ``out`` there.
 
     Parameters
@@ -72,7 +72,7 @@ def time_app(scratch: Path, processes: int, code: Path | None = None) -> Spent:
     scratch : Path
     processes : int
     code : Path, optional
-        Folder that holds the package; the installed one by default.
+        Folder that holds the package.
     """
     command = [
         sys.executable, "-m", "bids_inpaint", str(scratch / "bids"), str(scratch / "out"), "participant",
@@ -81,7 +81,7 @@ def time_app(scratch: Path, processes: int, code: Path | None = None) -> Spent:
     for name in ("out", "work"):
         shutil.rmtree(scratch / name, ignore_errors=True)
     # the current folder comes before all others in Python's path
-    spent = measure(command, {"PYTHONPATH": str(code)} if code else {}, str(scratch))
+    spent = measure(command, {"PYTHONPATH": str(code)}, str(scratch))
     return Spent(spent.seconds, spent.cpu, spent.peak, spent.text, read_steps(scratch / "work"))
 
 

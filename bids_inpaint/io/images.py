@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import gzip
-import io
 import math
 import os
 import zlib
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from scipy import ndimage
@@ -18,6 +17,7 @@ from scipy import ndimage
 from bids_inpaint.errors import InputError, first_line
 from bids_inpaint.io import headers
 from bids_inpaint.io.files import replacing
+from bids_inpaint.io.packing import Packed
 from bids_inpaint.io.pointers import problem_of
 from bids_inpaint.space import Grid
 
@@ -272,47 +272,13 @@ def save(
 
 def write(image: nib.Nifti1Image, path: str | os.PathLike, scratch: bool = False) -> str:
     """Write an image under a temporary name, then rename it: no partial file ever bears the name."""
-    from isal import isal_zlib
-
     with replacing(path) as part:
         if str(path).endswith(".gz"):
-            # the same image is the same bytes: no time of writing, and not ISA-L, which is faster, but whose
-            # output depends on the addresses of its memory (one process in some hundreds differs)
-            packer = (isal_zlib if scratch else zlib).compressobj(1, zlib.DEFLATED, _GZIP)
-            with open(part, "wb") as file:
-                image.to_stream(_Packed(file, packer))
-                file.write(packer.flush())
+            with Packed(part, stable=not scratch) as file:
+                image.to_stream(file)
         else:
             image.to_filename(part)
     return str(path)
-
-
-#: Bits of the window of deflate, and 16 for the header and end of a file of gzip.
-_GZIP = 15 + 16
-
-
-class _Packed(io.RawIOBase):
-    """A file that is packed as it is written, so that its bytes are never in memory at once."""
-
-    def __init__(self, file: IO[bytes], packer: Any):
-        super().__init__()
-        self._file, self._packer, self._written = file, packer, 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self._file.write(self._packer.compress(content))
-        self._written += len(content)
-        return len(content)
-
-    def tell(self) -> int:
-        return self._written
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
-        if whence != io.SEEK_SET or offset != self._written:
-            raise io.UnsupportedOperation("what is packed stays as it is")
-        return offset
 
 
 def read(path: str | os.PathLike, dtype: Any = np.float32) -> tuple[np.ndarray, Grid]:

@@ -109,7 +109,7 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
         self._file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images._Packed, "write", full)
+    monkeypatch.setattr(images.Packed, "write", full)
     with pytest.raises(OSError, match="No space"):
         images.save(target, GOOD * 2, grid)
     assert target.read_bytes() == before
