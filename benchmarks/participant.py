@@ -1,27 +1,27 @@
-"""Time of one participant by step, and its ratio to a plain chain of antspyx defaults on the same image.
+"""Time of one participant by step, beside an earlier revision and a plain chain of antspyx defaults.
 
-    python benchmarks/participant.py sub-01_T1w.nii.gz
+    python benchmarks/participant.py sub-01_T1w.nii.gz [--against REV] [--repeats 3]
 
-The chain is what one would write first: denoise the whole field of view, 'Affine' onto the template,
-N4 and Atropos (in the template's mask) on the result with antspyx's defaults, without network, figures or
-files. Both use the same threads. A full head is given to both.
+All run in turn on the same image with the same threads, as often as asked, and medians are shown. With
+``--against``, the code of a git revision is run in the same environment (7bc576b is version 0.1.0). The
+chain is what one would write first: denoise the whole field of view, 'Affine' onto the template, N4 and
+Atropos (in the template's mask) on the result with antspyx's defaults, without network, figures or files. A
+full head is given to all.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import json
-import os
 import re
-import shutil
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
+from statistics import median
 
-import psutil
+from measuring import Spent, measure, revision, time_app, todays, write_dataset
 
 CHAIN = """
 import sys, time
@@ -31,7 +31,7 @@ files = prepare(DEFAULT, sys.argv[2])
 start = time.perf_counter()
 def step(name):
     global start
-    print(name, round(time.perf_counter() - start, 1), flush=True)
+    print("STEP", name, round(time.perf_counter() - start, 2), flush=True)
     start = time.perf_counter()
 image = ants.image_read(sys.argv[1]); step("read")
 denoised = ants.denoise_image(image, noise_model="Rician"); step("denoise")
@@ -45,78 +45,90 @@ priors = [ants.image_read(files.priors[t]) + 1e-3 for t in TISSUES]
 ants.atropos(a=corrected, x=mask, i=priors, priorweight=0.25, m="[0.2,1x1x1]"); step("atropos")
 """
 
+#: Names that steps had in earlier revisions, by today's.
+RENAMED: dict[str, str] = {}
+
 
 def main() -> None:
-    """Run both and print the table."""
+    """Run all in turn and print the tables."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("t1w", type=Path)
     p.add_argument("--threads", type=int, default=2)
-    p.add_argument("--no-chain", action="store_true", help="time bids_inpaint alone")
+    p.add_argument("--against", metavar="REV", help="also run the code of this git revision")
+    p.add_argument("--repeats", type=int, default=1, help="of each, in turn")
+    p.add_argument("--no-chain", action="store_true", help="leave the antspyx chain out")
     args = p.parse_args()
-    with tempfile.TemporaryDirectory() as scratch:
-        write_dataset(Path(scratch), args.t1w)
-        ours, steps, peak = time_app(Path(scratch), args.threads)
-        for name, seconds in steps:
-            print(f"  {name:<14}{seconds:>7.0f} s")
-        print(f"bids_inpaint    {ours:>7.0f} s, peak memory of all processes {peak:.1f} GB")
+    with tempfile.TemporaryDirectory() as name, ExitStack() as held:
+        scratch = Path(name)
+        write_dataset(scratch, args.t1w)
+        ways: dict[str, Callable[[], Spent]] = {
+            "today": partial(time_app, scratch, args.threads, todays(scratch))
+        }
+        if args.against:
+            other = held.enter_context(revision(args.against, scratch))
+            ways[args.against] = partial(time_app, scratch, args.threads, other)
         if not args.no_chain:
-            theirs = time_chain(args.t1w, Path(scratch), args.threads)
-            print(f"antspyx chain   {theirs:>7.0f} s")
-            print(f"ratio           {theirs / ours:>7.2f}")
+            ways["antspyx chain"] = partial(time_chain, args.t1w, scratch, args.threads)
+        spent: dict[str, list[Spent]] = {way: [] for way in ways}
+        for turn in range(args.repeats):
+            for way, run in ways.items():
+                spent[way].append(run())
+                last = spent[way][-1]
+                print(f"{turn + 1}. {way}: {last.seconds:.1f} s, {last.cpu:.1f} s of processors", flush=True)
+    print_steps({way: of_way for way, of_way in spent.items() if way != "antspyx chain"})
+    print_totals(spent)
 
 
-def write_dataset(scratch: Path, t1w: Path, count: int = 1) -> None:
-    """A BIDS dataset, ``bids``, of participants who all have this image: sub-0001, sub-0002 and so on."""
-    suffix = ".nii.gz" if t1w.name.endswith(".gz") else ".nii"
-    (scratch / "bids").mkdir(parents=True)
-    first = shutil.copy(t1w, scratch / f"image{suffix}")
-    for i in range(1, count + 1):
-        anat = scratch / "bids" / f"sub-{i:04d}" / "anat"
-        anat.mkdir(parents=True)
-        os.link(first, anat / f"sub-{i:04d}_T1w{suffix}")
-    description = {"Name": "benchmark", "BIDSVersion": "1.10.0", "DatasetType": "raw"}
-    (scratch / "bids" / "dataset_description.json").write_text(json.dumps(description))
+def time_chain(t1w: Path, scratch: Path, threads: int) -> Spent:
+    """What the plain chain takes."""
+    command = [sys.executable, "-c", CHAIN, str(t1w.resolve()), str(scratch / "template")]
+    environment = {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads), "PYTHONPATH": str(scratch / "today")}
+    spent = measure(command, environment, str(scratch))
+    steps = {name: float(took) for name, took in re.findall(r"^STEP (\w+) (.+)$", spent.text, re.MULTILINE)}
+    print("   " + ", ".join(f"{name} {took:.0f} s" for name, took in steps.items()))
+    return spent
 
 
-def time_app(scratch: Path, threads: int) -> tuple[float, list[tuple[str, float]], float]:
-    """Seconds, steps and peak memory (GB, all processes) of the participant level."""
-    command = [
-        sys.executable, "-m", "bids_inpaint", str(scratch / "bids"), str(scratch / "out"), "participant",
-        "-w", str(scratch / "work"), "--nprocs", str(threads), "--skip-bids-validation",
-    ]  # fmt: skip
-    start = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as messages:
-        process = psutil.Popen(command, stderr=messages)
-        peak = 0.0
-        while process.poll() is None:
-            peak = max(peak, tree_memory(process))
-            time.sleep(1)  # to count the pages of a process stops it
-        seconds = time.perf_counter() - start
-        messages.seek(0)
-        text = messages.read()
-    if process.returncode:
-        sys.exit(text)
-    steps = re.findall(r"_wf: (\w+) done in (\d+) s", text)
-    return seconds, [(name, float(s)) for name, s in steps], peak
-
-
-def tree_memory(process: psutil.Process) -> float:
-    """Proportional memory (GB) of a process and everything it started."""
-    total = 0
-    for p in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            total += p.memory_full_info().pss
-    return total / 1024**3
-
-
-def time_chain(t1w: Path, scratch: Path, threads: int) -> float:
-    """Seconds of the plain chain."""
-    environment = os.environ | {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": str(threads)}
-    start = time.perf_counter()
-    subprocess.run(
-        [sys.executable, "-c", CHAIN, str(t1w), str(scratch / "template")], check=True, env=environment
+def print_steps(spent: dict[str, list[Spent]]) -> None:
+    """The seconds of each step, the longest first, and how many times as long the earlier revision takes."""
+    today, *others = ({RENAMED.get(k, k): v for k, v in steps_of(runs).items()} for runs in spent.values())
+    print(
+        f"\n{'seconds of a step':<28}"
+        + "".join(f"{way:>14}" for way in spent)
+        + f"{'ratio':>8}" * bool(others)
     )
-    return time.perf_counter() - start
+    every = dict.fromkeys(name for steps in (today, *others) for name in steps)
+    for name in sorted(every, key=lambda name: -max(steps.get(name, 0) for steps in (today, *others))):
+        seconds = [steps.get(name) for steps in (today, *others)]
+        if max(s or 0 for s in seconds) < 0.05:
+            continue
+        row = f"{name:<28}" + "".join("—".rjust(14) if s is None else f"{s:14.1f}" for s in seconds)
+        if others and None not in seconds:
+            row += f"{seconds[1] / max(seconds[0], 0.01):8.1f}"
+        print(row)
+
+
+def steps_of(runs: list[Spent]) -> dict[str, float]:
+    """Medians over runs."""
+    return {name: median(run.steps.get(name, 0.0) for run in runs) for name in runs[-1].steps}
+
+
+def print_totals(spent: dict[str, list[Spent]]) -> None:
+    """Medians of the whole runs, and how many times as much as today the others take."""
+    print()
+    first: dict[str, float] = {}
+    for way, runs in spent.items():
+        measures = {
+            "seconds": median(run.seconds for run in runs),
+            "of processors": median(run.cpu for run in runs),
+            "GB": max(run.peak for run in runs),
+        }
+        first = first or measures
+        ratios = ", ".join(f"{value / first[key]:.2f}" for key, value in measures.items())
+        print(
+            f"{way:<16}{measures['seconds']:7.1f} s,{measures['of processors']:7.1f} s of processors, "
+            f"{measures['GB']:.2f} GB of all processes" + (f"; ratios {ratios}" if way != "today" else "")
+        )
 
 
 if __name__ == "__main__":

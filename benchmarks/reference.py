@@ -19,8 +19,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+from measuring import write_dataset
 from network import write_baseline
-from participant import write_dataset
 
 from bids_inpaint.imaging import bias
 from bids_inpaint.imaging import itk as steps
@@ -74,7 +74,7 @@ def slow_down(slow: list[str]) -> None:
 
     def slowly(function, *args):
         if function is steps.affine and "register" in slow:
-            args = (*args[:3], "Affine", *args[4:])
+            args = (*args[:3], "full", *args[4:])
         elif function is steps._atropos and "segment" in slow:
             return alone(atropos_with_distances, *args)
         return alone(function, *args)

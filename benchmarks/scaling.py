@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from participant import time_app, write_dataset
+from measuring import time_app, write_dataset
 
 from bids_inpaint.io import images
 from bids_inpaint.space import Grid, resample
@@ -49,9 +49,13 @@ def voxels(t1w: Path, folder: Path, sizes: list[float]) -> None:
         image = images.save(str(folder / "image.nii.gz"), resample(data, grid, target), target)
         root = folder / str(size)
         write_dataset(root, Path(image))
-        seconds, _, peak = time_app(root, 2)
+        spent = time_app(root, 2)
         count = int(np.prod(target.shape))
-        print(f"{size} mm, {count / 1e6:5.1f} million voxels: {seconds:4.0f} s, {peak:.1f} GB", flush=True)
+        print(
+            f"{size} mm, {count / 1e6:5.1f} million voxels: {spent.seconds:4.0f} s, "
+            f"{spent.cpu:4.0f} s of processors, {spent.peak:.1f} GB",
+            flush=True,
+        )
 
 
 def participants(t1w: Path, folder: Path) -> None:
@@ -60,7 +64,8 @@ def participants(t1w: Path, folder: Path) -> None:
     for processes in (1, 2):
         root = folder / str(processes)
         write_dataset(root, t1w, count=4)
-        taken[processes], _, peak = time_app(root, processes)
+        spent = time_app(root, processes)
+        taken[processes], peak = spent.seconds, spent.peak
         print(
             f"4 participants, {processes} processes: {taken[processes]:.0f} s, {peak:.1f} GB, "
             f"{peak / processes:.1f} GB a process",

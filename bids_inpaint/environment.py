@@ -12,6 +12,7 @@ import shutil
 import socket
 import sys
 import tempfile
+from contextlib import suppress
 from multiprocessing import util
 from pathlib import Path
 
@@ -140,3 +141,12 @@ def keep_memory() -> None:
     trim_threshold, mmap_threshold = -1, -3
     mallopt(trim_threshold, 512 << 20)
     mallopt(mmap_threshold, 32 << 20)
+
+
+def release_memory() -> None:
+    """Give the memory of freed arrays back to the system (glibc; else nothing).
+
+    A worker would keep what a step has freed while it waits for the next one.
+    """
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from typing import Any
@@ -75,6 +75,25 @@ class Misplaced(ValueError):
 #: FSL's 1 mm MNI grid: it splits into the 8 sub-volumes of 91x109x91 of Manjón et al. 2020, section 2.3.
 WORKING_GRID = Grid.of((182, 218, 182), [[-1, 0, 0, 90], [0, 1, 0, -126], [0, 0, 1, -72], [0, 0, 0, 1]])
 
+#: Voxel i of the working grid, mirrored about x = 0 mm, is voxel MIRROR - i.
+MIRROR = 180
+
+
+def mirrored(volume: Array) -> Array:
+    """A volume on the working grid with left and right exchanged.
+
+    Its last voxels have no opposite, and become 0.
+
+    Examples
+    --------
+    >>> volume = np.arange(182)[:, None, None]
+    >>> mirrored(volume)[[0, 90, 180, 181], 0, 0].tolist()
+    [180, 90, 0, 0]
+    """
+    out = np.zeros_like(volume)
+    out[: MIRROR + 1] = volume[MIRROR::-1]
+    return out
+
 
 def resample(
     data: Array,
@@ -84,6 +103,7 @@ def resample(
     order: int = 3,
     outside: str = "zero",
     mask: Array | None = None,
+    part: tuple[slice, ...] | None = None,
 ) -> Array:
     """Resample an array from one grid to another through a world-to-world affine.
 
@@ -100,35 +120,61 @@ def resample(
         result is clipped to the range of `data`, as cubic splines overshoot at edges.
     outside : {'zero', 'nearest'}
         Values beyond the field of view of `data`: 0, or those at its border.
-    mask : array of bool, shape `target.shape`, optional
-        Voxels of the target to fill; the others are 0.
+    mask : array of bool, optional
+        Voxels of the result to fill; the others are 0.
+    part : tuple of slice, optional
+        The part of the target to return, with a start and a stop along each axis; all of it by default.
 
     Returns
     -------
-    array of float32, shape `target.shape`
+    array of float32, of the shape of the part
     """
     world = np.eye(4) if target_to_source is None else np.asarray(target_to_source)
     voxel = np.linalg.inv(source.matrix) @ world @ target.matrix
     data = np.asarray(data, dtype=np.float32)
+    whole = tuple(slice(0, n) for n in target.shape)
+    part = part or whole
     if source.shape == target.shape and np.allclose(voxel, np.eye(4), atol=1e-5):
-        return data.copy() if mask is None else np.where(mask, data, np.float32(0))
-    out = np.zeros(target.shape, np.float32)
-    box = tuple(slice(0, n) for n in target.shape)
+        return data[part].copy() if mask is None else np.where(mask, data[part], np.float32(0))
+    out = np.zeros([s.stop - s.start for s in part], np.float32)
+    box = whole
     if order < 2 and outside == "zero":
         box = _reached(data, np.linalg.inv(voxel), target.shape)
     options: Any = {"order": order, "mode": {"zero": "grid-constant", "nearest": "nearest"}[outside]}
-    linear, shift = voxel[:3, :3], voxel[:3, :3] @ [s.start for s in box] + voxel[:3, 3]
-    part = out[box]
-    if not part.size:
+    origin = np.array([s.start for s in box])
+    linear, shift = voxel[:3, :3], voxel[:3, :3] @ origin + voxel[:3, 3]
+    common = [slice(max(b.start, p.start), min(b.stop, p.stop)) for b, p in zip(box, part, strict=True)]
+    # of what is filled: in the part, and from the corner of the box
+    inside = tuple(slice(c.start - p.start, c.stop - p.start) for c, p in zip(common, part, strict=True))
+    first = np.array([c.start for c in common]) - origin
+    filled = out[inside]
+    if any(c.stop <= c.start for c in common):
         return out
-    chosen: Any = ... if mask is None else mask[box]
+    low, high = data.min(), data.max()
     if mask is None:
-        values = ndimage.affine_transform(data, linear, shift, part.shape, np.float32, **options)
-    else:
-        points = linear @ np.array(np.nonzero(chosen), float) + shift[:, None]
+        shift = linear @ first + shift
+        filled[...] = ndimage.affine_transform(data, linear, shift, filled.shape, np.float32, **options)
+        return np.clip(out, low, high, out=out) if order > 1 else out
+    # a spline is prepared for all of the image at once
+    slabs = _slabs(filled.shape) if order < 2 else [slice(0, filled.shape[0])]
+    for slab in slabs:
+        chosen = mask[inside][slab]
+        corner = first + np.array([slab.start, 0, 0])
+        points = linear @ (np.array(np.nonzero(chosen), float) + corner[:, None]) + shift[:, None]
         values = ndimage.map_coordinates(data, points, np.float32, **options)
-    part[chosen] = np.clip(values, data.min(), data.max()) if order > 1 else values
+        filled[slab][chosen] = np.clip(values, low, high) if order > 1 else values
     return out
+
+
+#: Voxels whose coordinates are in memory at once.
+_AT_ONCE = 4_000_000
+
+
+def _slabs(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Cut an array along its first axis, into parts of some million voxels."""
+    thick = max(1, _AT_ONCE // int(np.prod(shape[1:])))
+    for start in range(0, shape[0], thick):
+        yield slice(start, min(start + thick, shape[0]))
 
 
 def _reached(data: Array, to_target: Array, shape: tuple[int, ...]) -> tuple[slice, ...]:

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from bids_inpaint import space
 from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
 
@@ -99,3 +100,28 @@ def test_outside_continues_or_is_zero():
     data = np.full(source.shape, 3.0)
     assert not resample(data, source, target, order=1)[5:].any()
     assert (resample(data, source, target, order=1, outside="nearest") == 3).all()
+
+
+@pytest.mark.parametrize(("order", "outside"), [(0, "zero"), (1, "zero"), (1, "nearest"), (3, "zero")])
+def test_a_part_is_what_the_whole_has_there(order, outside):
+    source = Grid.of((40, 40, 40), np.diag([2, 2, 2, 1]))
+    target = Grid.of((60, 70, 50), [[1.1, 0.1, 0, 5], [0, 1.2, 0, -3], [0, 0, 1.3, 4], [0, 0, 0, 1]])
+    data = blob(source, [40, 40, 40])
+    mask = np.zeros(target.shape, bool)
+    mask[5:40, 10:60, 3:45] = True
+    part = (slice(2, 45), slice(0, 61), slice(1, 50))
+    for chosen in (None, mask):
+        whole = resample(data, source, target, order=order, outside=outside, mask=chosen)
+        inside = resample(
+            data, source, target, None, order, outside, None if chosen is None else chosen[part], part
+        )
+        np.testing.assert_allclose(inside, whole[part], atol=1e-6)
+
+
+def test_slabs_change_nothing(monkeypatch):
+    source = Grid.of((30, 30, 30), np.diag([2, 2, 2, 1]))
+    target = Grid.of((50, 50, 50), np.diag([1.1, 1.1, 1.1, 1]))
+    data, mask = blob(source, [30, 30, 30]), np.ones(target.shape, bool)
+    at_once = resample(data, source, target, order=1, mask=mask)
+    monkeypatch.setattr(space, "_AT_ONCE", 3 * 50 * 50)
+    np.testing.assert_allclose(resample(data, source, target, order=1, mask=mask), at_once, atol=1e-6)

@@ -26,7 +26,9 @@ _UNIT = 50.0
 _AROUND = 8.0
 
 
-def refine(matrix: Array, template: Array, template_grid: Grid, brain: Array, brain_grid: Grid) -> Array:
+def refine(
+    matrix: Array, template: Array, template_grid: Grid, brain: Array, brain_grid: Grid
+) -> tuple[Array, float]:
     """Move an affine to the nearest best fit of a brain and a template.
 
     Optimisers that draw samples or fill histograms, as ANTs does, end up to two millimetres apart for images
@@ -48,19 +50,22 @@ def refine(matrix: Array, template: Array, template_grid: Grid, brain: Array, br
 
     Returns
     -------
-    array, shape (4, 4)
+    refined : array, shape (4, 4)
         `matrix` itself where there is no fit near it.
+    likeness : float
+        Correlation of the template with the image in the bias field of the fit; 0 where there is none.
     """
     if not brain.any():
-        return matrix
-    refined = matrix
+        return matrix, 0.0
+    refined, likeness = matrix, 0.0
     try:
         with np.errstate(all="ignore"):
             for sigma, step in _STAGES:
-                refined = _fit(refined, template, template_grid, brain, brain_grid, sigma, step)
+                refined, likeness = _fit(refined, template, template_grid, brain, brain_grid, sigma, step)
     except np.linalg.LinAlgError:
-        return matrix
-    return refined if _moved(matrix, refined, template_grid) < _FARTHEST else matrix
+        return matrix, 0.0
+    near = _moved(matrix, refined, template_grid) < _FARTHEST
+    return (refined, likeness) if near else (matrix, 0.0)
 
 
 def _moved(one: Array, other: Array, template_grid: Grid) -> float:
@@ -76,12 +81,16 @@ def _fit(
     brain_grid: Grid,
     sigma: float,
     step: int,
-) -> Array:
+) -> tuple[Array, float]:
     thin = (slice(None, None, step),) * 3
     size = template_grid.voxel_sizes[0] * step
     around = ndimage.distance_transform_edt(template[thin] <= 0, sampling=size) <= _AROUND
     voxels = np.argwhere(around) * step
-    smooth = ndimage.gaussian_filter(template.astype(np.float32), sigma / template_grid.voxel_sizes)
+    smooth = np.zeros(template.shape, np.float32)
+    # beyond is nothing
+    reached = bounding_box(template, margin=int(np.ceil(4 * sigma / template_grid.voxel_sizes.min())) + 1)
+    width = sigma / template_grid.voxel_sizes
+    smooth[reached] = ndimage.gaussian_filter(template[reached].astype(np.float32), width)
     target = smooth[tuple(voxels.T)].astype(np.float64)
     world = voxels @ template_grid.matrix[:3, :3].T + template_grid.matrix[:3, 3]
     middle = world.mean(axis=0)
@@ -120,4 +129,4 @@ def _fit(
         moved, matrix = _moved(matrix, new, template_grid), new
         if moved < _TOLERANCE:
             break
-    return matrix
+    return matrix, float(np.corrcoef(target, known @ weights)[0, 1])

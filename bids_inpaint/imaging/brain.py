@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.imaging.conform import commonest_at_faces
+from bids_inpaint.imaging.feathering import neighbourhood
 from bids_inpaint.space import Grid, bounding_box, resample
 
 #: Brains, with or without surrounding CSF, lie in this range (mm³); heads are larger.
@@ -34,7 +35,16 @@ def largest_component(mask: np.ndarray) -> np.ndarray:
     return labels == sizes.argmax()
 
 
-def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
+def largest_part(data: np.ndarray) -> tuple[np.ndarray, float]:
+    """The largest component of the foreground, and its share of it (0 if there is none)."""
+    fore = foreground(data)
+    part = largest_component(fore)
+    return part, float(part.sum() / max(fore.sum(), 1))
+
+
+def stripped_mask(
+    data: np.ndarray, grid: Grid, largest: tuple[np.ndarray, float] | None = None
+) -> np.ndarray | None:
     """Brain mask of an image that is already skull-stripped, else None.
 
     A stripped image is constant outside the brain, so its foreground is one blob of a brain's volume
@@ -47,17 +57,19 @@ def stripped_mask(data: np.ndarray, grid: Grid) -> np.ndarray | None:
         Intensities in any unit.
     grid : Grid
         Its voxel lattice; gives volumes in mm³.
+    largest : tuple, optional
+        Of :func:`largest_part`, if it is known.
     """
-    fore = foreground(data)
-    blob = largest_component(fore)
-    if not blob.any() or blob.sum() < 0.95 * fore.sum():
+    blob, share = largest or largest_part(data)
+    low, high = BRAIN_VOLUME
+    # it grows by its holes
+    if share < 0.95 or blob.sum() * grid.voxel_volume >= high:
         return None
     radius = max(1, round(3 / float(grid.voxel_sizes.max())))
     padded = np.pad(blob, radius + 1)
-    ball = ndimage.iterate_structure(ndimage.generate_binary_structure(3, 1), radius)
-    closed = ndimage.binary_closing(padded, ball)[(slice(radius + 1, -radius - 1),) * 3]
+    cross = ndimage.generate_binary_structure(3, 1)
+    closed = ndimage.binary_closing(padded, cross, iterations=radius)[(slice(radius + 1, -radius - 1),) * 3]
     mask = ndimage.binary_fill_holes(closed)
-    low, high = BRAIN_VOLUME
     if not low < mask.sum() * grid.voxel_volume < high or has_skull(data, mask, grid):
         return None
     return mask
@@ -110,9 +122,9 @@ def trim(
     margin : float
         How far outside the template's brain the mask may reach, in mm.
     """
-    outside = ndimage.distance_transform_edt(~template, sampling=template_grid.voxel_sizes)
-    allowed = resample(outside <= margin, template_grid, grid, to_template, order=1, mask=mask) > 0.5
+    near = neighbourhood(template, template_grid, margin)
     box = bounding_box(mask)
+    share = resample(near, template_grid, grid, to_template, 1, mask=mask[box], part=box)
     out = np.zeros_like(mask)
-    out[box] = ndimage.binary_fill_holes(largest_component(allowed[box]))
+    out[box] = ndimage.binary_fill_holes(largest_component(share > 0.5))
     return out

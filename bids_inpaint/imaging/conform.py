@@ -157,7 +157,8 @@ def _begins_above(lit: Array, high: float) -> bool:
 
 def commonest_at_faces(data: Array) -> tuple[float, float]:
     """The commonest value on the faces of a volume, and the share of the faces that has it."""
-    faces = np.concatenate([np.take(data, i, axis).ravel() for axis in range(3) for i in (0, -1)])
+    # np.take would copy a volume whose first axis is the fastest
+    faces = np.concatenate([np.moveaxis(data, axis, 0)[i].ravel() for axis in range(3) for i in (0, -1)])
     values, counts = np.unique(faces, return_counts=True)
     return float(values[counts.argmax()]), float(counts.max() / faces.size)
 

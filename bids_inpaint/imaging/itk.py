@@ -132,20 +132,64 @@ def _denoise(data: np.ndarray, mask: np.ndarray, core: slice) -> np.ndarray:
     return out.numpy()[:, core] / factor
 
 
-def affine(in_file: str, mask_file: str, template: str, kind: str, folder: str, seed: int) -> np.ndarray:
-    """4x4 world-to-world matrix (RAS+, mm) from a template to a brain."""
-    import ants
+#: Ways to an affine: transform, and iterations, shrink factors and smoothing (voxels) of each level.
+SCHEDULES = {
+    "full": ("Affine", "2100x1200x1200x10", "6x4x2x1", "3x2x1x0"),
+    "fast": ("Affine", "2100x1200", "6x4", "3x2"),
+    "coarse": ("Affine", "2100", "6", "3"),
+    "sloppy": ("Rigid", "20", "6", "3"),
+}
+#: Correlation of a brain with the template after a fit. In three people, each turned by up to 30° about five
+#: axes, it is 0.9 or more where the fit is right, and 0.75 or less where it is not.
+_LIKE = 0.8
 
-    ants.config._random_seed = seed + 1  # 0 would mean the clock
+
+def affine(in_file: str, mask_file: str, template: str, schedule: str, folder: str, seed: int) -> np.ndarray:
+    """4x4 world-to-world matrix (RAS+, mm) from a template to a brain.
+
+    Parameters
+    ----------
+    in_file, mask_file, template : str
+    schedule : str
+        One of `SCHEDULES`. For "fast", the first of its levels is tried alone: from there the refinement
+        ends, to some micrometres, where it does from the second, or in a place that is plainly wrong.
+    folder : str
+        For temporary files.
+    seed : int
+        Of the points that are sampled.
+    """
     data, grid = images.read(in_file)
     mask = images.read(mask_file)[0] > 0
     brain, standard = np.where(mask, data, 0), images.read(template)
     box = bounding_box(mask, margin=2)
-    fixed, moving = _to_ants(ants, *standard), _to_ants(ants, *_unsheared(brain[box], grid.part(box)))
+    moving = _unsheared(brain[box], grid.part(box))
+    if schedule == "fast":
+        matrix, likeness = refine(_register(standard, moving, "coarse", folder, seed), *standard, brain, grid)
+        if likeness > _LIKE:
+            return matrix
+    return refine(_register(standard, moving, schedule, folder, seed), *standard, brain, grid)[0]
+
+
+def _register(
+    fixed: tuple[np.ndarray, Grid], moving: tuple[np.ndarray, Grid], schedule: str, folder: str, seed: int
+) -> np.ndarray:
+    """ANTs' registration, without the images that antspyx's function resamples besides."""
+    import ants
+    from ants.internal import get_pointer_string
+
+    both = [_to_ants(ants, *one) for one in (fixed, moving)]
+    pair = ",".join(get_pointer_string(one) for one in both)
+    transform, iterations, shrinks, sigmas = SCHEDULES[schedule]
     with _scratch(folder):
-        result = ants.registration(fixed, moving, kind, outprefix="ants_")
-        matrix = itk_matrix(ants.read_transform(result["fwdtransforms"][0]))
-    return refine(matrix, *standard, brain, grid)
+        options = {
+            "dimensionality": 3, "r": f"[{pair},1]", "metric": f"mattes[{pair},1,32,regular,0.2]",
+            "transform": f"{transform}[0.25]", "convergence": iterations, "smoothing-sigmas": sigmas,
+            "shrink-factors": shrinks, "u": 0, "z": 1, "output": "ants_", "float": 1,
+            # 0 would mean the clock
+            "random-seed": seed + 1,
+        }  # fmt: skip
+        _run_filter("antsRegistration", **options)
+        return itk_matrix(ants.read_transform("ants_0GenericAffine.mat"))
 
 
 def rigid(

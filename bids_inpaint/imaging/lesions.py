@@ -119,23 +119,14 @@ def lesion_map(graded: Array, min_voxels: int = 1) -> Array:
 
 
 def find(
-    image: Array,
-    inpainted: Array,
-    scale: Scale,
-    white_matter: Array,
-    prior: Array,
-    threshold: float,
-    min_volume: float,
-    grid: Grid,
+    dark: Array, white_matter: Array, prior: Array, threshold: float, min_volume: float, grid: Grid
 ) -> tuple[Array, Array]:
     """Graded and binary lesion map of a bias-corrected brain.
 
     Parameters
     ----------
-    image, inpainted : array
-        The brain and what a network made of it, in one unit.
-    scale : Scale
-        Of the image.
+    dark : array
+        Of :func:`darkening`.
     white_matter : array
         Probability of white matter in the inpainted image, 0-1.
     prior : array
@@ -151,7 +142,6 @@ def find(
     graded : array of float, 0-1
     mask : array of bool
     """
-    dark = darkening(scale.apply(image), scale.apply(inpainted), white_matter)
     graded = probability(dark, search_region(white_matter, prior, grid), threshold)
     return graded, lesion_map(graded, least_voxels(min_volume, grid))
 
@@ -179,14 +169,23 @@ def find_unsegmented(
 ) -> Array:
     """Binary lesion map before there is a segmentation: white matter is what is as bright as it.
 
-    The arguments are those of :func:`find`.
+    Parameters
+    ----------
+    image, inpainted : array
+        The brain and what a network made of it, in one unit.
+    scale : Scale
+        Of the image.
+    prior, threshold, min_volume, grid
+        Of :func:`find`.
 
     Returns
     -------
     array of bool
     """
-    white = (scale.apply(inpainted) > (1 + GREY) / 2).astype(np.float32)
-    return find(image, inpainted, scale, white, prior, threshold, min_volume, grid)[1]
+    standard = scale.apply(inpainted)
+    white = (standard > (1 + GREY) / 2).astype(np.float32)
+    dark = darkening(scale.apply(image), standard, white)
+    return find(dark, white, prior, threshold, min_volume, grid)[1]
 
 
 def remove_small(mask: Array, min_voxels: int) -> Array:

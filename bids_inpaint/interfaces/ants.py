@@ -43,9 +43,9 @@ class Denoise(FileInterface):
 
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0] > 0
+        mask = images.read(self.inputs.mask_file, np.uint8)[0] > 0
         data = itk.denoise(data, mask, self.inputs.num_threads)
-        return {"out_file": images.save(within(runtime, "denoised.nii.gz"), data, grid)}
+        return {"out_file": images.save(within(runtime, "denoised.nii.gz"), data, grid, scratch=True)}
 
 
 class RegisterAffineInputSpec(InputSpec):
@@ -67,8 +67,7 @@ class RegisterAffine(FileInterface):
 
         matrix = alone(
             itk.affine, self.inputs.in_file, self.inputs.mask_file, self.inputs.template,
-            "QuickRigid" if self.inputs.sloppy else "AffineFast",
-            runtime.cwd, self.inputs.random_seed,
+            "sloppy" if self.inputs.sloppy else "fast", runtime.cwd, self.inputs.random_seed,
         )  # fmt: skip
         outputs = {}
         for name, xfm in (("out_xfm", matrix), ("out_inverse", np.linalg.inv(matrix))):

@@ -16,6 +16,7 @@ from nipype.interfaces.base import (
 from nipype.utils.filemanip import hash_infile
 
 from bids_inpaint import __version__, options
+from bids_inpaint.environment import release_memory
 from bids_inpaint.errors import InputError
 from bids_inpaint.space import Misplaced
 
@@ -84,6 +85,8 @@ class FileInterface(BaseInterface):
                 f"The brain of {self.source} {error}: check the orientation in its header, and the "
                 "brain mask or affine given with -d, if there is one."
             ) from None
+        finally:
+            release_memory()
         return runtime
 
     @property

@@ -49,7 +49,7 @@ class Conform(FileInterface):
         conformed = conform(data)
         name = Path(self.inputs.in_file).name
         return {
-            "out_file": images.save(within(runtime, "conformed.nii.gz"), conformed.data, grid),
+            "out_file": images.save(within(runtime, "conformed.nii.gz"), conformed.data, grid, scratch=True),
             "offset": conformed.offset,
             "warnings": [*warnings, *(f"{name}: {clause}." for clause in conformed.warnings)],
         }
@@ -121,13 +121,15 @@ class BrainMask(FileInterface):
     def _extracted(self, data, grid):
         if self.inputs.skull_strip == "skip":
             return brain.largest_component(brain.foreground(data)), "skipped"
+        largest = brain.largest_part(data)
         if self.inputs.skull_strip == "auto":
-            stripped = brain.stripped_mask(data, grid)
+            stripped = brain.stripped_mask(data, grid, largest)
             if stripped is not None:
                 return stripped, "stripped"
         model = registry.find(registry.BRAIN, "brain")
         try:
-            return extraction.extract(data, grid, model, Runtime("cpu", self.inputs.num_threads)), "extracted"
+            runtime = Runtime("cpu", self.inputs.num_threads)
+            return extraction.extract(data, grid, model, runtime, largest[0]), "extracted"
         except ValueError as error:
             # want of memory, and what the network's library hits, are no fault of the image
             extent = "×".join(f"{v:.0f}" for v in grid.voxel_sizes * grid.shape)
@@ -195,7 +197,7 @@ class TrimMask(FileInterface):
     def process(self, runtime) -> dict:
         if self.inputs.method != "extracted":
             return {"out_file": self.inputs.in_file}
-        mask, grid = images.read(self.inputs.in_file)
+        mask, grid = images.read(self.inputs.in_file, np.uint8)
         template, template_grid = images.read(self.inputs.template_mask)
         world = read_xfm(self.inputs.inverse_xfm)
         out = brain.trim(mask > 0, grid, template > 0, template_grid, world)
@@ -224,20 +226,20 @@ class ToWorkingGrid(FileInterface):
 
     def process(self, runtime) -> dict:
         data, grid = images.read(self.inputs.in_file)
-        mask = images.read(self.inputs.mask_file)[0]
+        mask = images.read(self.inputs.mask_file, np.uint8)[0]
         xfm = read_xfm(self.inputs.xfm)
         # the spline reaches a few voxels beyond the brain
         if not mask.any():
             raise Misplaced(_OUTSIDE)
         box = bounding_box(mask, margin=8)
-        data, mask, grid = data[box], mask[box], grid.part(box)
+        data, mask, grid = data[box].copy(), mask[box], grid.part(box)
         mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
         if mask_out.sum() * WORKING_GRID.voxel_volume < 0.4 * brain.BRAIN_VOLUME[0]:
             raise Misplaced(_OUTSIDE)
         out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, mask=mask_out)
         return {
             "out_file": images.save(
-                within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4
+                within(runtime, "working.nii.gz"), out, WORKING_GRID, np.float32, space_code=4, scratch=True
             ),
             "out_mask": images.save(
                 within(runtime, "mask.nii.gz"), mask_out, WORKING_GRID, np.uint8, space_code=4
@@ -295,14 +297,16 @@ class TissuesToNative(FileInterface):
     output_spec = TissuesToNativeOutputSpec
 
     def process(self, runtime) -> dict:
-        mask, grid = images.read(self.inputs.brain_mask)
-        mask = mask > 0
+        mask, grid = images.read(self.inputs.brain_mask, np.uint8)
+        box = bounding_box(mask)
+        inside = mask[box] > 0
         world = read_xfm(self.inputs.inverse_xfm)
         maps = []
         for tissue in ("gm", "wm", "csf"):
             data, source = images.read(getattr(self.inputs, tissue))
-            maps.append(np.clip(resample(data, source, grid, world, order=1, mask=mask), 0, 1))
-        outputs: dict[str, Any] = save_tissues(runtime, maps, mask, grid)
+            values = resample(data, source, grid, world, order=1, mask=inside, part=box)
+            maps.append(np.clip(values, 0, 1, out=values))
+        outputs: dict[str, Any] = save_tissues(runtime, maps, inside, grid, box=box)
         outputs["volumes"] = {
             tissue: round(float(values.sum(dtype=np.float64)) * grid.voxel_volume, 1)
             for tissue, values in zip(("GM", "WM", "CSF"), maps, strict=True)
@@ -311,15 +315,28 @@ class TissuesToNative(FileInterface):
 
 
 def save_tissues(
-    runtime, maps: Sequence[np.ndarray], mask: np.ndarray, grid: Grid, space_code: int | None = None
+    runtime,
+    maps: Sequence[np.ndarray],
+    mask: np.ndarray,
+    grid: Grid,
+    space_code: int | None = None,
+    box: tuple[slice, ...] = (),
 ) -> dict[str, str]:
-    """Write probabilities of GM, WM and CSF, and the likeliest of them where there is any."""
+    """Write probabilities of GM, WM and CSF, and the likeliest of them where there is any.
+
+    The arrays are those of a box of the grid, or of all of it.
+    """
+
+    def save(name: str, values: np.ndarray, dtype: Any) -> str:
+        whole = np.zeros(grid.shape, dtype, order="F")
+        whole[box or ...] = values
+        return images.save(within(runtime, f"{name}.nii.gz"), whole, grid, space_code=space_code)
+
     outputs = {
-        tissue: images.save(within(runtime, f"{tissue}.nii.gz"), values, grid, np.float32, space_code)
+        tissue: save(tissue, values, np.float32)
         for tissue, values in zip(("gm", "wm", "csf"), maps, strict=True)
     }
     inside = np.stack([values[mask] for values in maps])
     labels = np.zeros(mask.shape, np.uint8)
     labels[mask] = np.where(inside.sum(0) > 0, inside.argmax(0) + 1, 0)
-    dseg = within(runtime, "dseg.nii.gz")
-    return outputs | {"dseg": images.save(dseg, labels, grid, np.uint8, space_code)}
+    return outputs | {"dseg": save("dseg", labels, np.uint8)}

@@ -66,12 +66,12 @@ class Inpaint(FileInterface):
             alone = self.inputs.second_alone
             out = inpainting.fill_again(second, out, lesion_map(), mask, scale, options, priors, alone)
 
-        def save(name: str, inside: np.ndarray) -> str:
+        def save(name: str, inside: np.ndarray, scratch: bool = False) -> str:
             volume = np.zeros(whole_grid.shape, np.float32)
             volume[box] = inside
-            return images.save(within(runtime, name), volume, whole_grid, space_code=4)
+            return images.save(within(runtime, name), volume, whole_grid, space_code=4, scratch=scratch)
 
-        whole_file = out_file = save("whole.nii.gz", out)
+        whole_file = out_file = save("whole.nii.gz", out, scratch=self.inputs.confine)
         if self.inputs.confine:
             out_file = save("inpainted.nii.gz", feathering.confine(data, out, lesion_map(), grid))
         return {

@@ -107,27 +107,27 @@ class MapLesions(FileInterface):
         inpainted = images.read(self.inputs.inpainted)[0]
         wm = images.read(self.inputs.wm)[0]
         scale = Scale(self.inputs.white, self.inputs.exponent)
+        dark = lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm)
         if isdefined(self.inputs.given):
             graded = images.read(self.inputs.given)[0]
             mask = graded > 0
         else:
-            graded, mask = lesions.find(
-                preproc,
-                inpainted,
-                scale,
-                wm,
-                images.read(self.inputs.wm_prior)[0],
-                self.inputs.threshold,
-                self.inputs.min_volume,
-                grid,
-            )
+            prior = images.read(self.inputs.wm_prior)[0]
+            limits = self.inputs.threshold, self.inputs.min_volume
+            graded, mask = lesions.find(dark, wm, prior, *limits, grid)
         volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
-            "darkening": lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm),
+            "darkening": dark,
             "weight": feathering.feather(mask, grid),
         }
         return {
-            key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)
+            key: images.save(
+                within(runtime, f"{key}.nii.gz"),
+                v,
+                grid,
+                space_code=4,
+                scratch=key in ("darkening", "weight"),
+            )
             for key, v in volumes.items()
         }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import os
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
@@ -13,7 +15,7 @@ from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
-from bids_inpaint.space import WORKING_GRID, resample
+from bids_inpaint.space import WORKING_GRID, Grid, bounding_box, resample
 
 
 class BackToNativeInputSpec(InputSpec):
@@ -58,23 +60,57 @@ class BackToNative(FileInterface):
 
     def process(self, runtime) -> dict:
         raw, stored, slope, grid = images.stored_values(self.inputs.t1w)
+        brain = images.read(self.inputs.brain_mask, np.uint8)[0] > 0
+        # nothing is done beyond, and an image of small voxels is large
+        box = bounding_box(brain)
+        brain, part = brain[box].copy(), grid.part(box)
         to_template = read_xfm(self.inputs.inverse_xfm)
-        brain = images.read(self.inputs.brain_mask)[0] > 0
 
         def native(path_or_data, order=1, outside="zero", inside=brain):
             data = path_or_data
             if isinstance(data, (str, os.PathLike)):
                 data = images.read(data)[0]
-            return resample(data, WORKING_GRID, grid, to_template, order, outside, inside)
+            return resample(data, WORKING_GRID, grid, to_template, order, outside, inside, box)
 
-        bias = images.read(self.inputs.bias)[0]
+        def save(name: str, values: np.ndarray, dtype: Any) -> str:
+            whole = np.zeros(grid.shape, dtype, order="F")
+            whole[box] = values
+            return images.save(within(runtime, f"{name}.nii.gz"), whole, grid)
+
+        mask = self._lesions(brain, part, native, box)
+        change, weight = self._change(raw, mask, brain, part, native, box)
+        stored = np.require(stored, requirements="W")
+        stored[box] = feathering.compose(stored[box], change, weight, slope)
+        outputs = {
+            "inpainted": images.write_like(raw, stored, within(runtime, "inpainted.nii.gz")),
+            "lesion_mask": save("lesions", mask, np.uint8),
+            "table": within(runtime, "lesions.tsv"),
+        }
+        del raw, stored, change, weight
+        field = np.where(brain, native(self.inputs.bias, outside="nearest"), 1)
+        preproc = images.read(self.inputs.denoised)[0][box] / field * brain
+        outputs["preproc"] = save("preproc", preproc, np.float32)
+        del field, preproc
+        graded = np.clip(native(self.inputs.probability), 0, 1)
+        outputs["probability"] = save("probability", graded, np.float32)
+        labels, measured = lesions.tabulate(mask, native(self.inputs.darkening, inside=mask), part)
+        outputs["labels"] = save("labels", labels, np.int32)
+        write_table(outputs["table"], measured)
+        return outputs
+
+    def _lesions(self, brain: np.ndarray, grid: Grid, native: Callable, box: tuple) -> np.ndarray:
+        """Lesions in the box of the brain."""
         if isdefined(self.inputs.given):
-            mask = brain & (images.read(self.inputs.given)[0] > 0)
-        else:
-            # resampling shrinks lesions
-            least = lesions.least_voxels(self.inputs.min_volume, grid)
-            mask = lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
-        inpainted = images.read(self.inputs.inpainted)[0]
+            return brain & (images.read(self.inputs.given, np.uint8)[0][box] > 0)
+        # resampling shrinks lesions
+        least = lesions.least_voxels(self.inputs.min_volume, grid)
+        return lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
+
+    def _change(
+        self, raw: Any, mask: np.ndarray, brain: np.ndarray, grid: Grid, native: Callable, box: tuple
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is subtracted from the T1w in the box of the brain, and its weight."""
+        bias, inpainted = (images.read(path)[0] for path in (self.inputs.bias, self.inputs.inpainted))
         unit = bias * self.inputs.scale
         if self.inputs.fill == "lesions":
             # a lesion too small for the voxels of the T1w is in no map, and isn't filled either
@@ -84,28 +120,11 @@ class BackToNative(FileInterface):
             weight = native(self.inputs.weight, inside=around)
             if isdefined(self.inputs.given):
                 weight[mask] = 1
-        else:
-            plain = images.read_data(raw, self.inputs.t1w) - np.float32(self.inputs.offset)
-            change = plain - native(inpainted * unit, order=3)
-            # the network saw nothing beyond the working grid
-            weight = brain * np.float32(native(np.ones_like(bias)) > 0.999)
-        filled = feathering.compose(stored, change, weight, slope)
-        field = np.where(brain, native(bias, outside="nearest"), 1)
-        preproc = images.read(self.inputs.denoised)[0] / field * brain
-        outputs = {
-            "inpainted": images.write_like(raw, filled, within(runtime, "inpainted.nii.gz")),
-            "preproc": images.save(within(runtime, "preproc.nii.gz"), preproc, grid, np.float32),
-            "lesion_mask": images.save(within(runtime, "lesions.nii.gz"), mask, grid, np.uint8),
-            "probability": images.save(
-                within(runtime, "probability.nii.gz"),
-                np.clip(native(self.inputs.probability), 0, 1), grid, np.float32,
-            ),
-            "table": within(runtime, "lesions.tsv"),
-        }  # fmt: skip
-        labels, measured = lesions.tabulate(mask, native(self.inputs.darkening, inside=mask), grid)
-        outputs["labels"] = images.save(within(runtime, "labels.nii.gz"), labels, grid, np.int32)
-        write_table(outputs["table"], measured)
-        return outputs
+            return change, weight
+        plain = images.read_data(raw, self.inputs.t1w)[box] - np.float32(self.inputs.offset)
+        change = plain - native(inpainted * unit, order=3)
+        # the network saw nothing beyond the working grid
+        return change, brain * np.float32(native(np.ones_like(bias)) > 0.999)
 
 
 def write_table(path: str, measured: list[lesions.Lesion]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.imaging.brain import BRAIN_VOLUME, foreground, largest_component
+from bids_inpaint.imaging.brain import BRAIN_VOLUME, largest_component, largest_part
 from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.session import Runtime
 from bids_inpaint.networks.volumes import run_on_volume
@@ -33,7 +33,13 @@ def normalise(volume: np.ndarray) -> np.ndarray:
     return (np.clip(scaled, 0, 1) * (volume != 0)).astype(np.float32)
 
 
-def extract(data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None = None) -> np.ndarray:
+def extract(
+    data: np.ndarray,
+    grid: Grid,
+    model: Model,
+    runtime: Runtime | None = None,
+    head: np.ndarray | None = None,
+) -> np.ndarray:
     """Brain mask of a full head of any contrast, by a network on 2 mm voxels.
 
     Parameters
@@ -45,6 +51,8 @@ def extract(data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None 
     model : Model
         A network of the kind 'brain'.
     runtime : Runtime, optional
+    head : array of bool, optional
+        The largest component of the foreground, if it is known.
 
     Raises
     ------
@@ -52,7 +60,7 @@ def extract(data: np.ndarray, grid: Grid, model: Model, runtime: Runtime | None 
         If what was found is no brain by its volume, or there is no head.
     """
     # where the network pools must not depend on how much of the volume is empty
-    box = bounding_box(largest_component(foreground(data)))
+    box = bounding_box(largest_part(data)[0] if head is None else head)
     cubes = upright(grid.part(box), EDGE)
     # what a voxel of 2 mm averages over
     blur = 0.4 * np.sqrt(np.maximum(EDGE**2 - grid.voxel_sizes**2, 0)) / grid.voxel_sizes

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.session import Runtime, open_session
-from bids_inpaint.space import bounding_box
+from bids_inpaint.space import MIRROR, bounding_box, mirrored
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
 
 Array = np.ndarray
 
@@ -56,15 +60,21 @@ def pad_to_multiple(channels: Array, multiple: int) -> tuple[Array, tuple[slice,
     return np.pad(channels, pads), (slice(None), *(slice(0, n) for n in shape))
 
 
-def run_network(model: Model, channels: Array, runtime: Runtime) -> Array:
+def run_network(
+    model: Model, channels: Array, runtime: Runtime, session: InferenceSession | None = None
+) -> Array:
     """Feed channels (C, D, H, W) through a network and return its channels (8, D, H, W)."""
-    session = open_session(model, runtime)
+    session = session or open_session(model, runtime)
     name = session.get_inputs()[0].name
     return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
 
 
 def run_on_volume(
-    model: Model, volume: Array, runtime: Runtime | None = None, priors: Sequence[Array] = ()
+    model: Model,
+    volume: Array,
+    runtime: Runtime | None = None,
+    priors: Sequence[Array] = (),
+    session: InferenceSession | None = None,
 ) -> Array:
     """Feed a volume with even numbers of voxels through a network and return one of its shape.
 
@@ -75,10 +85,64 @@ def run_on_volume(
     runtime : Runtime, optional
     priors : sequence of array, optional
         Of the shape of the volume; each is a channel more, averaged to the resolution of the sub-volumes.
+    session : InferenceSession, optional
+        Of the network; opened for this volume alone by default.
     """
     channels = [space_to_depth(volume), *(space_to_depth(p).mean(0, keepdims=True) for p in priors)]
     padded, crop = pad_to_multiple(np.concatenate(channels), model.card.multiple)
-    return depth_to_space(run_network(model, padded, runtime or Runtime())[crop])
+    return depth_to_space(run_network(model, padded, runtime or Runtime(), session)[crop])
+
+
+def run_both_ways(
+    model: Model,
+    volume: Array,
+    wanted: Array,
+    runtime: Runtime | None = None,
+    priors: Sequence[Array] = (),
+) -> tuple[Array, tuple[slice, ...]]:
+    """Mean of what a network makes of a brain and of its mirror image, which is mirrored back.
+
+    Both go through one session, one after the other: a batch of both would need twice the memory, and the
+    networks that ship take one volume at a time.
+
+    Parameters
+    ----------
+    model : Model
+    volume : array, shape (182, 218, 182)
+        Brain on the working grid, in the unit of the network.
+    wanted : array of bool, shape (182, 218, 182)
+        What the network is to make.
+    runtime : Runtime, optional
+    priors : sequence of array, shape (182, 218, 182), optional
+        Of :func:`run_on_volume`; they are mirrored with the brain.
+
+    Returns
+    -------
+    mean : array
+        Of a part of the working grid that holds all that is wanted.
+    box : tuple of slice
+        That part.
+
+    Notes
+    -----
+    A voxel and its opposite have the same parity (:data:`bids_inpaint.space.MIRROR` is even), so that the
+    mirror image is split into sub-volumes as the brain is.
+    """
+    runtime = runtime or Runtime()
+    box = surroundings(wanted | mirrored(wanted), model)
+    session = open_session(model, runtime)
+
+    def run(turn: Callable[[Array], Array]) -> Array:
+        channels = [turn(prior)[box] for prior in priors]
+        return run_on_volume(model, turn(volume)[box], runtime, channels, session)
+
+    mean, other = run(np.asarray), run(mirrored)
+    first = box[0]
+    opposite = MIRROR - np.arange(first.start, first.stop)
+    # the box may reach farther to one side, where nothing is wanted
+    inside = (first.start <= opposite) & (opposite < first.stop)
+    mean[inside] = (mean[inside] + other[opposite[inside] - first.start]) / 2
+    return mean, box
 
 
 def surroundings(wanted: Array, model: Model) -> tuple[slice, ...]:

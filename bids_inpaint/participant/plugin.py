@@ -31,8 +31,8 @@ NIPYPE_LOGGERS = ("nipype.workflow", "nipype.interface", "nipype.utils")
 #: What the steps import, some seconds' worth: once, before the workers are forked.
 PRELOADED = [
     "ants",
-    "nireports.reportlets.mosaic",
-    "nilearn.plotting",
+    "matplotlib.backends.backend_svg",
+    "matplotlib.figure",
     "bids_inpaint.imaging.itk",
     "bids_inpaint.interfaces.ants",
     "bids_inpaint.interfaces.derivatives",
@@ -47,6 +47,8 @@ PRELOADED = [
 ]
 
 
+#: Seconds between two looks at the work, where no worker said that it is done.
+_LOOK = 0.2
 #: Processes and threads of a run beside its workers, and of each worker with what it starts, rounded up.
 _TASKS, _TASKS_A_WORKER = 8, 6
 
@@ -181,6 +183,7 @@ class ImageByImage(MultiProcPlugin):
         super().__init__(plugin_args=plugin_args)
         self.pool.shutdown(wait=False)  # type: ignore[has-type]
         self.pool: ProcessPoolExecutor = self._new_pool()
+        self._ended = threading.Event()
 
     def _new_pool(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
@@ -203,6 +206,13 @@ class ImageByImage(MultiProcPlugin):
         finally:
             gc.unfreeze()
 
+    def _send_procs_to_workers(self, updatehash=False, graph=None):
+        """Submit what can begin, and wait until a step ends, where Nipype sleeps for some time."""
+        super()._send_procs_to_workers(updatehash, graph)
+        if self.pending_tasks:
+            self._ended.wait(_LOOK)
+            self._ended.clear()
+
     def _sort_jobs(self, jobids, scheduler="tsort"):
         return sorted(jobids, key=lambda job: (image_of(self.procs[job].fullname), job))
 
@@ -220,6 +230,12 @@ class ImageByImage(MultiProcPlugin):
             raise InputError(f"No worker process can be started ({error}): {resources.NO_PROCESS}") from None
 
     def _async_callback(self, args):
+        try:
+            self._note_result(args)
+        finally:
+            self._ended.set()
+
+    def _note_result(self, args) -> None:
         error = args.exception()
         if error is None:
             super()._async_callback(args)

@@ -138,8 +138,9 @@ def _configure_nipype(settings: Settings) -> None:
                 "crashfile_format": "txt",
                 "remove_unnecessary_outputs": "false",
                 "stop_on_first_crash": str(settings.stop_on_first_crash).lower(),
-                # a scheduler is asked about every job each time, and shared file systems are slow
-                "poll_sleep_duration": "5" if settings.use_plugin else "0.2",
+                # a scheduler is asked about every job each time, and shared file systems are slow; our plugin
+                # waits for its workers instead
+                "poll_sleep_duration": "5" if settings.use_plugin else "0",
                 "job_finished_timeout": "60",
                 "check_version": "false",
             }

@@ -1,30 +1,42 @@
-"""Pictures of the report, as SVG. The plotting itself is nireports' and nilearn's."""
+"""Pictures of the report, as SVG: slices of volumes in three rows, with outlines or colours over them.
+
+Each row is one image with one set of outlines. A Matplotlib panel for each slice, as nilearn and nireports
+draw them, takes several times as long.
+"""
 
 from __future__ import annotations
 
-import functools
-import os
+import io
 import re
-import uuid
-import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bids_inpaint.io import images
+from bids_inpaint.io.files import write_text
 from bids_inpaint.space import Grid, bounding_box
 
 if TYPE_CHECKING:
-    import nibabel as nib
+    from matplotlib.axes import Axes
+    from matplotlib.image import AxesImage
 
 Array = np.ndarray
 Box = tuple[slice, ...]
-AXES: tuple[Literal["z"], Literal["x"], Literal["y"]] = ("z", "x", "y")
 _SLICES = 7
-#: Pixels per inch of the images in an SVG: two for a voxel of 1 mm.
-_DPI = 150
-_UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}")
+#: Rows from top to bottom: the axis that is cut, and those that run to the right and upwards in a slice.
+_ROWS = ((2, 0, 1), (0, 1, 2), (1, 0, 2))
+#: Width of a picture in inches, and between slices in mm.
+_WIDTH, _GAP = 14.0, 8.0
+#: The upper of two panels is seen while the pointer rests on it.
+_STYLE = """<style type="text/css">
+@keyframes flicker { from { opacity: 0; } to { opacity: 1; } }
+.foreground-svg { opacity: 0; }
+.foreground-svg:hover { animation: 1s ease-in-out 0s alternate infinite flicker; }
+</style>
+"""
 
 
 def cuts_through(mask: Array, grid: Grid, fallback: Array, count: int = _SLICES) -> dict[str, list[float]]:
@@ -93,22 +105,12 @@ def flicker(
     box : tuple of slice, optional
         Part of the grid to show.
     """
-    from nireports.reportlets.mosaic import plot_registration
-    from nireports.reportlets.utils import compose_view
-
-    _set_up_plotting()
-    outline = _image(contour, box) if contour and images.read(contour)[0].any() else None
-    panels = []
-    for path, label in zip((before, after), labels, strict=True):
-        limits = dict(zip(("vmin", "vmax"), intensity, strict=True)) if intensity else None
-        panels.append(
-            plot_registration(
-                _image(path, box), "flicker", plot_params=limits, order=AXES, cuts=cuts,
-                estimate_brightness=intensity is None, label=label, contour=outline, compress=False,
-            )
-        )  # fmt: skip
-    compose_view(panels[0], panels[1], out_file=out_file)
-    return _number_identifiers(out_file)
+    volumes = [_Volume.read(path, box) for path in (before, after)]
+    outlined = [(_Volume.read(contour, box), "red")] if contour else []
+    mosaic = _Mosaic(volumes[0], volumes[0].nearest(cuts), above=12)
+    for volume, label, layer in zip(volumes, labels, ("background", "foreground"), strict=True):
+        mosaic.draw(volume, intensity or volume.limits(), outlined, label, layer)
+    return mosaic.save(out_file)
 
 
 def contours(
@@ -119,41 +121,23 @@ def contours(
     box: Box | None = None,
 ) -> str:
     """Contours over an image on slices through the whole of the first mask."""
-    from nireports.reportlets.mosaic import plot_segs
-    from nireports.reportlets.utils import compose_view
-
-    _set_up_plotting()
-    panels = plot_segs(
-        image_nii=_image(background, box), seg_niis=[_image(m, box) for m in masks],
-        bbox_nii=_image(masks[0], box),
-        masked=False, colors=colours, levels=[[0.5]] * len(masks), compress=False,
-    )  # fmt: skip
-    compose_view(panels, [], out_file=out_file)
-    return _number_identifiers(out_file)
+    volume, *outlined = (_Volume.read(path, box) for path in (background, *masks))
+    mosaic = _Mosaic(volume, outlined[0].evenly())
+    mosaic.draw(volume, volume.limits(), list(zip(outlined, colours, strict=True)))
+    return mosaic.save(out_file)
 
 
 def overlay(
     background: str, values: str, out_file: str, cuts: dict, limit: float, box: Box | None = None
 ) -> str:
     """Signed values in colour over an image; those beyond `limit` have the last colour."""
-    from nilearn.plotting import plot_stat_map
-    from nireports._vendored.svgutils.transform import fromstring
-    from nireports.reportlets.utils import compose_view, extract_svg
-
-    _set_up_plotting()
-    panels = []
-    for axis in AXES:
-        with warnings.catch_warnings():
-            # no difference at all is a result, too
-            warnings.filterwarnings("ignore", message="empty mask")
-            display = plot_stat_map(
-                _image(values, box), bg_img=_image(background, box), display_mode=axis, cut_coords=cuts[axis],
-                threshold=limit / 10, vmax=limit, colorbar=axis == AXES[0], black_bg=True, annotate=True,
-            )  # fmt: skip
-        panels.append(fromstring(extract_svg(display, _DPI, compress=False)))
-        display.close()
-    compose_view(panels, [], out_file=out_file)
-    return _number_identifiers(out_file)
+    volume, coloured = _Volume.read(background, box), _Volume.read(values, box)
+    mosaic = _Mosaic(volume, volume.nearest(cuts), beside=50)
+    low, high = volume.limits()
+    # in half of the brightness, so that the colours are seen
+    axes = mosaic.draw(volume, (low, 2 * high - low))
+    mosaic.colour(axes, coloured, limit)
+    return mosaic.save(out_file)
 
 
 def view_box(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
@@ -161,37 +145,168 @@ def view_box(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
     return bounding_box(mask, int(np.ceil(margin / grid.voxel_sizes.min())))
 
 
-def _image(path: str, box: Box | None = None) -> nib.Nifti1Image:
-    import nibabel as nib
+@dataclass(frozen=True)
+class _Volume:
+    """A volume whose axes run to the right, to the front and upwards, as nearly as its voxels allow."""
 
-    data, grid = images.read(path)
-    if box:
-        data, grid = data[box], grid.part(box)
-    return nib.Nifti1Image(data, grid.matrix)
+    data: Array
+    matrix: Array
+
+    @classmethod
+    def read(cls, path: str, box: Box | None = None) -> _Volume:
+        import nibabel as nib
+
+        data, grid = images.read(path)
+        if box:
+            data, grid = data[box], grid.part(box)
+        turned: Any = nib.as_closest_canonical(nib.Nifti1Image(data, grid.matrix))
+        return cls(np.asarray(turned.dataobj), turned.affine)
+
+    @property
+    def sizes(self) -> Array:
+        """Edge lengths of a voxel (mm)."""
+        return np.linalg.norm(self.matrix[:3, :3], axis=0)
+
+    def limits(self) -> tuple[float, float]:
+        """Intensities that are black and white."""
+        low, high = np.percentile(self.data, (15, 99.8))
+        return float(low), float(max(high, low + 1e-6))
+
+    def nearest(self, cuts: dict[str, list[float]]) -> list[list[int]]:
+        """Indices along each axis of the slices that lie at world coordinates."""
+        at = [(np.array(cuts[name]) - self.matrix[i, 3]) / self.matrix[i, i] for i, name in enumerate("xyz")]
+        shape = self.data.shape
+        return [np.clip(np.rint(v), 0, n - 1).astype(int).tolist() for v, n in zip(at, shape, strict=True)]
+
+    def evenly(self) -> list[list[int]]:
+        """Indices along each axis of slices through the whole of a mask."""
+        chosen = []
+        for axis in range(3):
+            others = tuple(i for i in range(3) if i != axis)
+            area = (self.data > 0.5).sum(others)
+            extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
+            within = np.linspace(extent[0], extent[-1], _SLICES + 2)[1:-1]
+            chosen.append(np.rint(within).astype(int).tolist())
+        return chosen
+
+    def position(self, axis: int, index: int) -> float:
+        """World coordinate of the middle of a slice."""
+        middle = (np.array(self.data.shape) - 1) / 2
+        middle[axis] = index
+        return float(self.matrix[axis, :3] @ middle + self.matrix[axis, 3])
 
 
-def _set_up_plotting() -> None:
-    import matplotlib
-    from nireports.reportlets import mosaic, utils
+class _Mosaic:
+    """A picture of slices, in millimetres from its lower left corner.
 
-    matplotlib.use("Agg")
-    matplotlib.rcParams["svg.hashsalt"] = "bids_inpaint"
-    # matplotlib writes the date into every SVG unless this is set
-    os.environ.setdefault("SOURCE_DATE_EPOCH", "0")
-    # nireports draws everything at 300 without a choice, which takes four times as long
-    mosaic.extract_svg = functools.partial(utils.extract_svg, dpi=_DPI)
+    Parameters
+    ----------
+    volume : _Volume
+        Gives the sizes; all others have its voxels.
+    cuts : list of list of int
+        Indices of the slices along each axis.
+    beside, above : float
+        Room at the right for a scale, and at the top for a caption (mm).
+    """
 
+    def __init__(self, volume: _Volume, cuts: list[list[int]], beside: float = 0, above: float = 0):
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
 
-def _number_identifiers(path: str) -> str:
-    """Replace random identifiers by numbered ones, so that the same run gives the same bytes."""
-    known: dict[str, str] = {}
+        # the same picture is the same bytes
+        mpl.rcParams["svg.hashsalt"] = "bids_inpaint"
+        extent = volume.sizes * volume.data.shape
+        self.cuts = cuts
+        self.place = float(max(extent[across] for _, across, _ in _ROWS)) + _GAP
+        heights = [float(extent[up]) + _GAP for _, _, up in _ROWS]
+        self.bottoms = [sum(heights[i + 1 :]) for i in range(len(heights))]
+        self.width, self.height = self.place * max(map(len, cuts)) + beside, sum(heights) + above
+        self.figure = Figure((_WIDTH, _WIDTH * self.height / self.width), facecolor="black")
 
-    def number(match: re.Match) -> str:
-        text = match.group()
-        return known.setdefault(
-            text, str(uuid.uuid5(uuid.NAMESPACE_URL, f"bids_inpaint:{Path(path).name}:{len(known)}"))
-        )
+    def draw(
+        self,
+        volume: _Volume,
+        limits: tuple[float, float],
+        outlined: Sequence[tuple[_Volume, str]] = (),
+        label: str = "",
+        layer: str = "background",
+    ) -> Axes:
+        """Draw slices of an image over all that was drawn before, and outlines of masks, the first on top."""
+        panel = self.figure.add_subfigure(self.figure.add_gridspec(1, 1)[0], facecolor="black")
+        panel.set_gid(layer)
+        axes = panel.add_axes((0, 0, 1, 1))
+        axes.axis("off")
+        axes.text(2, self.height - 2, label, color="white", va="top", size=12)
+        for row in range(len(_ROWS)):
+            self._show(axes, row, volume, volume.data, cmap="gray", vmin=limits[0], vmax=limits[1])
+            for mask, colour in reversed(outlined):
+                self._outline(axes, row, mask, colour)
+            self._annotate(axes, row, volume)
+        axes.set(xlim=(0, self.width), ylim=(0, self.height), aspect="auto")
+        return axes
 
-    file = Path(path)
-    file.write_text(_UUID.sub(number, file.read_text(encoding="utf-8")), encoding="utf-8")
-    return path
+    def colour(self, axes: Axes, volume: _Volume, limit: float) -> None:
+        """Draw values over slices; those below a tenth of the limit are left out."""
+        seen = np.where(np.abs(volume.data) < limit / 10, np.float32(np.nan), volume.data)
+        for row in range(len(_ROWS)):
+            drawn = self._show(axes, row, volume, seen, cmap="RdBu_r", vmin=-limit, vmax=limit)
+        axes.set(xlim=(0, self.width), ylim=(0, self.height), aspect="auto")
+        scale = axes.inset_axes((0.985, 0.7, 0.006, 0.25))
+        axes.figure.colorbar(drawn, cax=scale)
+        scale.yaxis.set_ticks_position("left")
+        scale.tick_params(colors="white", labelsize=9)
+
+    def _show(self, axes: Axes, row: int, volume: _Volume, data: Array, **how: Any) -> AxesImage:
+        values, (x, y) = self._laid_out(row, volume, data, np.nan)
+        left, right, low, high = x[0], x[-1], y[0], y[-1]
+        dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
+        extent = (left - dx, right + dx, low - dy, high + dy)
+        return axes.imshow(values, extent=extent, origin="lower", interpolation="none", **how)
+
+    def _outline(self, axes: Axes, row: int, mask: _Volume, colour: str) -> None:
+        values, places = self._laid_out(row, mask, mask.data, 0)
+        if values.max() > 0.5:
+            axes.contour(*places, values, levels=[0.5], colors=colour, linewidths=0.5)
+
+    def _annotate(self, axes: Axes, row: int, volume: _Volume) -> None:
+        axis, across, up = _ROWS[row]
+        for i, index in enumerate(self.cuts[axis]):
+            left, low = i * self.place, self.bottoms[row]
+            name = f"{'xyz'[axis]}={volume.position(axis, index):.0f}"
+            axes.text(left + 2, low + _GAP / 2, name, color="white", size=9)
+            if across == 0:
+                top = low + volume.sizes[up] * volume.data.shape[up]
+                for side, place in (("L", 0.08), ("R", 0.9)):
+                    axes.text(left + place * self.place, top - 4, side, color="white", va="top", size=9)
+
+    def _laid_out(
+        self, row: int, volume: _Volume, data: Array, around: float
+    ) -> tuple[Array, tuple[Array, Array]]:
+        """Slices beside each other, each in the middle of its place, and the places of their voxels (mm)."""
+        axis, across, up = _ROWS[row]
+        size = volume.sizes[across]
+        room = int(np.floor(self.place / size))
+        n = data.shape[across]
+        # a gap of voxels that are a little wider or narrower keeps the places where they are
+        values = np.full((data.shape[up], room * len(self.cuts[axis])), around, np.float32)
+        for i, index in enumerate(self.cuts[axis]):
+            start = i * room + (room - n) // 2
+            values[:, start : start + n] = np.moveaxis(data, axis, 0)[index].T
+        x = (np.arange(values.shape[1]) + 0.5) * (self.place / room)
+        y = self.bottoms[row] + _GAP / 2 + (np.arange(values.shape[0]) + 0.5) * volume.sizes[up]
+        return values, (x, y)
+
+    def save(self, out_file: str) -> str:
+        """Write the picture."""
+        text = io.StringIO()
+        self.figure.savefig(text, format="svg", facecolor="black", metadata={"Date": None})
+        svg = text.getvalue()
+        start = svg.index("<svg")
+        end = svg.index(">", start) + 1
+        # it takes the width that the page gives it
+        tag = re.sub(r' (width|height)="[^"]*"', "", svg[start:end])
+        for layer in ("background", "foreground"):
+            svg = svg.replace(f'<g id="{layer}">', f'<g class="{layer}-svg">')
+        end += svg.index("<svg") - start
+        write_text(Path(out_file), tag + "\n" + _STYLE + svg[end:])
+        return out_file

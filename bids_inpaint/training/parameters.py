@@ -8,12 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from bids_inpaint.space import MIRROR
 from bids_inpaint.training.data import Lesions
 
 #: Voxels of the working grid, shape (n, 3).
 Voxels = np.ndarray
-#: Voxel i of the working grid, mirrored about x = 0 mm, is voxel MIRROR - i.
-MIRROR = 180
 
 
 @dataclass(frozen=True)

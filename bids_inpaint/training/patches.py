@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.space import MIRROR, WORKING_GRID
 from bids_inpaint.training.architectures.unet import space_to_depth
 from bids_inpaint.training.data import Lesions
-from bids_inpaint.training.parameters import MIRROR, draw_centre
+from bids_inpaint.training.parameters import draw_centre
 
 
 @dataclass(frozen=True)

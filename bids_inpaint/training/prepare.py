@@ -273,7 +273,7 @@ def _cache_labels(path: Path, folder: Path, work: Path, files: template.Template
         picture, mask = (str(Path(scratch) / f"{name}.nii.gz") for name in ("picture", "mask"))
         images.save(picture, levels[labels], grid, np.float32)
         images.save(mask, brain, grid, np.uint8)
-        world = alone(affine, picture, mask, files.t1w, "AffineFast", scratch, 0)
+        world = alone(affine, picture, mask, files.t1w, "fast", scratch, 0)
     out = resample(labels, grid, WORKING_GRID, world, order=0)
     with storing(folder) as part:
         np.save(part / f"{LABELS}.npy", out.astype(np.uint8))

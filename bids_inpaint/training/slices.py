@@ -16,9 +16,10 @@ from torch.nn import functional
 
 from bids_inpaint.networks.inpainting import to_fill
 from bids_inpaint.networks.slices import offsets, upper_limit
+from bids_inpaint.space import MIRROR
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects
-from bids_inpaint.training.parameters import MIRROR, draw_centre, draw_image, moved
+from bids_inpaint.training.parameters import draw_centre, draw_image, moved
 from bids_inpaint.training.patches import Place
 from bids_inpaint.training.synthesis import change_contrast
 from bids_inpaint.training.task import Samples

@@ -7,6 +7,8 @@ from scipy.spatial.transform import Rotation
 
 from bids_inpaint.dataset import template
 from bids_inpaint.imaging.alignment import refine
+from bids_inpaint.imaging.itk import affine
+from bids_inpaint.imaging.processes import alone
 from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 
@@ -46,17 +48,18 @@ def test_the_search_ends_at_the_true_affine(brain, turn, shift, size):
     start = true.copy()
     start[:3, :3] = Rotation.from_euler("z", turn, degrees=True).as_matrix() @ true[:3, :3] * size
     start[:3, 3] += shift
-    assert apart(refine(start, t1w, WORKING_GRID, data, grid), true) < 0.5
+    assert apart(refine(start, t1w, WORKING_GRID, data, grid)[0], true) < 0.5
 
 
 def test_storage_is_no_matter(brain):
     """Another order and direction of the axes, another unit of intensity, and room around the head."""
     t1w, data, grid, true = brain
-    plain = refine(true, t1w, WORKING_GRID, data, grid)
+    plain, likeness = refine(true, t1w, WORKING_GRID, data, grid)
+    assert likeness > 0.9
     turned = nib.as_closest_canonical(nib.Nifti1Image(data.transpose(2, 0, 1), grid.matrix[:, [2, 0, 1, 3]]))
     for image in (turned, nib.Nifti1Image(1e-5 * np.pad(data, 20), grid.part((slice(-20, 170),) * 3).matrix)):
         values = image.get_fdata(dtype=np.float32)
-        other = refine(true, t1w, WORKING_GRID, values, Grid.of(values.shape, image.affine))
+        other, _ = refine(true, t1w, WORKING_GRID, values, Grid.of(values.shape, image.affine))
         assert apart(other, plain) < 0.1
 
 
@@ -66,7 +69,7 @@ def test_what_is_cut_off_counts_nothing(brain):
     cut[:, :, :25] = 0
     start = true.copy()
     start[:3, 3] += 2
-    assert apart(refine(start, t1w, WORKING_GRID, cut, grid), true) < 1.5
+    assert apart(refine(start, t1w, WORKING_GRID, cut, grid)[0], true) < 1.5
 
 
 @pytest.mark.parametrize("factor", [0, 1])
@@ -75,4 +78,25 @@ def test_where_nothing_fits_the_affine_stays(brain, factor):
     t1w, data, grid, true = brain
     start = true.copy()
     start[:3, 3] += 400 * factor
-    assert (refine(start, t1w, WORKING_GRID, factor * data, grid) == start).all()
+    matrix, likeness = refine(start, t1w, WORKING_GRID, factor * data, grid)
+    assert (matrix == start).all()
+    assert likeness == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("angles", [(0, 0, 0), (25, 0, 0), (20, 15, -20)])
+def test_a_head_may_be_turned(brain, tmp_path, angles):
+    """Where the quick registration does not find the way, the thorough one does."""
+    t1w, data, grid, true = brain
+    turn = np.eye(4)
+    turn[:3, :3] = Rotation.from_euler("xyz", angles, degrees=True).as_matrix()
+    turned = Grid.of(grid.shape, turn @ grid.matrix)
+    files = [
+        images.save(str(tmp_path / f"{name}.nii.gz"), values, its)
+        for name, values, its in (
+            ("head", data, turned), ("mask", (data > 0).astype(np.uint8), turned),
+            ("template", t1w, WORKING_GRID),
+        )
+    ]  # fmt: skip
+    found = alone(affine, *files, "fast", str(tmp_path), 0)
+    assert apart(np.linalg.inv(turn) @ found, true) < 0.5

@@ -1,5 +1,6 @@
 """Bad input gets one sentence that names the file, the reason and the remedy."""
 
+import gzip
 import os
 from pathlib import Path
 
@@ -105,11 +106,10 @@ def test_saving_is_atomic(tmp_path, monkeypatch):
     before = target.read_bytes()
 
     def full(self, content):
-        with self.open("wb") as file:
-            file.write(content[: len(content) // 2])
+        self._file.write(content[: len(content) // 2])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
+    monkeypatch.setattr(images.Packed, "write", full)
     with pytest.raises(OSError, match="No space"):
         images.save(target, GOOD * 2, grid)
     assert target.read_bytes() == before
@@ -120,3 +120,17 @@ def test_same_image_same_bytes(tmp_path):
     grid = Grid.of(GOOD.shape, np.eye(4))
     one, two = (Path(images.save(tmp_path / f"{n}.nii.gz", GOOD, grid)) for n in "ab")
     assert one.read_bytes() == two.read_bytes()
+
+
+def test_a_file_is_packed_as_it_is_written(tmp_path):
+    """Whole volumes of bytes are never in memory, and the file is the same as if they had been."""
+    data = np.random.default_rng(0).integers(0, 9, (40, 30, 20)).astype(np.float32)
+    grid = Grid.of(data.shape, np.diag([1, 2, 3, 1]))
+    path = images.save(str(tmp_path / "a.nii.gz"), data, grid)
+    content = Path(path).read_bytes()
+    assert content == gzip.compress(gzip.decompress(content), 1, mtime=0)
+    plain = Path(images.save(str(tmp_path / "a.nii"), data, grid)).read_bytes()
+    assert gzip.decompress(content) == plain
+    scratch = images.save(str(tmp_path / "b.nii.gz"), data, grid, scratch=True)
+    assert gzip.decompress(Path(scratch).read_bytes()) == plain
+    assert (images.read(scratch)[0] == data).all()

@@ -57,6 +57,32 @@ def test_threads_give_the_same_bytes(toy_model, volume):
     assert one.tobytes() == two.tobytes()
 
 
+def test_the_mean_over_both_ways_mirrors_back(toy_model, volume, monkeypatch):
+    """A network that moves everything to one side moves the mirror image to the other."""
+    image, mask, _ = volume
+    model = registry.find(str(toy_model))
+    opened = []
+    monkeypatch.setattr(volumes, "open_session", lambda *_: opened.append(1))
+    monkeypatch.setattr(volumes, "run_network", lambda model, channels, *_: np.roll(channels, 1, axis=1))
+    mean, box = volumes.run_both_ways(model, image, mask)
+    # one voxel of a sub-volume is two of the volume
+    expected = (np.roll(image, 2, axis=0) + np.roll(image, -2, axis=0)) / 2
+    np.testing.assert_allclose(mean[mask[box]], expected[mask], rtol=1e-6)
+    assert len(opened) == 1
+
+
+def test_a_network_without_sides_makes_the_same_of_both_ways(toy_model, volume):
+    image, mask, _ = volume
+    model = registry.find(str(toy_model))
+    mean, box = volumes.run_both_ways(model, image, mask, priors=())
+    once = volumes.run_on_volume(model, image)
+    np.testing.assert_allclose(mean[mask[box]], once[mask], rtol=1e-6)
+    # what is wanted lies on one side alone
+    left = mask & (np.arange(182) < 70)[:, None, None]
+    mean, box = volumes.run_both_ways(model, image, left)
+    np.testing.assert_allclose(mean[left[box]], once[left], rtol=1e-6)
+
+
 def test_openvino_is_used_where_it_is_there_and_keeps_to_the_threads(monkeypatch):
     import onnxruntime
 
@@ -79,7 +105,7 @@ def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypat
     lesions[80:90, 80:90, 80:90] = True
     seen = {}
 
-    def capture(model, channels, runtime):
+    def capture(model, channels, *_):
         seen["volume"] = volumes.depth_to_space(channels)
         return channels
 
@@ -98,7 +124,7 @@ def test_what_a_network_sees_is_around_the_brain_and_goes_back_where_it_was(volu
     image, mask = (np.roll(v, 5, (0, 1, 2)) for v in (image, mask))
     sizes = []
 
-    def half(model, channels, runtime):
+    def half(model, channels, *_):
         sizes.append(channels.shape)
         return channels[:8] / 2
 
@@ -118,7 +144,7 @@ def test_second_pass_fills_what_was_found_and_nothing_else(toy_model, volume, tm
     found = np.zeros_like(mask)
     assert inpainting.fill_again(model, image, found, mask, scale) is image
     found[80:90, 80:90, 80:90] = True
-    monkeypatch.setattr(volumes, "run_network", lambda model, channels, runtime: np.ones_like(channels))
+    monkeypatch.setattr(volumes, "run_network", lambda model, channels, *_: np.ones_like(channels))
     out = inpainting.fill_again(model, image, found, mask, scale)
     expected = np.where(inpainting.to_fill(found), (image + 0.7) / 2, image)
     np.testing.assert_allclose(out, expected, rtol=1e-5)
