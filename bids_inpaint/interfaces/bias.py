@@ -40,6 +40,6 @@ class CorrectBias(FileInterface):
         estimate = partial(_ESTIMATES[self.inputs.method], shrink=8 if self.inputs.sloppy else 4)
         out, field = bias.correct(data, mask, estimate)
         return {
-            "out_file": images.save(within(runtime, "corrected.nii.gz"), out, grid, np.float32),
-            "bias_file": images.save(within(runtime, "bias.nii.gz"), field, grid, np.float32),
+            "out_file": images.save(within(runtime, "corrected.nii.gz"), out, grid, np.float32, scratch=True),
+            "bias_file": images.save(within(runtime, "bias.nii.gz"), field, grid, np.float32, scratch=True),
         }
