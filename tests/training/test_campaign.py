@@ -9,11 +9,16 @@ from helpers import TOY
 
 torch = pytest.importorskip("torch")
 
+from torch.optim.swa_utils import AveragedModel
+
 from bids_inpaint.training import campaign as campaigns
 from bids_inpaint.training.__main__ import main
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Subject, template_priors
+from bids_inpaint.training.engines import build
+from bids_inpaint.training.export import export
 from bids_inpaint.training.packing import decode, encode, pack, unpack
+from bids_inpaint.training.weights import load_average
 
 GATED = TOY.replace("full_resolution = false", "full_resolution = false\ngated = true\npriors = true").replace(
     "validation = []", 'validation = ["toy_sub-02"]'
@@ -133,3 +138,26 @@ def test_coding_loses_nothing_but_the_rounding():
     out = decode(encode(image, 64))
     assert ((out > 0) == (image > 0)).all()
     assert np.abs(out.astype(float) - image)[image > 0.01].max() <= 0.5 / 64 + 1e-3
+
+
+def test_weights_between_two_runs_are_written_and_exported(tmp_path, capsys):
+    (tmp_path / "toy.toml").write_text(GATED.format(steps=4, blind="true"))
+    config = Config.load(tmp_path / "toy.toml")
+    networks = [build(config) for _ in range(2)]
+    for name, network in zip("ab", networks, strict=True):
+        average = AveragedModel(network, use_buffers=True).state_dict()
+        torch.save({"average": average, "step": 3, "start": ""}, tmp_path / f"{name}.pt")
+    files = [str(tmp_path / f"{name}.pt") for name in ("a", "b", "mixed")]
+    assert main(["mix", *files, "--share", "0.25"]) == 0
+    mixed = load_average(config, tmp_path / "mixed.pt").state_dict()
+    for key, value in networks[0].state_dict().items():
+        if value.is_floating_point():
+            expected = 0.75 * value + 0.25 * networks[1].state_dict()[key]
+            assert torch.allclose(mixed[key], expected, atol=1e-6)
+    path = export(config, tmp_path / "mixed.pt", tmp_path / "toy.onnx", None, 0.1)
+    card = json.loads(path.with_suffix(".json").read_text())
+    assert "mix" in card["command"]
+    assert "--share 0.25" in card["command"]
+    assert set(card["data"]["licences"]) == {"lesions/patients", "lesions/shapes.npz"}
+    assert main(["mix", *files, "--share", "2"]) == 1
+    assert "0 to 1" in capsys.readouterr().err

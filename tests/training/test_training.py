@@ -14,14 +14,14 @@ from bids_inpaint.networks import inpainting, registry, session, volumes
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training import parameters, synthesis
 from bids_inpaint.training.architectures.unet import UNet
-from bids_inpaint.training.config import FOLDER, Config, Synthesis
+from bids_inpaint.training.config import FOLDER, Config
 from bids_inpaint.training.data import Lesions, subjects
 from bids_inpaint.training.engines import engine_of
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
 from bids_inpaint.training.inpainting import Inpainting, fill_mask
 from bids_inpaint.training.lesioned import Batch, Patches, Recipe
-from bids_inpaint.training.patches import Place, draw_place
+from bids_inpaint.training.patches import Place
 from bids_inpaint.training.weights import load_average, load_exported
 
 
