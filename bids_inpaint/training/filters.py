@@ -7,14 +7,21 @@ three-dimensional convolution.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
+from functools import lru_cache
 
+import numpy as np
 import torch
 from torch import Tensor
 
 #: A Gaussian of a smaller standard deviation, in voxels, filters nothing.
 NARROWEST = 0.05
+
+
+def to_device(values: np.ndarray, device: torch.device) -> Tensor:
+    """An array as a tensor of a device; the CPU doesn't wait for a GPU to take it."""
+    tensor = torch.from_numpy(values)
+    return tensor if device.type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
 
 
 def joined(volumes: Sequence[Tensor]) -> Tensor:
@@ -47,61 +54,77 @@ def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
     return torch.matmul(volumes.reshape(n, d * h, w), matrices.transpose(1, 2)).view(n, d, h, -1)
 
 
-def gaussians(sigma: Tensor, size: int) -> Tensor:
-    """The matrices of Gaussian filters that are cut off at three standard deviations.
+def kernels(sigma: Sequence[float] | np.ndarray, size: int) -> np.ndarray:
+    """Halves of Gaussian kernels that are cut off at three standard deviations.
 
     Parameters
     ----------
-    sigma : Tensor, (N,)
+    sigma : sequence of float, length N
         Standard deviations in voxels; one below :data:`NARROWEST` filters nothing.
     size : int
         Voxels of the axis.
 
     Returns
     -------
-    Tensor, (N, size, size)
+    array of float32, (N, size)
+        The weight of a voxel by its distance.
     """
-    sigma = sigma.to(torch.float32)[:, None]
-    width = sigma.clamp(min=NARROWEST)
-    steps = torch.arange(size, dtype=torch.float32, device=sigma.device)
-    # the longest kernel of the batch; what is beyond the radius of a shorter one is 0
-    kernel = torch.exp(-0.5 * (steps / width) ** 2) * (steps <= torch.ceil(3 * width))
-    kernel = torch.where(sigma < NARROWEST, (steps == 0).float(), kernel)
-    reach = torch.arange(1, 3 * math.ceil(size) + 1, dtype=torch.float32, device=sigma.device)
-    sides = torch.exp(-0.5 * (reach / width) ** 2) * (reach <= torch.ceil(3 * width)) * (sigma >= NARROWEST)
-    kernel = kernel / (1 + 2 * sides.sum(1, keepdim=True))
-    distance = (steps[:, None] - steps[None]).abs().long()
-    return kernel[:, distance]
+    widths = np.maximum(np.asarray(sigma, np.float32).reshape(-1, 1), NARROWEST)
+    radii = np.ceil(3 * widths)
+    steps = np.arange(max(size, int(radii.max()) + 1), dtype=np.float32)
+    halves = np.exp(-0.5 * (steps / widths) ** 2) * (steps <= radii)
+    # all but the middle is there twice
+    return (halves / (2 * halves.sum(1, keepdims=True) - halves[:, :1]))[:, :size]
 
 
-def smooth(volumes: Tensor, sigma: Tensor | Sequence[float]) -> Tensor:
+def bands(halves: Tensor, size: int) -> Tensor:
+    """The matrices (N, size, size) that filter an axis by kernels of which :func:`kernels` gives halves (N, ...)."""
+    return halves[:, _distances(size, halves.device)]
+
+
+@lru_cache(256)
+def _distances(size: int, device: torch.device) -> Tensor:
+    steps = torch.arange(size, device=device)
+    return (steps[:, None] - steps).abs()
+
+
+def gaussians(sigma: Sequence[float] | np.ndarray, size: int, device: torch.device) -> Tensor:
+    """The matrices (N, size, size) of Gaussian filters: see :func:`kernels`."""
+    return bands(to_device(kernels(sigma, size), device), size)
+
+
+@lru_cache(64)
+def gaussian(sigma: float, size: int, device: torch.device) -> Tensor:
+    """The matrix (1, size, size) of a Gaussian filter: see :func:`kernels`."""
+    return gaussians([sigma], size, device)
+
+
+def smooth(volumes: Tensor, sigma: Tensor | np.ndarray | Sequence[float]) -> Tensor:
     """Gaussian filter of volumes; zeros lie beyond their borders.
 
     Parameters
     ----------
     volumes : Tensor, (N, D, H, W)
-    sigma : Tensor, (N, 3), or sequence of float, length 3
+    sigma : array, (N, 3), or sequence of float, length 3
         Standard deviation in voxels along each axis, of each volume or of all; less than 0.05 filters nothing.
     """
-    sigma = torch.as_tensor(sigma, dtype=torch.float32).reshape(-1, 3)
-    for axis in range(3):
-        if (sigma[:, axis] < NARROWEST).all():
-            continue
-        matrices = gaussians(sigma[:, axis].to(volumes.device, non_blocking=True), volumes.shape[axis + 1])
-        volumes = along(matrices, volumes, axis)
+    sigmas = np.asarray(sigma, np.float32).reshape(-1, 3)
+    for axis, widths in enumerate(sigmas.T):
+        if widths.max() >= NARROWEST:
+            volumes = along(gaussians(widths, volumes.shape[axis + 1], volumes.device), volumes, axis)
     return volumes
 
 
-def interpolation(knots: int, size: int, device: torch.device | str = "cpu") -> Tensor:
+@lru_cache(256)
+def interpolation(knots: int, size: int, device: torch.device) -> Tensor:
     """The matrix (1, size, knots) of the linear interpolation of PyTorch's ``interpolate``."""
     places = ((torch.arange(size, dtype=torch.float32, device=device) + 0.5) * knots / size - 0.5).clamp(min=0)
     below = places.floor().clamp(max=knots - 1)
     share = places - below
     above = (below + 1).clamp(max=knots - 1)
     columns = torch.arange(knots, device=device)
-    return ((columns == below[:, None]) * (1 - share[:, None]) + (columns == above[:, None]) * share[:, None])[
-        None
-    ]
+    matrix = (columns == below[:, None]) * (1 - share[:, None]) + (columns == above[:, None]) * share[:, None]
+    return matrix[None]
 
 
 def spread(lattices: Tensor, shape: Sequence[int]) -> Tensor:
