@@ -7,6 +7,7 @@ three-dimensional convolution.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -16,6 +17,8 @@ from torch import Tensor
 
 #: A Gaussian of a smaller standard deviation, in voxels, filters nothing.
 NARROWEST = 0.05
+#: Rows of a band matrix that are multiplied at once.
+BLOCK = 16
 
 
 def to_device(values: np.ndarray, device: torch.device) -> Tensor:
@@ -29,7 +32,7 @@ def joined(volumes: Sequence[Tensor]) -> Tensor:
     return torch.stack(tuple(volumes)) if len(volumes) > 1 else volumes[0][None]
 
 
-def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
+def along(matrices: Tensor, volumes: Tensor, axis: int, radius: int | None = None) -> Tensor:
     """Multiply one axis of volumes by a matrix each.
 
     Parameters
@@ -38,6 +41,8 @@ def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
     volumes : Tensor, (N, D, H, W)
         Of L voxels along the axis.
     axis : {0, 1, 2}
+    radius : int, optional
+        The matrices are 0 farther from their diagonal.
 
     Returns
     -------
@@ -45,6 +50,8 @@ def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
         Of M voxels along the axis.
     """
     n, d, h, w = volumes.shape
+    if n == 1 and radius is not None and axis != 1 and 2 * radius + BLOCK < len(matrices[0]):
+        return _banded(matrices[0], volumes[0], axis, radius)[None]
     if axis == 0:
         return torch.matmul(matrices, volumes.reshape(n, d, h * w)).view(n, -1, h, w)
     if axis == 1:
@@ -52,6 +59,21 @@ def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
     if len(matrices) == 1:
         return torch.matmul(volumes, matrices[0].T)
     return torch.matmul(volumes.reshape(n, d * h, w), matrices.transpose(1, 2)).view(n, d, h, -1)
+
+
+def _banded(matrix: Tensor, volume: Tensor, axis: int, radius: int) -> Tensor:
+    """Multiply the first or the last axis of a volume by a square matrix, but for most of its zeros."""
+    size = volume.shape[axis]
+    flat = volume.reshape(size, -1) if axis == 0 else volume.reshape(-1, size)
+    out = torch.empty_like(flat)
+    for start in range(0, size, BLOCK):
+        rows, columns = slice(start, start + BLOCK), slice(max(start - radius, 0), start + BLOCK + radius)
+        band = matrix[rows, columns]
+        if axis == 0:
+            torch.mm(band, flat[columns], out=out[rows])
+        else:
+            torch.mm(flat[:, columns], band.T, out=out[:, rows])
+    return out.view(volume.shape)
 
 
 def kernels(sigma: Sequence[float] | np.ndarray, size: int) -> np.ndarray:
@@ -93,6 +115,11 @@ def gaussians(sigma: Sequence[float] | np.ndarray, size: int, device: torch.devi
     return bands(to_device(kernels(sigma, size), device), size)
 
 
+def radius(sigma: Sequence[float] | np.ndarray) -> int:
+    """How far the widest of Gaussian filters reaches, in voxels."""
+    return math.ceil(3 * max(sigma))
+
+
 @lru_cache(64)
 def gaussian(sigma: float, size: int, device: torch.device) -> Tensor:
     """The matrix (1, size, size) of a Gaussian filter: see :func:`kernels`."""
@@ -111,7 +138,8 @@ def smooth(volumes: Tensor, sigma: Tensor | np.ndarray | Sequence[float]) -> Ten
     sigmas = np.asarray(sigma, np.float32).reshape(-1, 3)
     for axis, widths in enumerate(sigmas.T):
         if widths.max() >= NARROWEST:
-            volumes = along(gaussians(widths, volumes.shape[axis + 1], volumes.device), volumes, axis)
+            matrices = gaussians(widths, volumes.shape[axis + 1], volumes.device)
+            volumes = along(matrices, volumes, axis, radius(widths))
     return volumes
 
 
@@ -129,7 +157,7 @@ def interpolation(knots: int, size: int, device: torch.device) -> Tensor:
 
 def spread(lattices: Tensor, shape: Sequence[int]) -> Tensor:
     """Interpolate lattices (N, d, h, w) linearly to volumes (N, D, H, W) of a shape."""
-    for axis in (2, 1, 0):
+    for axis in range(3):
         matrix = interpolation(lattices.shape[axis + 1], shape[axis], lattices.device)
         lattices = along(matrix, lattices, axis)
     return lattices

@@ -9,6 +9,7 @@ stays. Painting is deterministic given its parameters, which :mod:`bids_inpaint.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -31,27 +32,23 @@ STACK = 1_000_000
 
 @dataclass(frozen=True)
 class Boxes:
-    """Lesions of one painter in boxes of one size, K of them.
+    """K lesions of one painter in boxes of one size.
 
     Attributes
     ----------
     painter : str
         One of :data:`bids_inpaint.training.painters.PAINTERS`.
+    count : int
+        K.
     size : tuple of int, length 3
         Edges in voxels.
-    volume : array of int64, (K,)
-        The volume of the batch that each lies in.
-    low, origin : array of int64, (K, 3)
-        First voxel of each box in that volume, and on the working grid.
     more : dict of array
         What the painter needs beside the numbers of all, each (K, ...).
     """
 
     painter: str
+    count: int
     size: tuple[int, ...]
-    volume: np.ndarray
-    low: np.ndarray
-    origin: np.ndarray
     more: Mapping[str, np.ndarray]
 
 
@@ -62,13 +59,20 @@ class Boxed:
     Attributes
     ----------
     boxes : list of Boxes
+        The lesions, in the order of what follows.
+    volume : array of int64, (L,)
+        The volume of the batch that each lies in.
+    low : array of int64, (L, 3)
+        First voxel of each box in that volume.
     voxels : array of int64, (V,)
         Voxels of lesions, as indices in all boxes one after the other.
     numbers : array of float32, (len(:data:`NUMBERS`), L)
-        Fields of :class:`bids_inpaint.training.parameters.LesionParameters`, in the order of the boxes.
+        Fields of :class:`bids_inpaint.training.parameters.LesionParameters`.
     """
 
     boxes: list[Boxes]
+    volume: np.ndarray
+    low: np.ndarray
     voxels: np.ndarray
     numbers: np.ndarray
 
@@ -92,48 +96,46 @@ def box_lesions(
     """
     volume = np.repeat(np.arange(len(lesions)), [len(those) for those in lesions])
     every = [lesion for those in lesions for lesion in those]
-    if not every:
-        return Boxed([], np.zeros(0, np.int64), np.zeros((len(NUMBERS), 0), np.float32))
-    firsts, extent = np.asarray(corners), np.asarray(shape)
-    voxels, owner = _near(every, firsts[volume], extent)
+    voxels, owner = np.zeros((0, 3), np.int64), np.zeros(0, np.int64)
+    if every:
+        voxels, owner = _near(every, np.asarray(corners)[volume], np.asarray(shape))
     held, starts = np.unique(owner, return_index=True)
-    if not len(held):
-        return box_lesions([], corners, shape)
-    margin = np.array([_margin(every[i]) for i in held])[:, None]
-    low = np.zeros((len(every), 3), np.int64)
-    sizes = np.zeros_like(low)
-    low[held] = np.maximum(np.minimum.reduceat(voxels, starts) - margin, 0)
-    sizes[held] = np.minimum(np.maximum.reduceat(voxels, starts) + margin + 1, extent) - low[held]
-    held = held[(sizes[held] > 0).all(1)]
-    boxes, order, begins = [], [], np.zeros(len(every), np.int64)
-    begin = 0
-    for rows in _stacks(held, [every[i].painter for i in held], sizes, len(lesions) > 1):
-        size = sizes[rows].max(0)
-        sizes[rows], low[rows] = size, np.minimum(low[rows], extent - size)
-        begins[rows] = begin + np.arange(len(rows)) * size.prod()
-        begin += len(rows) * int(size.prod())
+    low, size = np.zeros((2, len(every), 3), np.int64)
+    if len(held):
+        margin = np.array([_margin(every[i]) for i in held])[:, None]
+        low[held] = np.maximum(np.minimum.reduceat(voxels, starts) - margin, 0)
+        high = np.minimum(np.maximum.reduceat(voxels, starts) + margin + 1, shape)
+        size[held] = np.maximum(high - low[held], 0)
+        held = held[size[held].all(1)]
+    stacks = list(_stacks(held, [every[i].painter for i in held], size, len(lesions) > 1))
+    order = np.concatenate([held[:0], *stacks])
+    for rows in stacks if len(lesions) > 1 else []:
+        size[rows] = size[rows].max(0)
+        low[rows] = np.minimum(low[rows], shape - size[rows])
+    begins = np.zeros(len(every), np.int64)
+    begins[order] = np.cumsum(size[order].prod(1)) - size[order].prod(1)
+    inside = ((voxels >= 0) & (voxels < shape)).all(1) & size[owner].all(1)
+    owner, (x, y, z) = owner[inside], (voxels - low[owner])[inside].T
+    index = begins[owner] + (x * size[owner, 1] + y) * size[owner, 2] + z
+    boxes = []
+    for rows in stacks:
         first = every[rows[0]]
         more = {name: np.stack([every[i].more[name] for i in rows]) for name in first.more}
-        origin = low[rows] + firsts[volume[rows]]
-        boxes.append(Boxes(first.painter, tuple(size.tolist()), volume[rows], low[rows], origin, more))
-        order += [every[i] for i in rows]
-    inside = ((voxels >= 0) & (voxels < extent)).all(1) & (sizes[owner] > 0).all(1)
-    owner, (x, y, z) = owner[inside], (voxels - low[owner])[inside].T
-    index = begins[owner] + (x * sizes[owner, 1] + y) * sizes[owner, 2] + z
-    numbers = np.array([[getattr(lesion, name) for lesion in order] for name in NUMBERS], np.float32)
-    return Boxed(boxes, index, numbers)
+        boxes.append(Boxes(first.painter, len(rows), tuple(size[rows[0]].tolist()), more))
+    numbers = np.array([[getattr(every[i], name) for i in order] for name in NUMBERS], np.float32)
+    return Boxed(boxes, volume[order], low[order], index, numbers)
 
 
 def _near(
     lesions: Sequence[LesionParameters], corners: np.ndarray, shape: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Voxels (V, 3) of lesions in and close to their volumes, and the lesion of each; whole lesions or none."""
-    counts = [len(lesion.voxels) for lesion in lesions]
-    owner = np.repeat(np.arange(len(lesions)), counts)
-    voxels = np.rint(np.concatenate([lesion.voxels for lesion in lesions]) - corners[owner]).astype(np.int64)
-    near = ((voxels >= -2) & (voxels < shape + 2)).all(1)
+    owner = np.repeat(np.arange(len(lesions)), [len(lesion.voxels) for lesion in lesions])
+    voxels = np.concatenate([lesion.voxels for lesion in lesions]) - corners[owner]
+    x, y, z = ((voxels >= -2.5) & (voxels < shape + 1.5)).T
+    near = x & y & z
     near &= (np.bincount(owner[near], minlength=len(lesions)) >= FEWEST)[owner]
-    return voxels[near], owner[near]
+    return np.rint(voxels[near]).astype(np.int64), owner[near]
 
 
 def _margin(lesion: LesionParameters) -> int:
@@ -203,22 +205,24 @@ def paint_batch(
         return image, support
     device = healthy.device
     white, waves = _white(healthy, grey, corners), spread(texture, healthy.shape[1:])
-    volume = to_device(np.concatenate([b.volume for b in lesions.boxes]), device)
-    numbers = torch.cat([to_device(lesions.numbers, device), grey[volume][None]])[..., None, None, None]
+    numbers = torch.cat([to_device(lesions.numbers, device), grey[to_device(lesions.volume, device)][None]])
     rims = lesions.numbers[NUMBERS.index("rim")]
-    rim = to_device(kernels(rims, max(max(b.size) for b in lesions.boxes)), device)
-    counts = [len(b.volume) for b in lesions.boxes]
-    voxels = [count * int(np.prod(b.size)) for count, b in zip(counts, lesions.boxes, strict=True)]
+    rims = to_device(kernels(rims, max(max(b.size) for b in lesions.boxes)), device)
+    origin = to_device(lesions.low + np.asarray(corners)[lesions.volume], device)
+    first = np.column_stack([lesions.volume, lesions.low])
+    starts = to_device(first @ np.array(healthy.stride()), device)
+    counts = [boxes.count for boxes in lesions.boxes]
+    voxels = [boxes.count * math.prod(boxes.size) for boxes in lesions.boxes]
     shapes = torch.zeros(sum(voxels), device=device)
     shapes[to_device(lesions.voxels, device)] = 1
-    parts = (shapes.split(voxels), rim.split(counts), numbers.split(counts, 1))
-    for boxes, shape, halves, those in zip(lesions.boxes, *parts, strict=True):
+    rows = (numbers[..., None, None, None].split(counts, 1), rims.split(counts), origin.split(counts))
+    places = zip(np.split(first, np.cumsum(counts)[:-1]), starts.split(counts), strict=True)
+    for boxes, place, shape, those, rim, low in zip(lesions.boxes, places, shapes.split(voxels), *rows, strict=True):
         painter = PAINTERS[boxes.painter]
         more = {key: to_device(values, device) for key, values in boxes.more.items()}
-        origin = to_device(boxes.origin, device)
-        outline = Outline(shape.view(-1, *boxes.size), origin, halves, more, changes)
+        outline = Outline(shape.view(-1, *boxes.size), low, rim, more, changes)
         degree, fields = painter.outline(outline)
-        where = _where(boxes, healthy)
+        where = _where(*place, boxes.size, healthy.stride())
         degree.mul_(_cut(white, where))
         here = _cut(healthy, where)
         change = painter.change(Paint(here, _cut(waves, where), fields, more, *those))
@@ -231,18 +235,17 @@ def paint_batch(
 Where = tuple[slice, ...] | Tensor
 
 
-def _where(boxes: Boxes, volumes: Tensor) -> Where:
-    low = np.concatenate([boxes.volume[:, None], boxes.low], 1)
-    size = (1, *boxes.size)
-    if len(low) == 1:
-        return tuple(slice(first, first + n) for first, n in zip(low[0].tolist(), size, strict=True))
-    strides = volumes.stride()
-    place = to_device(low @ np.array(strides), volumes.device).view(-1, 1, 1, 1)
-    offset = sum(
-        torch.arange(n, device=volumes.device).mul_(stride).view(-1, *[1] * (3 - axis))
-        for axis, (n, stride) in enumerate(zip(size, strides, strict=True))
+def _where(first: np.ndarray, starts: Tensor, size: Sequence[int], strides: Sequence[int]) -> Where:
+    """Where boxes of a size lie, by the volume and voxel of each (K, 4), and its index in the flat batch (K,)."""
+    if len(first) == 1:
+        volume, *low = first[0].tolist()
+        return slice(volume, volume + 1), *(slice(x, x + n) for x, n in zip(low, size, strict=True))
+    x, y, z = (
+        torch.arange(0, n * stride, stride, device=starts.device)
+        for n, stride in zip(size, strides[1:], strict=True)
     )
-    return place + offset
+    plane = starts[:, None, None] + (x[:, None] + y)
+    return plane[..., None] + z
 
 
 def _cut(volumes: Tensor, where: Where) -> Tensor:

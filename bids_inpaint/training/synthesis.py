@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from bids_inpaint.imaging.intensity import EXPONENTS
-from bids_inpaint.training.filters import NARROWEST, along, gaussian, gaussians, joined, smooth, spread, to_device
+from bids_inpaint.training.filters import NARROWEST, along, gaussian, gaussians, joined, radius, smooth, spread, to_device
 from bids_inpaint.training.painting import box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters
 
@@ -247,15 +247,13 @@ def degrade(
         volumes = [v + around for v in volumes]
         brain[rows] = shift_border(brain[rows], rims, draws.border[rows])
     spreads = _point_spreads(parameters, reference)
-    rows, noise = _having([p.noise * p.gain for p in parameters], reference)
-    added = draws.noise[rows] * noise if len(noise) else None
+    noise = [p.noise * p.gain for p in parameters]
+    added = draws.noise * _column(noise, reference) if any(noise) else None
     out = []
     for volume in volumes:
         for axis, matrices in enumerate(spreads):
-            volume = volume if matrices is None else along(matrices, volume, axis)
-        volume = volume * field
-        if added is not None:
-            volume[rows] += added
+            volume = volume if matrices is None else along(matrices[0], volume, axis, matrices[1])
+        volume = volume * field if added is None else torch.addcmul(added, volume, field)
         out.append(volume.clamp_(min=0).mul_(brain))
     return out
 
@@ -265,9 +263,11 @@ def _column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
     return to_device(np.asarray(values, np.float32), like.device).view(-1, 1, 1, 1)
 
 
-def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[Tensor | None]:
-    """The matrices of blur, ringing and ghosts along each axis; nothing where all are as they were."""
-    out: list[Tensor | None] = []
+def _point_spreads(
+    parameters: Sequence[ImageParameters], like: Tensor
+) -> list[tuple[Tensor, int | None] | None]:
+    """The matrices of blur, ringing and ghosts along each axis, and how far they reach; nothing if they do nothing."""
+    out: list[tuple[Tensor, int | None] | None] = []
     for axis in range(3):
         blur = [p.blur[axis] for p in parameters]
         ringing = [p.ringing[axis] for p in parameters]
@@ -282,7 +282,7 @@ def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[
             matrices = _low_pass(ringing, size, like.device) @ matrices
             for shares in zip(matrices, ghosts, strict=True):
                 _add_ghost(*shares)
-        out.append(matrices)
+        out.append((matrices, None if strange else radius(blur)))
     return out
 
 
@@ -320,7 +320,7 @@ def shift_border(masks: Tensor, distances: Tensor, lattices: Tensor) -> Tensor:
     for axis, size in enumerate(masks.shape[1:]):
         matrix = gaussian(sigma, size, masks.device)
         # no border where the patch ends
-        soft = along(matrix / matrix.sum(-1, keepdim=True), soft, axis)
+        soft = along(matrix / matrix.sum(-1, keepdim=True), soft, axis, radius([sigma]))
     # a straight border becomes the normal distribution
     uneven = spread(lattices * (-math.sqrt(2) / sigma * distances), masks.shape[1:])
     return _positive(soft.mul_(2).sub_(1).sub_(uneven.erf_()))
