@@ -68,7 +68,7 @@ class Brains:
         shifts: Sequence[tuple[int, ...]] | None = None,
         step: int = 1,
     ) -> Tensor:
-        """Patches of volumes, (N, D, H, W): see :meth:`bids_inpaint.training.patches.Place.crop`.
+        """Patches of volumes, (N, D, H, W): see :meth:`bids_inpaint.training.patches.Place.cut`.
 
         Parameters
         ----------
@@ -84,7 +84,7 @@ class Brains:
         """
         shifts = shifts or [(0, 0, 0)] * len(places)
         if not isinstance(volumes, Tensor):
-            crops = [p.crop(volumes[i], s, step) for i, p, s in zip(which, places, shifts, strict=True)]
+            crops = [p.cut(volumes[i], s, step) for i, p, s in zip(which, places, shifts, strict=True)]
             return joined(crops).to(self.device)
         *shape, last = volumes.shape[1:]
         firsts, steps = np.array([p.lines(s, step) for p, s in zip(places, shifts, strict=True)]).swapaxes(0, 1)
@@ -96,4 +96,4 @@ class Brains:
         sizes = [i.shape[1] for i in indices]
         number, x, y, z = to_device(np.concatenate(indices, 1), self.device).split(sizes, 1)
         plane = ((number * shape[0] + x)[:, :, None] * shape[1] + y[:, None])[..., None] * last
-        return volumes.view(-1)[plane + z[:, None, None]].float()
+        return volumes.view(-1)[plane + z[:, None, None]]

@@ -50,8 +50,8 @@ def along(matrices: Tensor, volumes: Tensor, axis: int, radius: int | None = Non
         Of M voxels along the axis.
     """
     n, d, h, w = volumes.shape
-    if n == 1 and radius is not None and axis != 1 and 2 * radius + BLOCK < len(matrices[0]):
-        return _banded(matrices[0], volumes[0], axis, radius)[None]
+    if n == 1 and axis != 1:
+        return _along_one(matrices[0], volumes[0], axis, radius)[None]
     if axis == 0:
         return torch.matmul(matrices, volumes.reshape(n, d, h * w)).view(n, -1, h, w)
     if axis == 1:
@@ -61,19 +61,22 @@ def along(matrices: Tensor, volumes: Tensor, axis: int, radius: int | None = Non
     return torch.matmul(volumes.reshape(n, d * h, w), matrices.transpose(1, 2)).view(n, d, h, -1)
 
 
-def _banded(matrix: Tensor, volume: Tensor, axis: int, radius: int) -> Tensor:
-    """Multiply the first or the last axis of a volume by a square matrix, but for most of its zeros."""
-    size = volume.shape[axis]
-    flat = volume.reshape(size, -1) if axis == 0 else volume.reshape(-1, size)
-    out = torch.empty_like(flat)
-    for start in range(0, size, BLOCK):
-        rows, columns = slice(start, start + BLOCK), slice(max(start - radius, 0), start + BLOCK + radius)
-        band = matrix[rows, columns]
-        if axis == 0:
-            torch.mm(band, flat[columns], out=out[rows])
-        else:
-            torch.mm(flat[:, columns], band.T, out=out[:, rows])
-    return out.view(volume.shape)
+def _along_one(matrix: Tensor, volume: Tensor, axis: int, radius: int | None) -> Tensor:
+    """Multiply the first or the last axis of a volume by a matrix, but for most of the zeros of a band matrix."""
+    d, h, w = volume.shape
+    flat = volume.reshape(d, h * w) if axis == 0 else volume.reshape(d * h, w)
+    if radius is None or 2 * radius + BLOCK >= volume.shape[axis]:
+        out = torch.mm(matrix, flat) if axis == 0 else torch.mm(flat, matrix.T)
+    else:
+        out = torch.empty_like(flat)
+        for start in range(0, volume.shape[axis], BLOCK):
+            rows, columns = slice(start, start + BLOCK), slice(max(start - radius, 0), start + BLOCK + radius)
+            band = matrix[rows, columns]
+            if axis == 0:
+                torch.mm(band, flat[columns], out=out[rows])
+            else:
+                torch.mm(flat[:, columns], band.T, out=out[:, rows])
+    return out.view(-1, h, w) if axis == 0 else out.view(d, h, -1)
 
 
 def kernels(sigma: Sequence[float] | np.ndarray, size: int) -> np.ndarray:

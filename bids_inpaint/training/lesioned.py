@@ -191,7 +191,7 @@ class Patches(Samples):
         lesioned, support = paint_batch(healthy, grey, batch.lesions, corners, draws.texture, brains.changes)
         for image in images:
             lesioned.index_copy_(0, rows, image[rows])
-            support.index_copy_(0, rows, lesions)
+            support.index_copy_(0, rows, lesions.float())
         versions = [lesioned, healthy] if len(own) or batch.lesions.boxes else [healthy]
         versions = degrade(versions, appearances, draws)
         if self.config.intensity == "mean":
@@ -201,7 +201,7 @@ class Patches(Samples):
         if len(brains.priors):
             shifts = [r.shift for r in recipes]
             pooled = [brains.crop(brains.priors, [i] * len(recipes), places, shifts, 2) for i in range(2)]
-            made.append(torch.stack(pooled, 1))
+            made.append(torch.stack(pooled, 1).float())
         return made
 
     def sample(self, index: int) -> tuple[Tensor, ...]:

@@ -6,17 +6,19 @@ See :mod:`bids_inpaint.training.painters`, which draws them.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from bids_inpaint.training.filters import along, bands, gaussian, spread
+from bids_inpaint.training.filters import along, bands, gaussian, radius, spread
 from bids_inpaint.training.parameters import MIRROR
 
+#: Blur of the borders of cores, in voxels (standard deviation).
+CORE = 2.0
 
-@dataclass(frozen=True)
-class Outline:
+
+class Outline(NamedTuple):
     """Where K lesions are, in boxes of one size.
 
     Attributes
@@ -27,6 +29,8 @@ class Outline:
         Voxel of the working grid where each box begins.
     halves : Tensor, (K, at least the longest edge)
         Of the kernels that blur their borders: see :func:`bids_inpaint.training.filters.kernels`.
+    radius : int
+        How far these reach.
     more : mapping of Tensor
         What the painter needs beside them, each (K, ...).
     changes : Tensor, (patients, 182, 218, 182), optional
@@ -36,21 +40,22 @@ class Outline:
     shape: Tensor
     origin: Tensor
     halves: Tensor
+    radius: int
     more: Mapping[str, Tensor]
     changes: Tensor | None = None
 
     def soft(self) -> Tensor:
         """How much of each voxel is lesion, 0-1."""
-        return self._blurred(bands(self.halves, max(self.shape.shape[1:])))
+        return self._blurred(bands(self.halves, max(self.shape.shape[1:])), self.radius)
 
     def core(self) -> Tensor:
         """The same with borders so soft that only the middle of large lesions is 1."""
-        return self._blurred(gaussian(2.0, max(self.shape.shape[1:]), self.shape.device))
+        return self._blurred(gaussian(CORE, max(self.shape.shape[1:]), self.shape.device), radius([CORE]))
 
-    def _blurred(self, matrices: Tensor) -> Tensor:
+    def _blurred(self, matrices: Tensor, reach: int) -> Tensor:
         blurred = self.shape
         for axis, size in enumerate(self.shape.shape[1:]):
-            blurred = along(matrices[:, :size, :size], blurred, axis)
+            blurred = along(matrices[:, :size, :size], blurred, axis, reach)
         return blurred.mul_(1.15).clamp_(max=1)
 
     def steps(self, start: Tensor) -> list[Tensor]:
@@ -62,8 +67,7 @@ class Outline:
         ]
 
 
-@dataclass(frozen=True)
-class Paint:
+class Paint(NamedTuple):
     """What is known at the voxels of K lesions.
 
     Attributes

@@ -198,7 +198,7 @@ def _draw_parametric(rng: np.random.Generator, scene: Scene) -> list[LesionParam
     return [
         LesionParameters(
             voxels=v,
-            level=float(np.clip(typical + rng.normal(0, spread_), 0.3, 0.97)),
+            level=float(min(max(typical + rng.normal(0, spread_), 0.3), 0.97)),
             retained=float(rng.uniform(0.2, 1)),
             rim=float(rng.uniform(1, 2.5) if diffuse else rng.uniform(0.5, 1.3)),
             unevenness=float(rng.uniform(0, 0.2)),

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bids_inpaint.training.filters import kernels, smooth, spread, to_device
+from bids_inpaint.training.filters import kernels, radius, smooth, spread, to_device
 from bids_inpaint.training.outlines import Outline, Paint
 from bids_inpaint.training.painters import PAINTERS
 from bids_inpaint.training.parameters import LesionParameters
@@ -96,15 +96,14 @@ def box_lesions(
     """
     volume = np.repeat(np.arange(len(lesions)), [len(those) for those in lesions])
     every = [lesion for those in lesions for lesion in those]
-    voxels, owner = np.zeros((0, 3), np.int64), np.zeros(0, np.int64)
-    if every:
-        voxels, owner = _near(every, np.asarray(corners)[volume], np.asarray(shape))
-    held, starts = np.unique(owner, return_index=True)
     low, size = np.zeros((2, len(every), 3), np.int64)
+    voxels, owner = _near(every, np.asarray(corners)[volume], np.array(shape))
+    held = np.flatnonzero(np.bincount(owner, minlength=1))
     if len(held):
-        margin = np.array([_margin(every[i]) for i in held])[:, None]
-        low[held] = np.maximum(np.minimum.reduceat(voxels, starts) - margin, 0)
-        high = np.minimum(np.maximum.reduceat(voxels, starts) + margin + 1, shape)
+        starts = np.searchsorted(owner, held)
+        margin = np.array([_margin(every[i]) for i in held])
+        low[held] = np.maximum(np.minimum.reduceat(voxels, starts, 1) - margin, 0).T
+        high = np.minimum((np.maximum.reduceat(voxels, starts, 1) + margin + 1).T, shape)
         size[held] = np.maximum(high - low[held], 0)
         held = held[size[held].all(1)]
     stacks = list(_stacks(held, [every[i].painter for i in held], size, len(lesions) > 1))
@@ -112,11 +111,13 @@ def box_lesions(
     for rows in stacks if len(lesions) > 1 else []:
         size[rows] = size[rows].max(0)
         low[rows] = np.minimum(low[rows], shape - size[rows])
-    begins = np.zeros(len(every), np.int64)
-    begins[order] = np.cumsum(size[order].prod(1)) - size[order].prod(1)
-    inside = ((voxels >= 0) & (voxels < shape)).all(1) & size[owner].all(1)
-    owner, (x, y, z) = owner[inside], (voxels - low[owner])[inside].T
-    index = begins[owner] + (x * size[owner, 1] + y) * size[owner, 2] + z
+    counts = size.prod(1)
+    begins = np.zeros_like(counts)
+    begins[order] = np.cumsum(counts[order]) - counts[order]
+    inside = ((voxels >= 0) & (voxels < np.array(shape)[:, None])).all(0) & (counts > 0)[owner]
+    owner, (x, y, z) = owner[inside], voxels[:, inside]
+    strides = np.stack([size[:, 1] * size[:, 2], size[:, 2], np.ones_like(counts)], 1)
+    index = (begins - (low * strides).sum(1))[owner] + x * strides[owner, 0] + y * strides[owner, 1] + z
     boxes = []
     for rows in stacks:
         first = every[rows[0]]
@@ -129,13 +130,15 @@ def box_lesions(
 def _near(
     lesions: Sequence[LesionParameters], corners: np.ndarray, shape: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (V, 3) of lesions in and close to their volumes, and the lesion of each; whole lesions or none."""
-    owner = np.repeat(np.arange(len(lesions)), [len(lesion.voxels) for lesion in lesions])
-    voxels = np.concatenate([lesion.voxels for lesion in lesions]) - corners[owner]
-    x, y, z = ((voxels >= -2.5) & (voxels < shape + 1.5)).T
-    near = x & y & z
+    """Voxels (3, V) of lesions in and close to their volumes, and the lesion of each; whole lesions or none."""
+    if not lesions:
+        return np.zeros((3, 0), np.int64), np.zeros(0, np.int64)
+    counts = [len(lesion.voxels) for lesion in lesions]
+    owner = np.repeat(np.arange(len(lesions)), counts)
+    voxels = np.concatenate([lesion.voxels for lesion in lesions]).T - np.repeat(corners.T, counts, 1)
+    near = ((voxels >= -2.5) & (voxels < shape[:, None] + 1.5)).all(0)
     near &= (np.bincount(owner[near], minlength=len(lesions)) >= FEWEST)[owner]
-    return np.rint(voxels[near]).astype(np.int64), owner[near]
+    return np.rint(voxels[:, near]).astype(np.int64), owner[near]
 
 
 def _margin(lesion: LesionParameters) -> int:
@@ -207,7 +210,8 @@ def paint_batch(
     white, waves = _white(healthy, grey, corners), spread(texture, healthy.shape[1:])
     numbers = torch.cat([to_device(lesions.numbers, device), grey[to_device(lesions.volume, device)][None]])
     rims = lesions.numbers[NUMBERS.index("rim")]
-    rims = to_device(kernels(rims, max(max(b.size) for b in lesions.boxes)), device)
+    blurs = to_device(kernels(rims, max(max(b.size) for b in lesions.boxes)), device)
+    reach = radius(rims)
     origin = to_device(lesions.low + np.asarray(corners)[lesions.volume], device)
     first = np.column_stack([lesions.volume, lesions.low])
     starts = to_device(first @ np.array(healthy.stride()), device)
@@ -215,12 +219,12 @@ def paint_batch(
     voxels = [boxes.count * math.prod(boxes.size) for boxes in lesions.boxes]
     shapes = torch.zeros(sum(voxels), device=device)
     shapes[to_device(lesions.voxels, device)] = 1
-    rows = (numbers[..., None, None, None].split(counts, 1), rims.split(counts), origin.split(counts))
+    rows = (numbers[..., None, None, None].split(counts, 1), blurs.split(counts), origin.split(counts))
     places = zip(np.split(first, np.cumsum(counts)[:-1]), starts.split(counts), strict=True)
-    for boxes, place, shape, those, rim, low in zip(lesions.boxes, places, shapes.split(voxels), *rows, strict=True):
+    for boxes, place, shape, those, blur, low in zip(lesions.boxes, places, shapes.split(voxels), *rows, strict=True):
         painter = PAINTERS[boxes.painter]
         more = {key: to_device(values, device) for key, values in boxes.more.items()}
-        outline = Outline(shape.view(-1, *boxes.size), low, rim, more, changes)
+        outline = Outline(shape.view(-1, *boxes.size), low, blur, reach, more, changes)
         degree, fields = painter.outline(outline)
         where = _where(*place, boxes.size, healthy.stride())
         degree.mul_(_cut(white, where))

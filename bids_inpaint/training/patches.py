@@ -49,7 +49,12 @@ class Place:
         return np.array(self.corner) + np.array(self.size) / 2
 
     def crop(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0), step: int = 1) -> Tensor:
-        """The patch of a volume, as float32 of shape `size` / `step`; its border goes on beyond it.
+        """The patch of a volume, as float32 of shape `size` / `step`; its border goes on beyond it."""
+        # PyTorch is much faster at half precision than NumPy
+        return self.cut(volume, shift, step).float()
+
+    def cut(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0), step: int = 1) -> Tensor:
+        """The same in the type of the volume.
 
         Parameters
         ----------
@@ -65,18 +70,17 @@ class Place:
             # all inside: much faster than picking voxels
             first, *others = (slice(min(e), max(e) + 1, step) for e in zip(firsts, lasts, strict=True))
             cut = volume[first, *others]
-            # PyTorch is much faster at half precision than NumPy, which is faster to change the order of axes
-            return torch.from_numpy(np.array(cut[::-1] if self.flip else cut, order="C")).float()
+            return torch.from_numpy(np.array(cut[::-1] if self.flip else cut, order="C"))
         indices = [i.clip(0, n - 1) for i, n in zip(self.indices(shift, step), volume.shape, strict=True)]
-        return torch.from_numpy(volume[np.ix_(*indices)].astype(np.float32))
+        return torch.from_numpy(volume[np.ix_(*indices)])
 
     def lines(self, shift: Sequence[int] = (0, 0, 0), step: int = 1) -> tuple[list[int], list[int]]:
-        """First voxel of a volume along each axis, and the step to the next, of :meth:`crop`."""
+        """First voxel of a volume along each axis, and the step to the next, of :meth:`cut`."""
         x, y, z = (c - s for c, s in zip(self.corner, shift, strict=True))
         return ([MIRROR - x - step + 1, y, z], [-step, step, step]) if self.flip else ([x, y, z], [step] * 3)
 
     def indices(self, shift: Sequence[int] = (0, 0, 0), step: int = 1) -> list[np.ndarray]:
-        """Voxels of a volume along each axis, of :meth:`crop`, that may lie beyond it."""
+        """Voxels of a volume along each axis, of :meth:`cut`, that may lie beyond it."""
         lines = zip(*self.lines(shift, step), self.size, strict=True)
         return [first + by * np.arange(n // step) for first, by, n in lines]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -140,9 +141,19 @@ def change_contrast(
 
 
 def _to_power(image: Tensor, exponent: Tensor) -> Tensor:
-    image = image.clamp(0, 2)
+    if image.dtype == torch.float16 and image.device.type == "cpu" and exponent.numel() == 1:
+        # a volume has more voxels than there are numbers of half precision
+        table = _to_power(_halves(), exponent.view(1))
+        return table.index_select(0, image.view(torch.int16).int().add_(2**15).view(-1)).view(image.shape)
+    image = image.float().clamp(0, 2)
     # above white matter, what is left of the straight line is added to 1
     return image.clamp(max=1).pow_(exponent).add_((image - 1).clamp_(min=0).mul_(exponent))
+
+
+@lru_cache(1)
+def _halves() -> Tensor:
+    """Every number of half precision, in the order of their bits as integers."""
+    return torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).float()
 
 
 def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarray:
