@@ -1,4 +1,4 @@
-"""The brains that samples are cut from: memory-mapped files on a CPU, or all of them in the memory of a GPU."""
+"""The brains that samples are cut from: memory-mapped files on a CPU, or all in the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,11 @@ class Brains:
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], priors: Sequence[np.ndarray], real: RealLesions, device: str = "cpu"
+        self,
+        subjects: Sequence[Subject],
+        priors: Sequence[np.ndarray],
+        real: RealLesions,
+        device: str = "cpu",
     ):
         self.device = torch.device(device)
         self.levels = np.array([s.grey_level for s in subjects])
@@ -63,7 +67,7 @@ class Brains:
     def crop(
         self,
         volumes: Sequence[np.ndarray] | Tensor,
-        which: Sequence[int],
+        which: Sequence[int] | np.ndarray,
         places: Sequence[Place],
         shifts: Sequence[tuple[int, ...]] | None = None,
         step: int = 1,
@@ -87,7 +91,9 @@ class Brains:
             crops = [p.cut(volumes[i], s, step) for i, p, s in zip(which, places, shifts, strict=True)]
             return joined(crops).to(self.device)
         *shape, last = volumes.shape[1:]
-        firsts, steps = np.array([p.lines(s, step) for p, s in zip(places, shifts, strict=True)]).swapaxes(0, 1)
+        firsts, steps = np.array([p.lines(s, step) for p, s in zip(places, shifts, strict=True)]).swapaxes(
+            0, 1
+        )
         # the volume and the voxels along each axis, one after the other, in one copy
         indices = [np.asarray(which)[:, None]]
         for axis, edge in enumerate(places[0].size):

@@ -105,7 +105,9 @@ class Patches(Samples):
         wanted = any(PAINTERS[name].real and share for name, share in synthesis.painters.items())
         if wanted or synthesis.patients:
             if not self.real.patients:
-                raise ValueError(f"{config.name} is to learn from patients, but trains on none: add some to 'train'.")
+                raise ValueError(
+                    f"{config.name} is to learn from patients, but trains on none: add some to 'train'."
+                )
             # once, and not in each process that draws
             _ = self.real.tables
         priors = template_priors(cache) if config.network.get("priors") else []
@@ -156,8 +158,8 @@ class Patches(Samples):
     def make(self, batch: Batch, draws: Draws | None = None) -> list[Tensor]:
         """Make the samples of a batch.
 
-        A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask (step 2 of
-        Manjón 2020, section 2.3).
+        A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask (step 2
+        of Manjón 2020, section 2.3).
 
         Parameters
         ----------
@@ -223,7 +225,9 @@ class Patches(Samples):
         at_once = max(1, 64 // size)
         drawn = _Drawn(self, size * at_once)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.first)
-        for batch in DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None):
+        for batch in DataLoader(
+            drawn, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        ):
             shape = batch.recipes[0].place.size
             made = self.make(batch, Draws.on(self.device, generator, len(batch.recipes), shape))
             yield from ([t[i : i + size] for t in made] for i in range(0, len(batch.recipes), size))
@@ -260,8 +264,12 @@ def check_ranges(batch: Sequence[Tensor], grey: float = 1.3) -> None:
         low, high = RANGES[name]
         least, most = float(tensor.min()), float(tensor.max())
         if not (low <= least <= most <= high):
-            raise ValueError(f"the samples' {name} ranges from {least:.3g} to {most:.3g}: {low} to {high} is allowed")
+            raise ValueError(
+                f"the samples' {name} ranges from {least:.3g} to {most:.3g}: {low} to {high} is allowed"
+            )
     healthy = batch[1]
     brain = healthy[healthy > 0]
     if brain.numel() and not 0.4 < float(brain.mean()) < grey:
-        raise ValueError(f"the mean of the samples' brains is {float(brain.mean()):.3g}: it should be 0.4 to {grey}")
+        raise ValueError(
+            f"the mean of the samples' brains is {float(brain.mean()):.3g}: it should be 0.4 to {grey}"
+        )

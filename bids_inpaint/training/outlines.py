@@ -118,7 +118,9 @@ def change_quantile(p: Paint) -> Tensor:
     """Intensities of another lesion, the darkest in the core, and where the texture says so."""
     table = p.more["table"]
     last = table.shape[1] - 1
-    rank = (1.5 * p.unevenness * p.waves).add_(2.4 * p.depth).addcmul_(p.fields["core"], -4 * p.depth).sigmoid_()
+    rank = (
+        (1.5 * p.unevenness * p.waves).add_(2.4 * p.depth).addcmul_(p.fields["core"], -4 * p.depth).sigmoid_()
+    )
     place = rank.mul_(last)
     below = place.long().clamp_(max=last - 1)
     rows = below.flatten(1)

@@ -1,8 +1,8 @@
 """Four independent ways to make a lesion: each has its own shapes, borders, depth and texture.
 
 A network that knows one painter knows that painter's lesions. The four share nothing but where lesions can be
-(:mod:`bids_inpaint.training.painting`), so that one can be left out of training to see what the network knows of
-lesions that nobody showed it.
+(:mod:`bids_inpaint.training.painting`), so that one can be left out of training to see what the network knows
+of lesions that nobody showed it. :mod:`bids_inpaint.training.outlines` makes what is drawn here.
 
 ``parametric``
     Shapes of real lesions; one level a lesion, uneven texture, a blurred border.

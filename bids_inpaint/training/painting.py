@@ -1,10 +1,10 @@
 """Painting lesions into healthy brains, a whole batch of volumes at once.
 
-Every lesion has a box of its own, in which its shape is blurred and its intensities are made. In one volume alone
-the boxes are views of it. In a batch, boxes of one painter and of similar size are one stack, whatever volumes
-they belong to, so that a GPU has few and large operations to do. The darkest of what is painted at a voxel is what
-stays. Painting is deterministic given its parameters, which :mod:`bids_inpaint.training.parameters` and
-:mod:`bids_inpaint.training.painters` draw.
+Every lesion has a box of its own, in which its shape is blurred and its intensities are made. In one volume
+alone the boxes are views of it. In a batch, boxes of one painter and of similar size are one stack, whatever
+volumes they belong to, so that a GPU has few and large operations to do. The darkest of what is painted at a
+voxel is what stays. Painting is deterministic given its parameters, which
+:mod:`bids_inpaint.training.parameters` and :mod:`bids_inpaint.training.painters` draw.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ def box_lesions(
 def _near(
     lesions: Sequence[LesionParameters], corners: np.ndarray, shape: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (3, V) of lesions in and close to their volumes, and the lesion of each; whole lesions or none."""
+    """Voxels (3, V) of lesions in and close to their volumes, and the lesion of each."""
     if not lesions:
         return np.zeros((3, 0), np.int64), np.zeros(0, np.int64)
     counts = [len(lesion.voxels) for lesion in lesions]
@@ -210,23 +210,28 @@ def paint_batch(
     white, waves = _white(healthy, grey, corners), spread(texture, healthy.shape[1:])
     numbers = torch.cat([to_device(lesions.numbers, device), grey[to_device(lesions.volume, device)][None]])
     rims = lesions.numbers[NUMBERS.index("rim")]
-    blurs = to_device(kernels(rims, max(max(b.size) for b in lesions.boxes)), device)
-    reach = radius(rims)
-    origin = to_device(lesions.low + np.asarray(corners)[lesions.volume], device)
-    first = np.column_stack([lesions.volume, lesions.low])
-    starts = to_device(first @ np.array(healthy.stride()), device)
+    blurs = to_device(kernels(rims, max(max(boxes.size) for boxes in lesions.boxes)), device)
+    origins = to_device(lesions.low + np.asarray(corners)[lesions.volume], device)
+    lows = np.column_stack([lesions.volume, lesions.low])
+    starts = to_device(lows @ np.array(healthy.stride()), device)
     counts = [boxes.count for boxes in lesions.boxes]
     voxels = [boxes.count * math.prod(boxes.size) for boxes in lesions.boxes]
     shapes = torch.zeros(sum(voxels), device=device)
-    shapes[to_device(lesions.voxels, device)] = 1
-    rows = (numbers[..., None, None, None].split(counts, 1), blurs.split(counts), origin.split(counts))
-    places = zip(np.split(first, np.cumsum(counts)[:-1]), starts.split(counts), strict=True)
-    for boxes, place, shape, those, blur, low in zip(lesions.boxes, places, shapes.split(voxels), *rows, strict=True):
+    shapes.index_fill_(0, to_device(lesions.voxels, device), 1)
+    parts = zip(
+        lesions.boxes,
+        shapes.split(voxels),
+        numbers[..., None, None, None].split(counts, 1),
+        *(table.split(counts) for table in (blurs, origins, starts)),
+        *(np.split(table, np.cumsum(counts)[:-1]) for table in (lows, rims)),
+        strict=True,
+    )
+    for boxes, shape, those, blur, origin, start, low, rim in parts:
         painter = PAINTERS[boxes.painter]
         more = {key: to_device(values, device) for key, values in boxes.more.items()}
-        outline = Outline(shape.view(-1, *boxes.size), low, blur, reach, more, changes)
+        outline = Outline(shape.view(-1, *boxes.size), origin, blur, radius(rim), more, changes)
         degree, fields = painter.outline(outline)
-        where = _where(*place, boxes.size, healthy.stride())
+        where = _where(low, start, boxes.size, healthy.stride())
         degree.mul_(_cut(white, where))
         here = _cut(healthy, where)
         change = painter.change(Paint(here, _cut(waves, where), fields, more, *those))
@@ -239,11 +244,10 @@ def paint_batch(
 Where = tuple[slice, ...] | Tensor
 
 
-def _where(first: np.ndarray, starts: Tensor, size: Sequence[int], strides: Sequence[int]) -> Where:
-    """Where boxes of a size lie, by the volume and voxel of each (K, 4), and its index in the flat batch (K,)."""
-    if len(first) == 1:
-        volume, *low = first[0].tolist()
-        return slice(volume, volume + 1), *(slice(x, x + n) for x, n in zip(low, size, strict=True))
+def _where(low: np.ndarray, starts: Tensor, size: Sequence[int], strides: Sequence[int]) -> Where:
+    """Where boxes of a size lie, by volume and first voxel (K, 4) and by its index in the flat batch (K,)."""
+    if len(low) == 1:
+        return tuple(slice(i, i + n) for i, n in zip(low[0].tolist(), (1, *size), strict=True))
     x, y, z = (
         torch.arange(0, n * stride, stride, device=starts.device)
         for n, stride in zip(size, strides[1:], strict=True)

@@ -39,7 +39,7 @@ class Place:
 
     @classmethod
     def around(cls, centre: np.ndarray, edge: int, flip: bool) -> Place:
-        """A cube of an edge around a point, (3,) in voxels of the working grid, or the next one inside of it."""
+        """A cube of an edge around a point (3,) of the working grid, or the next one inside of it."""
         corner = np.round(centre - edge / 2).clip(0, np.array(WORKING_GRID.shape) - edge).astype(int)
         return cls(tuple(corner.tolist()), (edge, edge, edge), flip)
 
@@ -62,11 +62,13 @@ class Place:
         shift : tuple of int
             Voxels that the volume is moved by first.
         step : int
-            Each cube of so many voxels is one voxel of the patch: the first of the volume, see :func:`pooled`.
+            Each cube of so many voxels is one voxel of the patch: its first one, see :func:`pooled`.
         """
         firsts, steps = self.lines(shift, step)
         lasts = [first + (n // step - 1) * by for first, n, by in zip(firsts, self.size, steps, strict=True)]
-        if all(0 <= min(ends) and max(ends) < n for *ends, n in zip(firsts, lasts, volume.shape, strict=True)):
+        if all(
+            min(ends) >= 0 and max(ends) < n for *ends, n in zip(firsts, lasts, volume.shape, strict=True)
+        ):
             # all inside: much faster than picking voxels
             first, *others = (slice(min(e), max(e) + 1, step) for e in zip(firsts, lasts, strict=True))
             cut = volume[first, *others]

@@ -15,7 +15,16 @@ import torch
 from torch import Tensor
 
 from bids_inpaint.imaging.intensity import EXPONENTS
-from bids_inpaint.training.filters import NARROWEST, along, gaussian, gaussians, joined, radius, smooth, spread, to_device
+from bids_inpaint.training.filters import (
+    NARROWEST,
+    along,
+    gaussian,
+    gaussians,
+    joined,
+    radius,
+    spread,
+    to_device,
+)
 from bids_inpaint.training.painting import box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters
 
@@ -45,9 +54,7 @@ class Draws:
     waves: Tensor
 
     @classmethod
-    def seeded(
-        cls, seeds: Sequence[int], shape: Sequence[int], noisy: Sequence[bool] | None = None
-    ) -> Draws:
+    def seeded(cls, seeds: Sequence[int], shape: Sequence[int], noisy: Sequence[bool] | None = None) -> Draws:
         """The same numbers for a seed, whatever the batch; slow, on the CPU.
 
         Noise and border of those that are not noisy are 0.
@@ -57,7 +64,9 @@ class Draws:
         return cls(*(joined(t) for t in zip(*drawn, strict=True)))
 
     @classmethod
-    def on(cls, device: torch.device | str, generator: torch.Generator, n: int, shape: Sequence[int]) -> Draws:
+    def on(
+        cls, device: torch.device | str, generator: torch.Generator, n: int, shape: Sequence[int]
+    ) -> Draws:
         """Numbers of a generator of a device; fast."""
 
         def normal(*size: int) -> Tensor:
@@ -163,7 +172,7 @@ def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarra
 def vary_tissue(
     volumes: Sequence[Tensor], grey: Tensor, parameters: Sequence[ImageParameters], draws: Draws
 ) -> list[Tensor]:
-    """Dirty white matter, perivascular spaces and enhanced vessels: not lesions, and the same in all versions.
+    """Dirty white matter, perivascular spaces and enhanced vessels: no lesions, and the same in all versions.
 
     Parameters
     ----------
@@ -277,7 +286,7 @@ def _column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
 def _point_spreads(
     parameters: Sequence[ImageParameters], like: Tensor
 ) -> list[tuple[Tensor, int | None] | None]:
-    """The matrices of blur, ringing and ghosts along each axis, and how far they reach; nothing if they do nothing."""
+    """Matrices of blur, ringing and ghosts along each axis, and how far they reach, if they do anything."""
     out: list[tuple[Tensor, int | None] | None] = []
     for axis in range(3):
         blur = [p.blur[axis] for p in parameters]
@@ -298,7 +307,7 @@ def _point_spreads(
 
 
 def _low_pass(parts: Sequence[float], size: int, device: torch.device) -> Tensor:
-    """Matrices (N, size, size) that keep a part of the frequencies of a mirrored axis (a cosine transform)."""
+    """Matrices (N, size, size) that keep a part of the frequencies of a mirrored axis: a cosine transform."""
     steps = torch.arange(size, dtype=torch.float32, device=device)
     basis = torch.cos(torch.pi / size * (steps[None] + 0.5) * steps[:, None])
     basis = basis / basis.norm(dim=1, keepdim=True)
