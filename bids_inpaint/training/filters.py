@@ -34,7 +34,7 @@ def joined(volumes: Sequence[Tensor]) -> Tensor:
     return torch.stack(tuple(volumes)) if len(volumes) > 1 else volumes[0][None]
 
 
-def along(matrices: Tensor, volumes: Tensor, axis: int, radius: int | None = None) -> Tensor:
+def along(matrices: Tensor, volumes: Tensor, axis: int) -> Tensor:
     """Multiply one axis of volumes by a matrix each.
 
     Parameters
@@ -43,8 +43,6 @@ def along(matrices: Tensor, volumes: Tensor, axis: int, radius: int | None = Non
     volumes : Tensor, (N, D, H, W)
         Of L voxels along the axis.
     axis : {0, 1, 2}
-    radius : int, optional
-        The matrices are 0 farther from their diagonal.
 
     Returns
     -------
@@ -52,33 +50,57 @@ def along(matrices: Tensor, volumes: Tensor, axis: int, radius: int | None = Non
         Of M voxels along the axis.
     """
     n, d, h, w = volumes.shape
-    if n == 1 and axis != 1:
-        return _along_one(matrices[0], volumes[0], axis, radius)[None]
     if axis == 0:
         return torch.matmul(matrices, volumes.reshape(n, d, h * w)).view(n, -1, h, w)
     if axis == 1:
         return torch.matmul(matrices[:, None], volumes)
-    if len(matrices) == 1:
-        return torch.matmul(volumes, matrices[0].T)
     return torch.matmul(volumes.reshape(n, d * h, w), matrices.transpose(1, 2)).view(n, d, h, -1)
 
 
-def _along_one(matrix: Tensor, volume: Tensor, axis: int, radius: int | None) -> Tensor:
-    """Multiply the first or the last axis of a volume by a matrix, but for most zeros of a band matrix."""
-    d, h, w = volume.shape
-    flat = volume.reshape(d, h * w) if axis == 0 else volume.reshape(d * h, w)
-    if radius is None or 2 * radius + BLOCK >= volume.shape[axis]:
-        out = torch.mm(matrix, flat) if axis == 0 else torch.mm(flat, matrix.T)
-    else:
-        out = torch.empty_like(flat)
-        for start in range(0, volume.shape[axis], BLOCK):
-            rows, columns = slice(start, start + BLOCK), slice(max(start - radius, 0), start + BLOCK + radius)
-            band = matrix[rows, columns]
-            if axis == 0:
-                torch.mm(band, flat[columns], out=out[rows])
-            else:
-                torch.mm(flat[:, columns], band.T, out=out[:, rows])
-    return out.view(-1, h, w) if axis == 0 else out.view(d, h, -1)
+def turned(matrices: Tensor, volumes: Tensor, radius: int | None = None) -> Tensor:
+    """Multiply the first axis of volumes by a matrix each, and put it last: three turns filter all axes.
+
+    Parameters
+    ----------
+    matrices : Tensor, (N, M, D) or (1, M, D)
+    volumes : Tensor, (N, D, H, W)
+    radius : int, optional
+        The matrices are 0 farther from their diagonal.
+
+    Returns
+    -------
+    Tensor, (N, H, W, M)
+    """
+    n, size, h, w = volumes.shape
+    flat = volumes.reshape(n, size, h * w).transpose(1, 2)
+    if n > 1:
+        return torch.matmul(flat, matrices.transpose(1, 2)).view(n, h, w, -1)
+    columns = matrices[0].T
+    if radius is None or 2 * radius + BLOCK >= size:
+        return torch.mm(flat[0], columns).view(1, h, w, -1)
+    out = flat.new_empty(h * w, size)
+    for start in range(0, size, BLOCK):
+        # most of a band matrix is 0
+        near, those = slice(max(start - radius, 0), start + BLOCK + radius), slice(start, start + BLOCK)
+        torch.mm(flat[0, :, near], columns[near, those], out=out[:, those])
+    return out.view(1, h, w, size)
+
+
+#: Matrices (N, L, L) for an axis, and how far from their diagonal they are not 0, if not everywhere.
+Filter = tuple[Tensor, int | None]
+
+
+def filtered(volumes: Tensor, filters: Sequence[Filter | None]) -> Tensor:
+    """Filter each axis of volumes (N, D, H, W) that has a filter."""
+    if all(filters):
+        for each in filters:
+            if each:
+                volumes = turned(each[0], volumes, each[1])
+        return volumes
+    for axis, each in enumerate(filters):
+        if each:
+            volumes = along(each[0], volumes, axis)
+    return volumes
 
 
 def kernels(sigma: Sequence[float] | np.ndarray, size: int) -> np.ndarray:
@@ -142,11 +164,13 @@ def smooth(volumes: Tensor, sigma: Tensor | np.ndarray | Sequence[float]) -> Ten
         nothing.
     """
     sigmas = np.asarray(sigma, np.float32).reshape(-1, 3)
-    for axis, widths in enumerate(sigmas.T):
-        if widths.max() >= NARROWEST:
-            matrices = gaussians(widths, volumes.shape[axis + 1], volumes.device)
-            volumes = along(matrices, volumes, axis, radius(widths))
-    return volumes
+    return filtered(
+        volumes,
+        [
+            (gaussians(widths, size, volumes.device), radius(widths)) if widths.max() >= NARROWEST else None
+            for widths, size in zip(sigmas.T, volumes.shape[1:], strict=True)
+        ],
+    )
 
 
 @lru_cache(256)
@@ -165,7 +189,6 @@ def interpolation(knots: int, size: int, device: torch.device) -> Tensor:
 
 def spread(lattices: Tensor, shape: Sequence[int]) -> Tensor:
     """Interpolate lattices (N, d, h, w) linearly to volumes (N, D, H, W) of a shape."""
-    for axis in range(3):
-        matrix = interpolation(lattices.shape[axis + 1], shape[axis], lattices.device)
-        lattices = along(matrix, lattices, axis)
+    for size in shape:
+        lattices = turned(interpolation(lattices.shape[1], size, lattices.device), lattices)
     return lattices

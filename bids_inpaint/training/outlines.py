@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bids_inpaint.training.filters import along, bands, gaussian, radius, spread
+from bids_inpaint.training.filters import bands, gaussian, radius, spread, turned
 from bids_inpaint.training.parameters import MIRROR
 
 #: Blur of the borders of cores, in voxels (standard deviation).
@@ -54,8 +54,8 @@ class Outline(NamedTuple):
 
     def _blurred(self, matrices: Tensor, reach: int) -> Tensor:
         blurred = self.shape
-        for axis, size in enumerate(self.shape.shape[1:]):
-            blurred = along(matrices[:, :size, :size], blurred, axis, reach)
+        for size in self.shape.shape[1:]:
+            blurred = turned(matrices[:, :size, :size], blurred, reach)
         return blurred.mul_(1.15).clamp_(max=1)
 
     def steps(self, start: Tensor) -> list[Tensor]:

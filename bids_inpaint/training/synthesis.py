@@ -17,13 +17,15 @@ from torch import Tensor
 from bids_inpaint.imaging.intensity import EXPONENTS
 from bids_inpaint.training.filters import (
     NARROWEST,
-    along,
+    Filter,
+    filtered,
     gaussian,
     gaussians,
     joined,
     radius,
     spread,
     to_device,
+    turned,
 )
 from bids_inpaint.training.painting import box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters
@@ -271,8 +273,7 @@ def degrade(
     added = draws.noise * _column(noise, reference) if any(noise) else None
     out = []
     for volume in volumes:
-        for axis, matrices in enumerate(spreads):
-            volume = volume if matrices is None else along(matrices[0], volume, axis, matrices[1])
+        volume = filtered(volume, spreads)
         volume = volume * field if added is None else torch.addcmul(added, volume, field)
         out.append(volume.clamp_(min=0).mul_(brain))
     return out
@@ -283,11 +284,9 @@ def _column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
     return to_device(np.asarray(values, np.float32), like.device).view(-1, 1, 1, 1)
 
 
-def _point_spreads(
-    parameters: Sequence[ImageParameters], like: Tensor
-) -> list[tuple[Tensor, int | None] | None]:
+def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[Filter | None]:
     """Matrices of blur, ringing and ghosts along each axis, and how far they reach, if they do anything."""
-    out: list[tuple[Tensor, int | None] | None] = []
+    out: list[Filter | None] = []
     for axis in range(3):
         blur = [p.blur[axis] for p in parameters]
         ringing = [p.ringing[axis] for p in parameters]
@@ -337,10 +336,10 @@ def shift_border(masks: Tensor, distances: Tensor, lattices: Tensor) -> Tensor:
     """
     sigma = 2.0
     soft = masks
-    for axis, size in enumerate(masks.shape[1:]):
+    for size in masks.shape[1:]:
         matrix = gaussian(sigma, size, masks.device)
         # no border where the patch ends
-        soft = along(matrix / matrix.sum(-1, keepdim=True), soft, axis, radius([sigma]))
+        soft = turned(matrix / matrix.sum(-1, keepdim=True), soft, radius([sigma]))
     # a straight border becomes the normal distribution
     uneven = spread(lattices * (-math.sqrt(2) / sigma * distances), masks.shape[1:])
     return _positive(soft.mul_(2).sub_(1).sub_(uneven.erf_()))
