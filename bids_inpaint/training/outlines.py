@@ -11,11 +11,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bids_inpaint.training.filters import bands, gaussian, radius, spread, turned
+from bids_inpaint.training.filters import bands, gaussian, radius, turned
 from bids_inpaint.training.parameters import MIRROR
 
 #: Blur of the borders of cores, in voxels (standard deviation).
 CORE = 2.0
+#: How far fields reach from the centre, in radii of their ellipsoids.
+REACH = 1.9
 
 
 class Outline(NamedTuple):
@@ -133,19 +135,29 @@ def outline_field(o: Outline) -> Outlined:
     """Ellipsoids with rough, soft borders and a halo; they are a mixture of two levels."""
     numbers = o.more["numbers"]
     roughness, softness, halo, dark, bias = numbers[:, 3:, None, None, None].unbind(1)
-    x, y, z = (
-        (steps / radius[:, None]).square()
+    places = [
+        steps / radius[:, None]
         for steps, radius in zip(o.steps(o.more["centre"]), numbers[:, :3].T, strict=True)
-    )
+    ]
+    x, y, z = (place.square() for place in places)
     radius = (x[:, :, None, None] + y[:, None, :, None] + z[:, None, None]).sqrt_()
-    rough, mixture = (spread(o.more["lattices"][:, i], radius.shape[1:]) for i in range(2))
+    rough, mixture = o.more["lattices"].unbind(1)
+    for place in places:
+        matrices = _between_knots(place, rough.shape[1])
+        rough, mixture = turned(matrices, rough), turned(matrices, mixture)
     distance = rough.mul_(roughness).add_(radius)
     degree = ((1 - distance) / (0.5 * softness)).sigmoid_()
     around = distance.sub_(1.4).div_(-0.5 * softness - 0.1).sigmoid_().mul_(halo)
     # nothing of it reaches the faces of the box
-    within = radius.sub_(1.9).div_(-0.3).clamp_(0, 1)
+    within = radius.sub_(REACH).div_(-0.3).clamp_(0, 1)
     degree = torch.maximum(degree, around).mul_(within)
     return degree, {"bright": mixture.add_(bias).mul_(3).sigmoid_(), "dark": dark}
+
+
+def _between_knots(places: Tensor, knots: int) -> Tensor:
+    """Matrices (K, edge, knots) of the linear interpolation of lattices over fields, at places (K, edge)."""
+    index = ((places / REACH + 1) * (knots / 2) - 0.5).clamp_(0, knots - 1)
+    return 1 - (index[..., None] - torch.arange(knots, device=places.device)).abs_().clamp_(max=1)
 
 
 def change_field(p: Paint) -> Tensor:

@@ -179,13 +179,17 @@ def _varied(rng: np.random.Generator, voxels: Voxels, scene: Scene) -> Voxels:
     """A single lesion of another size near where it was, or mostly in the patch."""
     # small lesions are the most frequent, and the stored ones have at least 50 voxels
     scale = rng.uniform(0.35, 1.15, 3) if len(voxels) < 2000 else rng.uniform(0.7, 1.1, 3)
-    old = voxels.sum(0) / len(voxels)
+    points = voxels.astype(float)
+    # the mean, much faster
+    old = np.full(len(points), 1 / len(points)) @ points
     centre = old + rng.normal(0, 3, 3)
     if rng.random() < 0.5:
         scale[0], centre[0] = -scale[0], MIRROR - centre[0]
     if rng.random() < 0.8 and len(voxels) < 10_000:
         centre = _somewhere(rng, scene)
-    return voxels * scale + (centre - scale * old)
+    points *= scale
+    points += centre - scale * old
+    return points
 
 
 def _draw_parametric(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:

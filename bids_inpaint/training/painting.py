@@ -28,6 +28,8 @@ DEEP_GREY = (slice(52, 129), slice(88, 149), slice(60, 97))
 FEWEST = 5
 #: Voxels that take a GPU as long as one stack more.
 STACK = 1_000_000
+#: Boxes of fewer voxels are one stack in a volume alone, too.
+SMALL = 1500
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ def box_lesions(
         held = held[size[held].all(1)]
     stacks = list(_stacks(held, [every[i].painter for i in held], size, len(lesions) > 1))
     order = np.concatenate([held[:0], *stacks])
-    for rows in stacks if len(lesions) > 1 else []:
+    for rows in stacks:
         size[rows] = size[rows].max(0)
         low[rows] = np.minimum(low[rows], shape - size[rows])
     counts = size.prod(1)
@@ -130,14 +132,16 @@ def box_lesions(
 def _near(
     lesions: Sequence[LesionParameters], corners: np.ndarray, shape: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Voxels (3, V) of lesions in and close to their volumes, and the lesion of each."""
+    """Voxels (3, V) of lesions in or close to their volumes, and the lesion of each."""
     if not lesions:
         return np.zeros((3, 0), np.int64), np.zeros(0, np.int64)
     counts = [len(lesion.voxels) for lesion in lesions]
     owner = np.repeat(np.arange(len(lesions)), counts)
     voxels = np.concatenate([lesion.voxels for lesion in lesions]).T - np.repeat(corners.T, counts, 1)
     near = ((voxels >= -2.5) & (voxels < shape[:, None] + 1.5)).all(0)
-    near &= (np.bincount(owner[near], minlength=len(lesions)) >= FEWEST)[owner]
+    held = (np.bincount(owner[near], minlength=len(lesions)) >= FEWEST)[owner]
+    # what isn't made of its voxels may reach into the volume from those far outside
+    near = held & (near | np.array([lesion.reach > 0 for lesion in lesions])[owner])
     return np.rint(voxels[:, near]).astype(np.int64), owner[near]
 
 
@@ -150,11 +154,14 @@ def _stacks(
     lesions: np.ndarray, painters: Sequence[str], sizes: np.ndarray, together: bool
 ) -> Iterator[np.ndarray]:
     """Lesions of one painter whose boxes are to have one size; each alone, if not together."""
-    if not together:
-        yield from lesions[:, None]
-        return
     for painter in sorted(set(painters)):
         mine = lesions[np.array(painters) == painter]
+        if not together:
+            small = sizes[mine].prod(1) < SMALL
+            yield from mine[~small, None]
+            if small.any():
+                yield mine[small]
+            continue
         todo = [mine[np.argsort(sizes[mine].prod(1), kind="stable")]]
         while todo:
             rows = todo.pop()

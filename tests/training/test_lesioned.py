@@ -179,6 +179,21 @@ def test_lesions_of_each_painter_are_dark_and_in_white_matter(painter, people, s
     assert support[:, :, :8].max() == 0
 
 
+def test_a_field_that_leaves_the_patch_is_the_same_in_a_larger_one(shapes):
+    """Its box is cut off where the patch ends, but not what is in it."""
+    scene = Scene(Lesions.load(shapes), np.array((80, 110, 86)), np.full(3, 64), "singles", 0.7)
+    rng = np.random.default_rng(4)
+    lesions = [lesion for _ in range(6) for lesion in draw_lesions(rng, scene, {"field": 1.0})]
+    large = synthesis.paint(torch.ones(64, 64, 64), 0.7, lesions, (48, 78, 54), 1)[1]
+    small = synthesis.paint(torch.ones(30, 28, 32), 0.7, lesions, (64, 94, 70), 1)[1]
+    assert small.max() > 0.9
+    # tissue is no white matter where the patch ends
+    inside = (slice(3, -3),) * 3
+    difference = (large[16:46, 16:44, 16:48] - small).abs()[inside]
+    # a lesion of which fewer than five voxels are in the patch is not in it
+    assert (difference > 1e-4).float().mean() < 0.01
+
+
 def test_patches_of_patients_keep_what_their_lesions_look_like(people, shapes):
     """A lesion of 0.7 of white matter is as dark in another place, at the contrast of that image."""
     (patient,) = find_subjects(people, ["toy_sub-03"])
