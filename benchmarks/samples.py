@@ -45,13 +45,9 @@ print((time.process_time() - start) / count)
 def one_core(code: str, arguments: list[str]) -> float:
     """Processor seconds of a sample, of the package in a folder."""
     environment = {**os.environ, "PYTHONPATH": code, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_CORE, *arguments],
-        env=environment,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
+    command = [sys.executable, "-c", ONE_CORE, *arguments]
+    # the package of the working directory would come first
+    done = subprocess.run(command, cwd=code, env=environment, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
@@ -110,10 +106,12 @@ def main() -> None:
             tree = trees[args.against] = f"{scratch}/tree"
             add = ["git", "-C", here, "worktree", "add", "-q", "--detach", tree, args.against]
             subprocess.run(add, check=True)
-            if not Path(config).exists():
-                config = f"{tree}/bids_inpaint/training/configs/{config}.toml"
         try:
-            arguments = [config, str(args.cache), str(args.lesions), str(args.count)]
+            if Path(config).exists():
+                config = str(Path(config).resolve())
+            elif args.against:
+                config = f"{trees[args.against]}/bids_inpaint/training/configs/{config}.toml"
+            arguments = [config, str(args.cache.resolve()), str(args.lesions.resolve()), str(args.count)]
             for _ in range(args.rounds):
                 for name, code in trees.items():
                     seconds.setdefault(name, []).append(one_core(code, arguments))
