@@ -110,13 +110,9 @@ class Patches(Samples):
                 )
             # once, and not in each process that draws
             _ = self.real.tables
-        priors = template_priors(cache) if config.network.get("priors") else []
-        self.brains = Brains(self.subjects, priors, self.real, device)
-
-    @property
-    def priors(self) -> Sequence[np.ndarray] | Tensor:
-        """Probability of white and of grey matter in the template, if the network looks at them."""
-        return self.brains.priors
+        #: Probability of white and of grey matter in the template, if the network looks at them.
+        self.priors = template_priors(cache) if config.network.get("priors") else []
+        self.brains = Brains(self.subjects, self.priors, self.real, device)
 
     def draw(self, index: int) -> Recipe:
         """Draw the sample of this index."""

@@ -92,7 +92,7 @@ def pooled(volume: np.ndarray) -> np.ndarray:
     for axis in range(3):
         following = np.take(volume, np.arange(1, volume.shape[axis] + 1), axis, mode="clip")
         volume = (volume + following) / 2
-    return np.ascontiguousarray(volume, np.float16)
+    return np.ascontiguousarray(volume, np.float32)
 
 
 def draw_place(rng: np.random.Generator, shapes: Lesions, size: int) -> Place:

@@ -145,6 +145,17 @@ def test_a_batch_is_its_samples_one_by_one(people, shapes, settings):
             assert (one - of_batch[i]).abs().max() < 2e-4
 
 
+def test_the_template_is_averaged_where_the_sample_lies(people, shapes, settings):
+    patches = Patches(settings, people, Lesions.load(shapes))
+    recipes = [patches.draw(i) for i in range(8)]
+    assert {r.place.flip for r in recipes} == {True, False}
+    made = patches.make(Batch.of(recipes))[3]
+    for recipe, ours in zip(recipes, made, strict=True):
+        crops = torch.stack([recipe.place.crop(p, recipe.shift) for p in patches.priors])
+        assert ours.max() > 0.1
+        assert (ours - functional.avg_pool3d(crops, 2)).abs().max() < 1e-6
+
+
 def test_brains_in_the_memory_of_a_gpu_are_cut_as_files_are(people):
     subjects = find_subjects(people, ["toy_sub-01", "toy_sub-03"])
     brains = Brains(subjects, [], RealLesions(subjects[1:]))
