@@ -1,9 +1,9 @@
 """Painting lesions into healthy brains, a whole batch of volumes at once.
 
 Every lesion has a box of its own, in which its shape is blurred and its intensities are made. In one volume
-alone the boxes are views of it. In a batch, boxes of one painter and of similar size are one stack, whatever
-volumes they belong to, so that a GPU has few and large operations to do. The darkest of what is painted at a
-voxel is what stays. Painting is deterministic given its parameters, which
+alone, large boxes are views of it. In a batch, boxes of one painter and of similar size are one stack,
+whatever volumes they belong to, so that a GPU has few and large operations to do. The darkest of what is
+painted at a voxel is what stays. Painting is deterministic given its parameters, which
 :mod:`bids_inpaint.training.parameters` and :mod:`bids_inpaint.training.painters` draw.
 """
 
@@ -153,7 +153,7 @@ def _margin(lesion: LesionParameters) -> int:
 def _stacks(
     lesions: np.ndarray, painters: Sequence[str], sizes: np.ndarray, together: bool
 ) -> Iterator[np.ndarray]:
-    """Lesions of one painter whose boxes are to have one size; each alone, if not together."""
+    """Lesions of one painter whose boxes are to have one size; if not together, large ones are alone."""
     for painter in sorted(set(painters)):
         mine = lesions[np.array(painters) == painter]
         if not together:
