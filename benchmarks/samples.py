@@ -1,10 +1,11 @@
 """Samples for training a second: of one core of the CPU, and in batches on a GPU.
 
     python benchmarks/samples.py CACHE LESIONS [--against REV]
-    python benchmarks/samples.py CACHE LESIONS --device cuda --workers 8
+    python benchmarks/samples.py CACHE LESIONS --device cuda --batch 64 --workers 8
 
-With ``--against``, a git revision makes the samples of the same configuration in turn with today's code, in
-processes of their own, and the ratio is printed. Seconds are those of the processor, of one core.
+With ``--against``, a git revision and today's code make samples in turn, in processes of their own, and the
+ratio is printed. Both make those of the configuration as it was in that revision, which does not know later
+settings. Seconds are those of the processor, of one core.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, subjects
 from bids_inpaint.training.inpainting import Patches
 torch.set_num_threads(1)
-config, cache, lesions, count = Config.load(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4])
+config, count = Config.load(sys.argv[1]), int(sys.argv[4])
+cache, lesions = Path(sys.argv[2]), Path(sys.argv[3])
 there = [s.name for s in subjects(cache, config.data.train)]
 config = replace(config, data=replace(config.data, train=there))
 patches = Patches(config, cache, Lesions.load(lesions, config.data.leave_out_patients))
@@ -43,9 +45,9 @@ print((time.process_time() - start) / count)
 def one_core(code: str, arguments: list[str]) -> float:
     """Processor seconds of a sample, of the package in a folder."""
     environment = {**os.environ, "PYTHONPATH": code, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", ONE_CORE, *arguments], env=environment, check=True, capture_output=True, text=True
-    )
+    command = [sys.executable, "-c", ONE_CORE, *arguments]
+    # the package of the working directory would come first
+    done = subprocess.run(command, cwd=code, env=environment, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
@@ -87,6 +89,7 @@ def main() -> None:
     p.add_argument("--config", default="blind-unet")
     p.add_argument("--against", metavar="REV", help="git revision to compare with")
     p.add_argument("--count", type=int, default=60, help="samples of a core")
+    p.add_argument("--rounds", type=int, default=3, help="turns of each, of which the median is printed")
     p.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     p.add_argument("--batch", type=int, default=16)
     p.add_argument("--workers", type=int, default=1)
@@ -96,20 +99,25 @@ def main() -> None:
         print(f"{on_device(args):.0f} samples a second")
         return
     here = Path(__file__).resolve().parents[1]
-    arguments = [args.config, str(args.cache), str(args.lesions), str(args.count)]
-    seconds: dict[str, list[float]] = {}
+    config, seconds = args.config, dict[str, list[float]]()
     with tempfile.TemporaryDirectory() as scratch:
         trees = {"today": str(here)}
         if args.against:
-            trees[args.against] = f"{scratch}/tree"
-            subprocess.run(["git", "-C", here, "worktree", "add", "-q", "--detach", trees[args.against], args.against], check=True)
+            tree = trees[args.against] = f"{scratch}/tree"
+            add = ["git", "-C", here, "worktree", "add", "-q", "--detach", tree, args.against]
+            subprocess.run(add, check=True)
         try:
-            for _ in range(3):
-                for name, tree in trees.items():
-                    seconds.setdefault(name, []).append(one_core(tree, arguments))
+            if Path(config).exists():
+                config = str(Path(config).resolve())
+            elif args.against:
+                config = f"{trees[args.against]}/bids_inpaint/training/configs/{config}.toml"
+            arguments = [config, str(args.cache.resolve()), str(args.lesions.resolve()), str(args.count)]
+            for _ in range(args.rounds):
+                for name, code in trees.items():
+                    seconds.setdefault(name, []).append(one_core(code, arguments))
         finally:
             if args.against:
-                subprocess.run(["git", "-C", here, "worktree", "remove", "--force", trees[args.against]], check=True)
+                subprocess.run(["git", "-C", here, "worktree", "remove", "--force", tree], check=True)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
         print(f"{name:<12}{1000 * value:>8.1f} ms a sample{1 / value:>8.0f} a second")

@@ -1,4 +1,4 @@
-"""The brains that samples are cut from: memory-mapped files on a CPU, or all of them in the memory of a GPU."""
+"""The brains that samples are cut from: memory-mapped files on a CPU, or all in the memory of a GPU."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from bids_inpaint.training.data import Subject
+from bids_inpaint.training.filters import joined, to_device
 from bids_inpaint.training.painters import RealLesions
-from bids_inpaint.training.filters import joined
-from bids_inpaint.training.patches import Place
+from bids_inpaint.training.patches import Place, pooled
 
 
 class Brains:
@@ -22,7 +22,8 @@ class Brains:
     subjects : sequence of Subject
         Patients have their lesion-free targets.
     priors : sequence of array
-        Probability of white and of grey matter in the template, if they are wanted.
+        Probability of white and of grey matter in the template, if they are wanted: they are pooled, see
+        :func:`bids_inpaint.training.patches.pooled`.
     real : RealLesions
         Of those subjects that are patients, in their order.
     device : str
@@ -30,7 +31,11 @@ class Brains:
     """
 
     def __init__(
-        self, subjects: Sequence[Subject], priors: Sequence[np.ndarray], real: RealLesions, device: str = "cpu"
+        self,
+        subjects: Sequence[Subject],
+        priors: Sequence[np.ndarray],
+        real: RealLesions,
+        device: str = "cpu",
     ):
         self.device = torch.device(device)
         self.levels = np.array([s.grey_level for s in subjects])
@@ -40,7 +45,7 @@ class Brains:
         self.images = self._kept([s.image for s in subjects])
         self.targets = self._kept([s.target for s in those])
         self.lesions = self._kept([s.lesions for s in those])
-        self.priors = self._kept(priors)
+        self.priors = self._kept([pooled(p) for p in priors])
         self.real = real
         self._changes: Tensor | None = None
 
@@ -62,11 +67,12 @@ class Brains:
     def crop(
         self,
         volumes: Sequence[np.ndarray] | Tensor,
-        which: Sequence[int],
+        which: Sequence[int] | np.ndarray,
         places: Sequence[Place],
         shifts: Sequence[tuple[int, ...]] | None = None,
+        step: int = 1,
     ) -> Tensor:
-        """Patches of volumes, (N, D, H, W): see :meth:`bids_inpaint.training.patches.Place.crop`.
+        """Patches of volumes, (N, D, H, W): see :meth:`bids_inpaint.training.patches.Place.cut`.
 
         Parameters
         ----------
@@ -77,13 +83,23 @@ class Brains:
         places : sequence of Place, all of one size
         shifts : sequence of tuple of int, optional
             Voxels that each volume is moved by first.
+        step : int
+            Each cube of so many voxels is one voxel of the patch.
         """
         shifts = shifts or [(0, 0, 0)] * len(places)
         if not isinstance(volumes, Tensor):
-            crops = [p.crop(volumes[i], s) for i, p, s in zip(which, places, shifts, strict=True)]
+            crops = [p.cut(volumes[i], s, step) for i, p, s in zip(which, places, shifts, strict=True)]
             return joined(crops).to(self.device)
-        shape = volumes.shape[1:]
-        indices = [p.indices(shape, s) for p, s in zip(places, shifts, strict=True)]
-        x, y, z = (torch.from_numpy(np.stack(i)).to(self.device) for i in zip(*indices, strict=True))
-        number = torch.as_tensor(np.asarray(which), device=self.device)[:, None, None, None]
-        return volumes[number, x[:, :, None, None], y[:, None, :, None], z[:, None, None]].float()
+        *shape, last = volumes.shape[1:]
+        firsts, steps = np.array([p.lines(s, step) for p, s in zip(places, shifts, strict=True)]).swapaxes(
+            0, 1
+        )
+        # the volume and the voxels along each axis, one after the other, in one copy
+        indices = [np.asarray(which)[:, None]]
+        for axis, edge in enumerate(places[0].size):
+            along = firsts[:, axis, None] + steps[:, axis, None] * np.arange(edge // step)
+            indices.append(along.clip(0, volumes.shape[axis + 1] - 1))
+        sizes = [i.shape[1] for i in indices]
+        number, x, y, z = to_device(np.concatenate(indices, 1), self.device).split(sizes, 1)
+        plane = ((number * shape[0] + x)[:, :, None] * shape[1] + y[:, None])[..., None] * last
+        return volumes.view(-1)[plane + z[:, None, None]]

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from bids_inpaint.networks.extraction import EDGE, normalise
 from bids_inpaint.space import bounding_box
-from bids_inpaint.training.synthesis import smooth
+from bids_inpaint.training.filters import smooth
 
 #: Labels of the right side and those of the left that look the same (FreeSurfer).
 RIGHT_TO_LEFT = {

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, IterableDataset
 
 from bids_inpaint.training.brains import Brains
 from bids_inpaint.training.config import Config, Synthesis
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
+from bids_inpaint.training.filters import to_device
 from bids_inpaint.training.painters import PAINTERS, RealLesions, Scene, draw_kind, draw_lesions
-from bids_inpaint.training.painting import Cubes, Key, cubes, paint_batch
+from bids_inpaint.training.painting import Boxed, box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters, draw_image
 from bids_inpaint.training.patches import Place, draw_place
 from bids_inpaint.training.synthesis import Draws, change_contrast, degrade, vary_tissue
@@ -57,17 +57,17 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Batch:
-    """Recipes of samples of one size, without their lesions, and these in cubes."""
+    """Recipes of samples of one size, without their lesions, and these in boxes."""
 
     recipes: list[Recipe]
-    stacks: dict[Key, Cubes]
+    lesions: Boxed
 
     @classmethod
     def of(cls, recipes: Sequence[Recipe]) -> Batch:
-        """Sort the lesions of samples into cubes."""
+        """Put the lesions of samples into boxes."""
         corners = [r.place.corner for r in recipes]
-        stacks = cubes([r.lesions for r in recipes], corners, recipes[0].place.size)
-        return cls([Recipe(r.subject, r.place, r.appearance, [], r.shift) for r in recipes], stacks)
+        boxed = box_lesions([r.lesions for r in recipes], corners, recipes[0].place.size)
+        return cls([replace(r, lesions=[]) for r in recipes], boxed)
 
 
 class Patches(Samples):
@@ -105,16 +105,14 @@ class Patches(Samples):
         wanted = any(PAINTERS[name].real and share for name, share in synthesis.painters.items())
         if wanted or synthesis.patients:
             if not self.real.patients:
-                raise ValueError(f"{config.name} is to learn from patients, but trains on none: add some to 'train'.")
+                raise ValueError(
+                    f"{config.name} is to learn from patients, but trains on none: add some to 'train'."
+                )
             # once, and not in each process that draws
             _ = self.real.tables
-        priors = template_priors(cache) if config.network.get("priors") else []
-        self.brains = Brains(self.subjects, priors, self.real, device)
-
-    @property
-    def priors(self) -> Sequence[np.ndarray] | Tensor:
-        """Probability of white and of grey matter in the template, if the network looks at them."""
-        return self.brains.priors
+        #: Probability of white and of grey matter in the template, if the network looks at them.
+        self.priors = template_priors(cache) if config.network.get("priors") else []
+        self.brains = Brains(self.subjects, self.priors, self.real, device)
 
     def draw(self, index: int) -> Recipe:
         """Draw the sample of this index."""
@@ -156,8 +154,8 @@ class Patches(Samples):
     def make(self, batch: Batch, draws: Draws | None = None) -> list[Tensor]:
         """Make the samples of a batch.
 
-        A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask (step 2 of
-        Manjón 2020, section 2.3).
+        A healthy image is painted; a patient's comes with its lesion-free target and its lesion mask (step 2
+        of Manjón 2020, section 2.3).
 
         Parameters
         ----------
@@ -172,38 +170,37 @@ class Patches(Samples):
         """
         recipes, brains = batch.recipes, self.brains
         places, appearances = [r.place for r in recipes], [r.appearance for r in recipes]
-        draws = draws or Draws.seeded([a.seed for a in appearances], places[0].size)
+        if draws is None:
+            noisy = [bool(a.noise or a.rim) for a in appearances]
+            draws = Draws.seeded([a.seed for a in appearances], places[0].size, noisy)
         which = np.array([r.subject for r in recipes])
-        grey = torch.tensor([a.grey for a in appearances], device=brains.device, dtype=torch.float32)
-
-        def crop(volumes: Sequence[np.ndarray] | Tensor, numbers: np.ndarray) -> Tensor:
-            return brains.crop(volumes, numbers, places)
-
-        image = change_contrast(crop(brains.images, which), brains.levels[which], appearances)
-        own = brains.patients[which]
-        if own.any():
-            # others get any patient's, which is not used
-            number = np.where(own, np.cumsum(brains.patients)[which] - 1, 0)
-            mine = torch.from_numpy(own).to(brains.device)[:, None, None, None]
-            target = change_contrast(crop(brains.targets, number), brains.levels[which], appearances)
-            lesions = crop(brains.lesions, number)
-            image, healthy = vary_tissue([image, torch.where(mine, target, image)], grey, appearances, draws)
-        else:
-            (healthy,) = vary_tissue([image], grey, appearances, draws)
+        grey = to_device(np.array([a.grey for a in appearances], np.float32), brains.device)
+        image = change_contrast(brains.crop(brains.images, which, places), brains.levels[which], appearances)
+        own = np.flatnonzero(brains.patients[which])
+        versions = [image]
+        if len(own):
+            number, theirs = np.cumsum(brains.patients)[which[own]] - 1, [places[i] for i in own]
+            target, lesions = (brains.crop(v, number, theirs) for v in (brains.targets, brains.lesions))
+            rows = to_device(own, brains.device)
+            target = change_contrast(target, brains.levels[which[own]], [appearances[i] for i in own])
+            versions.append(image.index_copy(0, rows, target))
+        *images, healthy = vary_tissue(versions, grey, appearances, draws)
         corners = [p.corner for p in places]
-        painted, support = paint_batch(healthy, grey, batch.stacks, corners, draws.texture, brains.changes)
-        if own.any():
-            painted, support = torch.where(mine, image, painted), torch.where(mine, lesions, support)
-        lesioned, healthy = degrade([painted, healthy], appearances, draws)
+        lesioned, support = paint_batch(healthy, grey, batch.lesions, corners, draws.texture, brains.changes)
+        for image in images:
+            lesioned.index_copy_(0, rows, image[rows])
+            support.index_copy_(0, rows, lesions.float())
+        versions = [lesioned, healthy] if len(own) or batch.lesions.boxes else [healthy]
+        versions = degrade(versions, appearances, draws)
         if self.config.intensity == "mean":
-            unit = torch.from_numpy(brains.means[which]).to(brains.device)[:, None, None, None]
-            lesioned, healthy = lesioned / unit, healthy / unit
-        if not len(brains.priors):
-            return [lesioned, healthy, support]
-        shifts = [r.shift for r in recipes]
-        crops = [brains.crop(brains.priors, [i] * len(recipes), places, shifts) for i in range(2)]
-        pooled = [functional.avg_pool3d(c[:, None], 2) for c in crops]
-        return [lesioned, healthy, support, torch.cat(pooled, 1)]
+            unit = to_device(brains.means[which], brains.device).view(-1, 1, 1, 1)
+            versions = [v / unit for v in versions]
+        made = [versions[0], versions[-1], support]
+        if len(brains.priors):
+            shifts = [r.shift for r in recipes]
+            pooled = [brains.crop(brains.priors, [i] * len(recipes), places, shifts, 2) for i in range(2)]
+            made.append(torch.stack(pooled, 1).float())
+        return made
 
     def sample(self, index: int) -> tuple[Tensor, ...]:
         """Draw and make the sample of this index."""
@@ -224,7 +221,9 @@ class Patches(Samples):
         at_once = max(1, 64 // size)
         drawn = _Drawn(self, size * at_once)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.first)
-        for batch in DataLoader(drawn, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None):
+        for batch in DataLoader(
+            drawn, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        ):
             shape = batch.recipes[0].place.size
             made = self.make(batch, Draws.on(self.device, generator, len(batch.recipes), shape))
             yield from ([t[i : i + size] for t in made] for i in range(0, len(batch.recipes), size))
@@ -261,8 +260,12 @@ def check_ranges(batch: Sequence[Tensor], grey: float = 1.3) -> None:
         low, high = RANGES[name]
         least, most = float(tensor.min()), float(tensor.max())
         if not (low <= least <= most <= high):
-            raise ValueError(f"the samples' {name} ranges from {least:.3g} to {most:.3g}: {low} to {high} is allowed")
+            raise ValueError(
+                f"the samples' {name} ranges from {least:.3g} to {most:.3g}: {low} to {high} is allowed"
+            )
     healthy = batch[1]
     brain = healthy[healthy > 0]
     if brain.numel() and not 0.4 < float(brain.mean()) < grey:
-        raise ValueError(f"the mean of the samples' brains is {float(brain.mean()):.3g}: it should be 0.4 to {grey}")
+        raise ValueError(
+            f"the mean of the samples' brains is {float(brain.mean()):.3g}: it should be 0.4 to {grey}"
+        )

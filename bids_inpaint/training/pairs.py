@@ -18,11 +18,12 @@ from torch.nn import functional
 from bids_inpaint.imaging.intensity import GREY
 from bids_inpaint.training.config import Synthesis
 from bids_inpaint.training.data import Lesions, Subject
+from bids_inpaint.training.filters import smooth
 from bids_inpaint.training.heads import FLUID, WHITE
 from bids_inpaint.training.painters import Scene, draw_kind, draw_lesions
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters, draw_image
 from bids_inpaint.training.patches import Place
-from bids_inpaint.training.synthesis import change_contrast, degrade, paint, smooth
+from bids_inpaint.training.synthesis import change_contrast, degrade, paint
 
 #: Value of the voxels of a lesion mask that nobody drew.
 UNKNOWN = -1.0

@@ -36,7 +36,8 @@ class LesionParameters:
     reach : float
         A third of the voxels around `voxels` that it changes, where that is more than `rim`.
     depth, strength : float
-        How much darker its core is than its border, and its contrast beside that of a real one: see the painters.
+        How much darker its core is than its border, and its contrast beside that of a real one: see the
+        painters.
     more : dict of array
         What its painter needs beside these.
     """
@@ -144,16 +145,14 @@ def moved(
         an axis are left out.
     centre, reach : array, (3,)
     """
-    shift = rng.normal(0, 2, 3)
-    mirror = rng.random() < 0.5
+    sign, shift = np.ones(3), rng.normal(0, 2, 3)
+    if rng.random() < 0.5:
+        sign[0], shift[0] = -1, MIRROR - shift[0]
     if boxes is not None:
-        ends = boxes + shift
-        if mirror:
-            ends = np.stack([mirrored(ends[:, 1]), mirrored(ends[:, 0])], 1)
-            ends[:, :, 1:] = (boxes + shift)[:, :, 1:]
+        ends = np.sort(boxes * sign + shift, 1)
         near = ((ends[:, 1] >= centre - reach) & (ends[:, 0] <= centre + reach)).all(1)
         patient = [patient[i] for i in np.flatnonzero(near)]
-    return [mirrored(voxels + shift) if mirror else voxels + shift for voxels in patient]
+    return [voxels * sign + shift for voxels in patient]
 
 
 def mirrored(voxels: Voxels) -> Voxels:

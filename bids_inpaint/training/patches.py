@@ -39,7 +39,7 @@ class Place:
 
     @classmethod
     def around(cls, centre: np.ndarray, edge: int, flip: bool) -> Place:
-        """A cube of an edge around a point, (3,) in voxels of the working grid, or the next one inside of it."""
+        """A cube of an edge around a point (3,) of the working grid, or the next one inside of it."""
         corner = np.round(centre - edge / 2).clip(0, np.array(WORKING_GRID.shape) - edge).astype(int)
         return cls(tuple(corner.tolist()), (edge, edge, edge), flip)
 
@@ -48,31 +48,51 @@ class Place:
         """Voxel coordinates of the middle, shape (3,)."""
         return np.array(self.corner) + np.array(self.size) / 2
 
-    def crop(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0)) -> Tensor:
-        """The patch of a volume, as float32 of shape `size`; its border goes on beyond it.
+    def crop(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0), step: int = 1) -> Tensor:
+        """The patch of a volume, as float32 of shape `size` / `step`; its border goes on beyond it."""
+        # PyTorch is much faster at half precision than NumPy
+        return self.cut(volume, shift, step).float()
+
+    def cut(self, volume: np.ndarray, shift: tuple[int, ...] = (0, 0, 0), step: int = 1) -> Tensor:
+        """The same in the type of the volume.
 
         Parameters
         ----------
         volume : array, shape of the working grid
         shift : tuple of int
             Voxels that the volume is moved by first.
+        step : int
+            Each cube of so many voxels is one voxel of the patch: its first one, see :func:`pooled`.
         """
-        indices = self.indices(volume.shape, shift)
-        if all(i[-1] - i[0] in (len(i) - 1, 1 - len(i)) for i in indices):
+        firsts, steps = self.lines(shift, step)
+        lasts = [first + (n // step - 1) * by for first, n, by in zip(firsts, self.size, steps, strict=True)]
+        if all(
+            min(ends) >= 0 and max(ends) < n for *ends, n in zip(firsts, lasts, volume.shape, strict=True)
+        ):
             # all inside: much faster than picking voxels
-            first, *others = (slice(min(i[0], i[-1]), max(i[0], i[-1]) + 1) for i in indices)
+            first, *others = (slice(min(e), max(e) + 1, step) for e in zip(firsts, lasts, strict=True))
             cut = volume[first, *others]
-            # PyTorch is much faster at half precision than NumPy
-            return torch.from_numpy(np.array(cut[::-1] if self.flip else cut)).float()
-        return torch.from_numpy(volume[np.ix_(*indices)].astype(np.float32))
+            return torch.from_numpy(np.array(cut[::-1] if self.flip else cut, order="C"))
+        indices = [i.clip(0, n - 1) for i, n in zip(self.indices(shift, step), volume.shape, strict=True)]
+        return torch.from_numpy(volume[np.ix_(*indices)])
 
-    def indices(self, shape: Sequence[int], shift: Sequence[int] = (0, 0, 0)) -> list[np.ndarray]:
-        """Voxels of a volume of this shape along each axis, of :meth:`crop`."""
-        first, *others = (
-            np.arange(c, c + n) - s for c, n, s in zip(self.corner, self.size, shift, strict=True)
-        )
-        indices = [MIRROR - first if self.flip else first, *others]
-        return [i.clip(0, n - 1) for i, n in zip(indices, shape, strict=True)]
+    def lines(self, shift: Sequence[int] = (0, 0, 0), step: int = 1) -> tuple[list[int], list[int]]:
+        """First voxel of a volume along each axis, and the step to the next, of :meth:`cut`."""
+        x, y, z = (c - s for c, s in zip(self.corner, shift, strict=True))
+        return ([MIRROR - x - step + 1, y, z], [-step, step, step]) if self.flip else ([x, y, z], [step] * 3)
+
+    def indices(self, shift: Sequence[int] = (0, 0, 0), step: int = 1) -> list[np.ndarray]:
+        """Voxels of a volume along each axis, of :meth:`cut`, that may lie beyond it."""
+        lines = zip(*self.lines(shift, step), self.size, strict=True)
+        return [first + by * np.arange(n // step) for first, by, n in lines]
+
+
+def pooled(volume: np.ndarray) -> np.ndarray:
+    """The mean of each cube of 2x2x2 voxels at its first voxel; the border goes on beyond the volume."""
+    for axis in range(3):
+        following = np.take(volume, np.arange(1, volume.shape[axis] + 1), axis, mode="clip")
+        volume = (volume + following) / 2
+    return np.ascontiguousarray(volume, np.float32)
 
 
 def draw_place(rng: np.random.Generator, shapes: Lesions, size: int) -> Place:

@@ -5,16 +5,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bids_inpaint.imaging.intensity import EXPONENTS
-from bids_inpaint.training.filters import NARROWEST, along, gaussians, joined, smooth, spread
-from bids_inpaint.training.painting import cubes, paint_batch
+from bids_inpaint.training.filters import (
+    NARROWEST,
+    Filter,
+    filtered,
+    gaussian,
+    gaussians,
+    joined,
+    radius,
+    spread,
+    to_device,
+    turned,
+)
+from bids_inpaint.training.painting import box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters
 
 #: Knots of what is smooth in the tissue along each axis.
@@ -43,13 +56,19 @@ class Draws:
     waves: Tensor
 
     @classmethod
-    def seeded(cls, seeds: Sequence[int], shape: Sequence[int]) -> Draws:
-        """The same numbers for a seed, whatever the batch; slow, on the CPU."""
-        drawn = [_seeded(seed, shape) for seed in seeds]
+    def seeded(cls, seeds: Sequence[int], shape: Sequence[int], noisy: Sequence[bool] | None = None) -> Draws:
+        """The same numbers for a seed, whatever the batch; slow, on the CPU.
+
+        Noise and border of those that are not noisy are 0.
+        """
+        noisy = noisy or [True] * len(seeds)
+        drawn = [_seeded(seed, shape, noise) for seed, noise in zip(seeds, noisy, strict=True)]
         return cls(*(joined(t) for t in zip(*drawn, strict=True)))
 
     @classmethod
-    def on(cls, device: torch.device | str, generator: torch.Generator, n: int, shape: Sequence[int]) -> Draws:
+    def on(
+        cls, device: torch.device | str, generator: torch.Generator, n: int, shape: Sequence[int]
+    ) -> Draws:
         """Numbers of a generator of a device; fast."""
 
         def normal(*size: int) -> Tensor:
@@ -64,15 +83,14 @@ def _knots(shape: Sequence[int], every: int) -> list[int]:
     return [max(2, n // every) for n in shape]
 
 
-def _seeded(seed: int, shape: Sequence[int]) -> tuple[Tensor, ...]:
+def _seeded(seed: int, shape: Sequence[int], noisy: bool) -> tuple[Tensor, ...]:
     """Texture, noise, border and waves of a seed."""
-    texture, noise, waves = (torch.Generator().manual_seed(seed) for _ in range(3))
-    drawn = torch.randn(*shape, generator=noise)
+    texture, noise, waves = (torch.Generator().manual_seed(s) for s in (seed, seed, seed + 1))
     return (
         torch.randn(_knots(shape, 6), generator=texture),
-        drawn,
-        torch.rand(_knots(shape, 12), generator=noise),
-        torch.randn((5, KNOTS, KNOTS, KNOTS), generator=waves.manual_seed(seed + 1)),
+        torch.randn(*shape, generator=noise) if noisy else torch.zeros(*shape),
+        torch.rand(_knots(shape, 12), generator=noise) if noisy else torch.zeros(_knots(shape, 12)),
+        torch.randn((5, KNOTS, KNOTS, KNOTS), generator=waves),
     )
 
 
@@ -105,9 +123,9 @@ def paint(
     image, support : Tensor, shape (D, H, W)
     """
     texture = torch.randn(_knots(healthy.shape, 6), generator=torch.Generator().manual_seed(seed))
-    stacks = cubes([lesions], [corner], healthy.shape)
+    boxed = box_lesions([lesions], [corner], healthy.shape)
     batch, level = healthy[None], torch.tensor([grey], device=healthy.device)
-    out = paint_batch(batch, level, stacks, [corner], texture[None].to(healthy.device), changes)
+    out = paint_batch(batch, level, boxed, [corner], texture[None].to(healthy.device), changes)
     return out[0][0], out[1][0]
 
 
@@ -134,9 +152,19 @@ def change_contrast(
 
 
 def _to_power(image: Tensor, exponent: Tensor) -> Tensor:
-    image = image.clamp(0, 2)
+    if image.dtype == torch.float16 and image.device.type == "cpu" and exponent.numel() == 1:
+        # a volume has more voxels than there are numbers of half precision
+        table = _to_power(_halves(), exponent.view(1))
+        return table.index_select(0, image.view(torch.int16).int().add_(2**15).view(-1)).view(image.shape)
+    image = image.float().clamp(0, 2)
     # above white matter, what is left of the straight line is added to 1
     return image.clamp(max=1).pow_(exponent).add_((image - 1).clamp_(min=0).mul_(exponent))
+
+
+@lru_cache(1)
+def _halves() -> Tensor:
+    """Every number of half precision, in the order of their bits as integers."""
+    return torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.float16).float()
 
 
 def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarray:
@@ -146,7 +174,7 @@ def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarra
 def vary_tissue(
     volumes: Sequence[Tensor], grey: Tensor, parameters: Sequence[ImageParameters], draws: Draws
 ) -> list[Tensor]:
-    """Dirty white matter, perivascular spaces and enhanced vessels: not lesions, and the same in all versions.
+    """Dirty white matter, perivascular spaces and enhanced vessels: no lesions, and the same in all versions.
 
     Parameters
     ----------
@@ -157,20 +185,58 @@ def vary_tissue(
     parameters : sequence of ImageParameters, length N
     draws : Draws
     """
-    dirty, spaces, vessels = (
-        _column([getattr(p, name) for p in parameters], volumes[0]) for name in ("dirty", "spaces", "vessels")
-    )
     if not any(p.dirty or p.spaces or p.vessels for p in parameters):
         return list(volumes)
     tissue = volumes[-1]
+    volumes = [v.clone() for v in volumes]
     level = grey.view(-1, 1, 1, 1)
-    white = ((tissue - level) / (1 - level)).clamp(0, 1)
-    smoothed = [spread(draws.waves[:, i], tissue.shape[1:]) for i in range(5)]
-    # where two smooth fields are zero at once is a curve
-    tubes = [torch.exp(-(a**2 + b**2) / 0.006) for a, b in (smoothed[:2], smoothed[2:4])]
-    darker = (1 - dirty * white * smoothed[4].clamp(0, 1.5)) * (1 - spaces * white * tubes[0])
-    brighter = vessels * tubes[1] * (tissue > 0)
-    return [v * darker + brighter for v in volumes]
+
+    def white(rows: Rows) -> Tensor:
+        return ((tissue[rows] - level[rows]) / (1 - level[rows])).clamp_(0, 1)
+
+    def waves(rows: Rows, number: int) -> Tensor:
+        return spread(draws.waves[rows, number], tissue.shape[1:])
+
+    def tubes(rows: Rows, number: int) -> Tensor:
+        # where two smooth fields are zero at once is a curve
+        squares = waves(rows, number).square_() + waves(rows, number + 1).square_()
+        return squares.div_(-0.006).exp_()
+
+    rows, dirty = _having([p.dirty for p in parameters], tissue)
+    if len(dirty):
+        darker = 1 - dirty * white(rows).mul_(waves(rows, 4).clamp_(0, 1.5))
+        _change(volumes, rows, lambda v: v * darker)
+    rows, spaces = _having([p.spaces for p in parameters], tissue)
+    if len(spaces):
+        narrow = 1 - spaces * white(rows).mul_(tubes(rows, 0))
+        _change(volumes, rows, lambda v: v * narrow)
+    rows, vessels = _having([p.vessels for p in parameters], tissue)
+    if len(vessels):
+        brighter = vessels * tubes(rows, 2).mul_(_positive(tissue[rows]))
+        _change(volumes, rows, lambda v: v + brighter)
+    return volumes
+
+
+#: Some volumes of a batch: all of them, or their numbers.
+Rows = slice | Tensor
+
+
+def _having(values: Sequence[float], like: Tensor) -> tuple[Rows, Tensor]:
+    """The volumes of a batch whose value isn't 0, and these values, (n, 1, 1, 1)."""
+    numbers = np.array(values, np.float32)
+    rows = np.flatnonzero(numbers)
+    every = len(rows) == len(numbers)
+    return slice(None) if every else to_device(rows, like.device), _column(numbers[rows], like)
+
+
+def _change(volumes: Sequence[Tensor], rows: Rows, change: Callable[[Tensor], Tensor]) -> None:
+    for volume in volumes:
+        volume[rows] = change(volume[rows])
+
+
+def _positive(volumes: Tensor) -> Tensor:
+    """1 where volumes are above 0, and 0 elsewhere; much faster than a comparison."""
+    return volumes.sign().clamp_(min=0)
 
 
 def degrade(
@@ -189,42 +255,38 @@ def degrade(
         Those of the seeds of the parameters by default.
     """
     reference = volumes[0]
-    draws = draws or Draws.seeded([p.seed for p in parameters], reference.shape[1:])
-    noise, gain = (_column([getattr(p, n) for p in parameters], reference) for n in ("noise", "gain"))
-    lattices = torch.from_numpy(np.stack([p.bias for p in parameters])).to(reference.device)
-    field = spread(lattices, reference.shape[1:]).exp_()
-    brain = (reference > 0).float()
-    rims = np.array([p.rim for p in parameters], np.float32)
-    if rims.any():
-        wide = shift_border(brain, _column(rims, reference), draws.border)
-        wide = torch.where(_column(rims, reference) != 0, wide, brain)
+    shape = reference.shape[1:]
+    draws = draws or Draws.seeded([p.seed for p in parameters], shape)
+    # the gain is a part of the bias
+    lattices = np.stack([p.bias + np.float32(np.log(p.gain)) for p in parameters])
+    field = spread(to_device(lattices, reference.device), shape).exp_()
+    brain = _positive(reference)
+    rows, rims = _having([p.rim for p in parameters], reference)
+    if len(rims):
         # scalp, fluid or vessels in place of what the image hasn't
         levels = _column([p.rim_level if p.rim else 0 for p in parameters], reference)
-        volumes = [v + levels * (1 - brain) for v in volumes]
-        brain = wide
+        around = levels * (1 - brain)
+        volumes = [v + around for v in volumes]
+        brain[rows] = shift_border(brain[rows], rims, draws.border[rows])
     spreads = _point_spreads(parameters, reference)
-    field.mul_(gain)
-    added = draws.noise * (noise * gain) if any(p.noise for p in parameters) else None
+    noise = [p.noise * p.gain for p in parameters]
+    added = draws.noise * _column(noise, reference) if any(noise) else None
     out = []
     for volume in volumes:
-        for axis, matrices in enumerate(spreads):
-            volume = volume if matrices is None else along(matrices, volume, axis)
-        volume = volume * field
-        if added is not None:
-            volume.add_(added)
+        volume = filtered(volume, spreads)
+        volume = volume * field if added is None else torch.addcmul(added, volume, field)
         out.append(volume.clamp_(min=0).mul_(brain))
     return out
 
 
 def _column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
     """A number for each volume of a batch, (N, 1, 1, 1)."""
-    numbers = torch.from_numpy(np.asarray(values, np.float32)).to(like.device, non_blocking=True)
-    return numbers.view(-1, 1, 1, 1)
+    return to_device(np.asarray(values, np.float32), like.device).view(-1, 1, 1, 1)
 
 
-def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[Tensor | None]:
-    """The matrices of blur, ringing and ghosts along each axis; nothing where all are as they were."""
-    out: list[Tensor | None] = []
+def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[Filter | None]:
+    """Matrices of blur, ringing and ghosts along each axis, and how far they reach, if they do anything."""
+    out: list[Filter | None] = []
     for axis in range(3):
         blur = [p.blur[axis] for p in parameters]
         ringing = [p.ringing[axis] for p in parameters]
@@ -234,17 +296,17 @@ def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[
             out.append(None)
             continue
         size = like.shape[axis + 1]
-        matrices = gaussians(torch.tensor(blur).to(like.device, non_blocking=True), size)
+        matrices = gaussians(blur, size, like.device)
         if strange:
             matrices = _low_pass(ringing, size, like.device) @ matrices
             for shares in zip(matrices, ghosts, strict=True):
                 _add_ghost(*shares)
-        out.append(matrices)
+        out.append((matrices, None if strange else radius(blur)))
     return out
 
 
 def _low_pass(parts: Sequence[float], size: int, device: torch.device) -> Tensor:
-    """Matrices (N, size, size) that keep a part of the frequencies of a mirrored axis (a cosine transform)."""
+    """Matrices (N, size, size) that keep a part of the frequencies of a mirrored axis: a cosine transform."""
     steps = torch.arange(size, dtype=torch.float32, device=device)
     basis = torch.cos(torch.pi / size * (steps[None] + 0.5) * steps[:, None])
     basis = basis / basis.norm(dim=1, keepdim=True)
@@ -273,8 +335,11 @@ def shift_border(masks: Tensor, distances: Tensor, lattices: Tensor) -> Tensor:
         Unevenness, evenly distributed, 0-1.
     """
     sigma = 2.0
-    # a straight border becomes the normal distribution; no border where the patch ends
-    whole = smooth(torch.ones_like(masks[:1]), (sigma,) * 3)
-    soft = smooth(masks, (sigma,) * 3) / whole
-    uneven = 2 * spread(lattices, masks.shape[1:])
-    return (soft > torch.special.ndtr(-distances * uneven / sigma)).float()
+    soft = masks
+    for size in masks.shape[1:]:
+        matrix = gaussian(sigma, size, masks.device)
+        # no border where the patch ends
+        soft = turned(matrix / matrix.sum(-1, keepdim=True), soft, radius([sigma]))
+    # a straight border becomes the normal distribution
+    uneven = spread(lattices * (-math.sqrt(2) / sigma * distances), masks.shape[1:])
+    return _positive(soft.mul_(2).sub_(1).sub_(uneven.erf_()))

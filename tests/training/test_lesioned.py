@@ -145,6 +145,17 @@ def test_a_batch_is_its_samples_one_by_one(people, shapes, settings):
             assert (one - of_batch[i]).abs().max() < 2e-4
 
 
+def test_the_template_is_averaged_where_the_sample_lies(people, shapes, settings):
+    patches = Patches(settings, people, Lesions.load(shapes))
+    recipes = [patches.draw(i) for i in range(8)]
+    assert {r.place.flip for r in recipes} == {True, False}
+    made = patches.make(Batch.of(recipes))[3]
+    for recipe, ours in zip(recipes, made, strict=True):
+        crops = torch.stack([recipe.place.crop(p, recipe.shift) for p in patches.priors])
+        assert ours.max() > 0.1
+        assert (ours - functional.avg_pool3d(crops, 2)).abs().max() < 1e-6
+
+
 def test_brains_in_the_memory_of_a_gpu_are_cut_as_files_are(people):
     subjects = find_subjects(people, ["toy_sub-01", "toy_sub-03"])
     brains = Brains(subjects, [], RealLesions(subjects[1:]))
@@ -177,6 +188,21 @@ def test_lesions_of_each_painter_are_dark_and_in_white_matter(painter, people, s
     assert image[support > 0.5].mean() < 0.97
     # the cortex has none
     assert support[:, :, :8].max() == 0
+
+
+def test_a_field_that_leaves_the_patch_is_the_same_in_a_larger_one(shapes):
+    """Its box is cut off where the patch ends, but not what is in it."""
+    scene = Scene(Lesions.load(shapes), np.array((80, 110, 86)), np.full(3, 64), "singles", 0.7)
+    rng = np.random.default_rng(4)
+    lesions = [lesion for _ in range(6) for lesion in draw_lesions(rng, scene, {"field": 1.0})]
+    large = synthesis.paint(torch.ones(64, 64, 64), 0.7, lesions, (48, 78, 54), 1)[1]
+    small = synthesis.paint(torch.ones(30, 28, 32), 0.7, lesions, (64, 94, 70), 1)[1]
+    assert small.max() > 0.9
+    # tissue is no white matter where the patch ends
+    inside = (slice(3, -3),) * 3
+    difference = (large[16:46, 16:44, 16:48] - small).abs()[inside]
+    # a lesion of which fewer than five voxels are in the patch is not in it
+    assert (difference > 1e-4).float().mean() < 0.01
 
 
 def test_patches_of_patients_keep_what_their_lesions_look_like(people, shapes):
