@@ -118,8 +118,12 @@ def _origin(config: Config, network: Architecture, checkpoint: Path) -> dict[str
             "validation": config.data.validation,
             "test": config.data.test,
             "licences": {
-                **{k: v for k, v in DATASETS.items() if any(s.startswith(f"{k}_") for s in config.data.train)},
+                **{name: licence for name, licence in DATASETS.items() if _trains_on(config, name)},
                 **LICENCES[config.task],
             },
         },
     }
+
+
+def _trains_on(config: Config, dataset: str) -> bool:
+    return any(subject.startswith(f"{dataset}_") for subject in config.data.train)

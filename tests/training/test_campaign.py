@@ -20,9 +20,11 @@ from bids_inpaint.training.export import export
 from bids_inpaint.training.packing import decode, encode, pack, unpack
 from bids_inpaint.training.weights import load_average
 
-GATED = TOY.replace("full_resolution = false", "full_resolution = false\ngated = true\npriors = true").replace(
-    "validation = []", 'validation = ["toy_sub-02"]'
-).replace('train = ["toy_sub-01", "toy_sub-02"]', 'train = ["toy_sub-01"]')  # fmt: skip
+GATED = (
+    TOY.replace("full_resolution = false", "full_resolution = false\ngated = true\npriors = true")
+    .replace("validation = []", 'validation = ["toy_sub-02"]')
+    .replace('train = ["toy_sub-01", "toy_sub-02"]', 'train = ["toy_sub-01"]')
+)
 PLAN = """
 [[network]]
 name = "first"
