@@ -7,6 +7,7 @@ from nipype.pipeline import engine as pe
 
 from bids_inpaint import options
 from bids_inpaint.dataset.template import TISSUES, TemplateFiles
+from bids_inpaint.imaging import mixture
 from bids_inpaint.interfaces.ants import SegmentAtropos
 from bids_inpaint.interfaces.images import TissuesToNative
 from bids_inpaint.interfaces.mixture import SegmentMixture
@@ -102,6 +103,8 @@ def _methods(method: str, template: str) -> str:
     if method == "atropos":
         return f"Atropos [@atropos] and the tissue priors of {template}"
     return (
-        "a mixture of three Gaussians [@spm12], the tissue priors of "
-        f"{template} and a Markov random field with mean-field updates [@vanleemput1999; @zhang2001]"
+        "bids_inpaint's own mixture of three Gaussians, fitted by expectation-maximisation [@dempster1977; "
+        f"compare @spm12] with the tissue priors of {template}, blurred by {mixture.PRIOR_BLUR_MM:g} mm and "
+        f"with the odds of fluid to the power of {mixture.FLUID_WEIGHT:g}, and a Markov random field with "
+        "mean-field updates [@vanleemput1999; @zhang2001]"
     )

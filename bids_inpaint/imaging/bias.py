@@ -65,10 +65,12 @@ def correct(
     Raises
     ------
     ValueError
-        If the mask is empty.
+        If the mask is empty, or the image has what is no number in it.
     """
     box = bounding_box(mask, margin=4)
     floor = 1e-3 * float(data[mask].mean(dtype=np.float64))
+    if not np.isfinite(floor):
+        raise ValueError("intensities in the mask are no numbers, or infinite")
     if floor > 0:
         inside = estimate(np.maximum(data[box], np.float32(floor)), mask[box])
     else:

@@ -8,14 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.imaging.lesions import PRIOR_BLUR_MM
 from bids_inpaint.imaging.tissues import Implausible
 from bids_inpaint.space import bounding_box
 
 Array = np.ndarray
 
-#: How far the tissues of a person lie from the template's after an affine (mm); lesions are looked for with
-#: the same.
-PRIOR_BLUR_MM = 2.0
 #: Exponent of the template's odds of fluid. Sulci differ between people: with all of the odds, the fluid of
 #: those that lie elsewhere than the template's became grey matter, as it does with Atropos.
 FLUID_WEIGHT = 0.5

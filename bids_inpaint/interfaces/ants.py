@@ -99,7 +99,7 @@ class SegmentAtropos(FileInterface):
         except tissues.Implausible as error:
             raise InputError(
                 f"Atropos failed to segment the brain of {self.source}, and did not notice ({error}): look "
-                "at the images of the report, or choose --segmentation none."
+                "at the images of the report, or choose --segmentation gmm."
             ) from None
         outputs = {
             key: images.save(within(runtime, f"{key}.nii.gz"), v, grid, space_code=4)

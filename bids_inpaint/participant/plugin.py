@@ -35,12 +35,14 @@ PRELOADED = [
     "matplotlib.figure",
     "bids_inpaint.imaging.itk",
     "bids_inpaint.interfaces.ants",
+    "bids_inpaint.interfaces.bias",
     "bids_inpaint.interfaces.derivatives",
     "bids_inpaint.interfaces.figures",
     "bids_inpaint.interfaces.images",
     "bids_inpaint.interfaces.flair",
     "bids_inpaint.interfaces.inpaint",
     "bids_inpaint.interfaces.lesions",
+    "bids_inpaint.interfaces.mixture",
     "bids_inpaint.interfaces.native",
     "bids_inpaint.interfaces.quality",
     "bids_inpaint.interfaces.spm",
@@ -209,9 +211,9 @@ class ImageByImage(MultiProcPlugin):
     def _send_procs_to_workers(self, updatehash=False, graph=None):
         """Submit what can begin, and wait until a step ends, where Nipype sleeps for some time."""
         super()._send_procs_to_workers(updatehash, graph)
-        if self.pending_tasks:
-            self._ended.wait(_LOOK)
-            self._ended.clear()
+        # with nothing to wait for, Nipype looks again at once
+        self._ended.wait(_LOOK if self.pending_tasks else _LOOK / 10)
+        self._ended.clear()
 
     def _sort_jobs(self, jobids, scheduler="tsort"):
         return sorted(jobids, key=lambda job: (image_of(self.procs[job].fullname), job))

@@ -97,11 +97,16 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
     Raises
     ------
     ValueError
-        If the configuration is none.
+        If the configuration is none, or does not have whom the network is to leave out.
     """
     beside = plan.parent / entry.config
     config = Config.load(beside if beside.exists() else entry.config)
     data = config.data
+    known = {*data.train, *data.validation, *data.test}
+    if unknown := [name for name in entry.leave_out if name not in known]:
+        raise ValueError(
+            f"{plan}: {entry.name} leaves out {', '.join(unknown)}, whom {entry.config} doesn't have"
+        )
     masks = [name.split("sub-")[-1].split("_")[0] for name in entry.leave_out]
     data = replace(
         data,
@@ -113,12 +118,12 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
         ],
     )
     start = str(out / entry.after / "checkpoint.pt") if entry.after else config.schedule.start
-    return replace(
-        config,
-        data=data,
-        schedule=replace(config.schedule, **{"start": start, **entry.fit}),
-        synthesis=replace(config.synthesis, **entry.synthesis),
-    )
+    try:
+        schedule = replace(config.schedule, **{"start": start, **entry.fit})
+        synthesis = replace(config.synthesis, **entry.synthesis)
+    except TypeError as error:
+        raise ValueError(f"{plan}: {entry.name}: {error}") from None
+    return replace(config, data=data, schedule=schedule, synthesis=synthesis)
 
 
 def durations(entries: Sequence[Entry], minutes: float, jobs: int) -> dict[str, float]:
@@ -174,21 +179,25 @@ def campaign(
     for entry in entries:
         configured(entry, plan, out)
     budget = durations(entries, minutes, machine.jobs)
-    waiting, running, failed = list(entries), dict[str, subprocess.Popen[bytes]](), list[str]()
-    done: set[str] = set()
-    while waiting or running:
-        for name, process in list(running.items()):
-            if process.poll() is not None:
-                del running[name]
-                (failed.append if process.returncode else done.add)(name)
-                print(f"{name}: {'failed' if process.returncode else 'done'}", flush=True)
-        failed += [e.name for e in waiting if e.after in failed]
-        waiting = [e for e in waiting if e.name not in failed]
-        ready = [e for e in waiting if not e.after or e.after in done]
-        for entry in ready[: machine.jobs - len(running)]:
-            waiting.remove(entry)
-            running[entry.name] = _start(entry, plan, cache, out, lesions, budget[entry.name], machine)
-        time.sleep(0.2)
+    waiting, running = list(entries), dict[str, subprocess.Popen[bytes]]()
+    done, failed = set[str](), list[str]()
+    try:
+        while waiting or running:
+            for name in [n for n, process in running.items() if process.poll() is not None]:
+                ended = "failed" if running.pop(name).returncode else "done"
+                (failed.append if ended == "failed" else done.add)(name)
+                print(f"{name}: {ended}", flush=True)
+            failed += [e.name for e in waiting if e.after in failed]
+            waiting = [e for e in waiting if e.name not in failed]
+            ready = [e for e in waiting if not e.after or e.after in done]
+            for entry in ready[: machine.jobs - len(running)]:
+                waiting.remove(entry)
+                running[entry.name] = _start(entry, plan, cache, out, lesions, budget[entry.name], machine)
+            time.sleep(0.2)
+    finally:
+        # what is interrupted goes on from its checkpoint the next time
+        for process in running.values():
+            process.terminate()
     if failed:
         raise ValueError(f"{', '.join(failed)} could not be trained: see the log files in {out}")
     return {e.name: _last_scores(out / e.name) for e in entries}

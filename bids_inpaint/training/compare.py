@@ -212,7 +212,7 @@ def compare(
     ValueError
         If there is no such subject or network.
     """
-    shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
+    shapes = Lesions.load(shapes_folder, only=config.data.lenders)
     priors = template_priors(cache)
     networks = {name: registry.find(name) for name in engines}
     usable = {name: model for name, model in networks.items() if holes == "lesions" or not model.blind}

@@ -24,13 +24,19 @@ class Data:
     ----------
     train, validation, test : list of str
     leave_out_patients : list of str
-        Patients whose lesions are not trained with; networks are evaluated with them.
+        Patients whose lesion shapes are not trained with; networks are scored with those of them who are no
+        training subjects either (:attr:`lenders`).
     """
 
     train: list[str]
     validation: list[str]
     test: list[str]
     leave_out_patients: list[str] = field(default_factory=list)
+
+    @property
+    def lenders(self) -> list[str]:
+        """Patients from whom nothing is learned, and who lend their lesions to what is scored."""
+        return [p for p in self.leave_out_patients if not any(s.endswith(f"_sub-{p}") for s in self.train)]
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,8 @@ class Schedule:
     start : str
         Name or ONNX file of an exported network whose weights to start from, or a checkpoint
         (``*.pt``) of the same architecture.
+    start_sha256 : str
+        That the file of an exported network has, or how it begins: what has a name changes with versions.
     """
 
     patch: int = 0
@@ -112,6 +120,7 @@ class Schedule:
     gate_weight: float = 0.0
     checkpoint_every: int = 250
     start: str = ""
+    start_sha256: str = ""
 
 
 @dataclass(frozen=True)

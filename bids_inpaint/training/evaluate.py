@@ -106,7 +106,7 @@ class Scorer:
     Parameters
     ----------
     config : Config
-        Names the patients that lend their lesions: those that it leaves out of training.
+        Names the patients that lend their lesions: those that nobody learned from.
     cache, shapes_folder : Path
     model_name : str
         Shipped name or ONNX file.
@@ -133,7 +133,7 @@ class Scorer:
         self.model = registry.find(model_name)
         self.second = registry.find(second_pass) if self.model.blind and second_pass != "none" else None
         self.runtime = session.Runtime(threads=threads)
-        self.shapes = Lesions.load(shapes_folder, only=config.data.leave_out_patients)
+        self.shapes = Lesions.load(shapes_folder, only=config.data.lenders)
         # the standard space, for the intensity scale
         self.priors = template_priors(cache)
         self.views: list[tuple[float, View]] = []

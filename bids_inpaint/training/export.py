@@ -69,7 +69,7 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
     card = {
         **_use(config, network, threshold),
         **_origin(config, network, checkpoint),
-        "scores": json.loads(scores.read_text()) if scores else {},
+        "scores": _scores(scores) if scores else {},
         "licence": "Apache-2.0",
         "intended_use": INTENDED_USE[config.task],
         "sha256": hashlib.sha256(output.read_bytes()).hexdigest(),
@@ -123,6 +123,13 @@ def _origin(config: Config, network: Architecture, checkpoint: Path) -> dict[str
             },
         },
     }
+
+
+def _scores(path: Path) -> dict[str, Any]:
+    """What `evaluate` wrote, but for the λ that these subjects would choose: it is no result."""
+    scores = json.loads(path.read_text())
+    scores.pop("calibrated_threshold", None)
+    return scores
 
 
 def _trains_on(config: Config, dataset: str) -> bool:

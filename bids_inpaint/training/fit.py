@@ -105,6 +105,8 @@ class _Trainer:
 
     def __init__(self, config: Config, task: Task, device: str, minutes: float | None):
         self.schedule, self.task, self.step = config.schedule, task, 0
+        data = (config.data.train, config.data.leave_out_patients)
+        self.learns = repr((config.name, config.seed, config.blind, config.network, data, config.synthesis))
         self.seconds, self.budget, self.best = 0.0, 60 * minutes if minutes else None, -float("inf")
         self.network = build(config).to(device)
         if self.schedule.start:
@@ -169,8 +171,19 @@ class _Trainer:
             self.save(run / "best.pt")
 
     def load(self, checkpoint: Path, device: str) -> None:
-        """Go on from a checkpoint of the same run."""
+        """Go on from a checkpoint of the same run.
+
+        Raises
+        ------
+        ValueError
+            If that run learns other things, or from others.
+        """
         state = torch.load(checkpoint, map_location=device, weights_only=True)
+        if state.get("learns", self.learns) != self.learns:
+            raise ValueError(
+                f"{checkpoint} is of a run with other subjects, samples or network: name another folder, or "
+                "remove it"
+            )
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(state["average"])
         self.optimiser.load_state_dict(state["optimiser"])
@@ -189,6 +202,7 @@ class _Trainer:
             "task": self.task.state_dict(),
             "step": self.step,
             "start": self.schedule.start,
+            "learns": self.learns,
             "seconds": self.seconds + self.saved - self.since,
             "best": self.best,
         }
@@ -202,7 +216,14 @@ def _start(network: Architecture, config: Config) -> None:
     if start.endswith(".pt"):
         network.load_state_dict(load_average(config, Path(start)).state_dict())
     elif engine_of(config).starts_from_onnx:
-        load_exported(network, registry.find(start, config.task).path)
+        model = registry.find(start, config.task)
+        if not model.sha256.startswith(config.schedule.start_sha256):
+            raise ValueError(
+                f"{config.name} starts from the network with SHA-256 {config.schedule.start_sha256}, and "
+                f"{start} is another ({model.sha256[:12]}): name its ONNX file, or what else to start from, "
+                "with --start"
+            )
+        load_exported(network, model.path)
     else:
         raise ValueError(f"{start}: engine {config.engine} starts from a checkpoint (*.pt) alone")
 

@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from bids_inpaint.networks.volumes import MASKED
 from bids_inpaint.training.architectures.unet import UNet
+from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.extraction import BrainExtraction
 from bids_inpaint.training.lesioned import Patches, check_ranges
 from bids_inpaint.training.patches import channels_last, padded, sub_volumes
@@ -35,7 +36,9 @@ class Inpainting(LesionTask):
     def validate(self, network: UNet) -> dict[str, float]:
         """Scores of a network on the validation subjects: see :class:`Validation`."""
         if self.validation is None:
-            self.validation = Validation(self.config, self.cache, self.shapes, self.device)
+            # of nobody that it learns from, unless all may be learned from
+            shapes = Lesions.load(self.lesions_folder, only=self.config.data.lenders or None)
+            self.validation = Validation(self.config, self.cache, shapes, self.device)
         return self.validation.scores(network)
 
     def to(self, device: str) -> None:

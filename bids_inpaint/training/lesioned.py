@@ -108,8 +108,20 @@ class Patches(Samples):
                 raise ValueError(
                     f"{config.name} is to learn from patients, but trains on none: add some to 'train'."
                 )
+            if not self.real.components:
+                raise ValueError(
+                    f"{config.name} is to learn from patients, of whom none has a lesion of 10 voxels."
+                )
             # once, and not in each process that draws
             _ = self.real.tables
+        if (
+            synthesis.patients is not None
+            and synthesis.patients < 1
+            and all(s.patient for s in self.subjects)
+        ):
+            raise ValueError(
+                f"{config.name} is to learn from healthy people, too, but trains on patients alone."
+            )
         #: Probability of white and of grey matter in the template, if the network looks at them.
         self.priors = template_priors(cache) if config.network.get("priors") else []
         self.brains = Brains(self.subjects, self.priors, self.real, device)
@@ -141,7 +153,7 @@ class Patches(Samples):
     def _lesion_of(self, rng: np.random.Generator, subject: Subject) -> np.ndarray:
         """Voxels of one of a patient's lesions: small ones are as frequent as large ones."""
         mine = [v for n, v in self.real.components if self.real.patients[n] is subject]
-        return mine[rng.integers(len(mine))]
+        return mine[rng.integers(len(mine))] if mine else np.argwhere(subject.lesions)
 
     def _draw_lesions(
         self, rng: np.random.Generator, place: Place, appearance: ImageParameters, synthesis: Synthesis

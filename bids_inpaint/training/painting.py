@@ -241,7 +241,8 @@ def paint_batch(
         where = _where(low, start, boxes.size, healthy.stride())
         degree.mul_(_cut(white, where))
         here = _cut(healthy, where)
-        change = painter.change(Paint(here, _cut(waves, where), fields, more, *those))
+        named = dict(zip((*NUMBERS, "grey"), those, strict=True))
+        change = painter.change(Paint(here, _cut(waves, where), fields, more, **named))
         _merge(image, where, change.mul_(degree).add_(here).clamp_(min=0), "amin")
         _merge(support, where, degree, "amax")
     return image, support

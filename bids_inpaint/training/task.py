@@ -135,6 +135,7 @@ class LesionTask(Task):
         super().__init__(config, cache)
         if lesions is None:
             raise ValueError(f"task {config.task} needs a folder of lesion shapes")
+        self.lesions_folder = lesions
         self.shapes = Lesions.load(lesions, config.data.leave_out_patients)
 
 

@@ -20,11 +20,10 @@ from bids_inpaint.training.architectures.unet import UNet, space_to_depth
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, find_subjects, template_priors
 from bids_inpaint.training.painted import painted
+from bids_inpaint.training.painters import PAINTERS
 from bids_inpaint.training.patches import padded
 from bids_inpaint.training.task import mixed_precision
 
-#: Painters that need no patient.
-PAINTERS = ("parametric", "field")
 #: Lesion probability from which a voxel is one.
 LESION = 0.5
 
@@ -58,7 +57,7 @@ class Validation:
     config : Config
     cache : Path
     shapes : Lesions
-        Of the lesions that are painted; better not those of the training.
+        Of the lesions that are painted: not those of the training.
     device : str
     """
 
@@ -91,7 +90,7 @@ class Validation:
             if subject.name.startswith("oasis"):
                 # of older people: what looks like a lesion may be one
                 continue
-            for painter in PAINTERS:
+            for painter in (name for name, p in PAINTERS.items() if not p.real):
                 lesioned, support = painted(subject, shapes, painter, device=self.device)
                 lesion = self._volume(support) > 0.5
                 if not self.config.blind:

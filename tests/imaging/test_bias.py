@@ -150,3 +150,11 @@ def test_a_mask_between_the_voxels_of_the_sample():
         mask[voxel] = True
         # of a single voxel, nothing is known
         np.testing.assert_array_equal(bias.n4(np.maximum(image, 0.1), mask), 1)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_what_is_no_number_is_refused_and_not_left_uncorrected(value):
+    image, mask = brain((24, 24, 24))
+    image[tuple(np.argwhere(mask)[0])] = value
+    with pytest.raises(ValueError, match="no numbers"):
+        bias.correct(image, mask, bias.n4)

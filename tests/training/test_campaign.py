@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Subject, template_priors
 from bids_inpaint.training.engines import build
 from bids_inpaint.training.export import export
+from bids_inpaint.training.fit import fit
+from bids_inpaint.training.inpainting import Inpainting
 from bids_inpaint.training.packing import decode, encode, pack, unpack
 from bids_inpaint.training.weights import load_average
 
@@ -163,3 +166,32 @@ def test_weights_between_two_runs_are_written_and_exported(tmp_path, capsys):
     assert set(card["data"]["licences"]) == {"lesions/patients", "lesions/shapes.npz"}
     assert main(["mix", *files, "--share", "2"]) == 1
     assert "0 to 1" in capsys.readouterr().err
+
+
+def test_runs_start_and_go_on_from_what_they_say_alone(cache, shapes, tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY.format(steps=2, blind="true"))
+    config = Config.load(tmp_path / "toy.toml")
+    other = replace(config, data=replace(config.data, train=["toy_sub-02"]))
+    fit(config, Inpainting(config, cache, shapes), tmp_path / "run", threads=1, workers=0)
+    with pytest.raises(ValueError, match="of a run with other subjects, samples or network"):
+        fit(other, Inpainting(other, cache, shapes), tmp_path / "run", threads=1, workers=0)
+    started = replace(config, schedule=replace(config.schedule, start="blind-unet", start_sha256="00"))
+    with pytest.raises(ValueError, match="starts from the network with SHA-256 00"):
+        fit(started, Inpainting(started, cache, shapes), tmp_path / "other", threads=1, workers=0)
+
+
+def test_whom_nobody_has_cannot_be_left_out(tmp_path):
+    (tmp_path / "toy.toml").write_text(TOY.format(steps=4, blind="true"))
+    entry = campaigns.Entry("x", "toy.toml", leave_out=["toy_sub-3"])
+    with pytest.raises(ValueError, match=r"leaves out toy_sub-3, whom toy\.toml doesn't have"):
+        campaigns.configured(entry, tmp_path / "plan.toml", tmp_path)
+    entry = campaigns.Entry("x", "toy.toml", fit={"rate": 1})
+    with pytest.raises(ValueError, match=r"x: .*'rate'"):
+        campaigns.configured(entry, tmp_path / "plan.toml", tmp_path)
+
+
+def test_patients_who_are_learned_from_lend_no_lesions_to_a_test():
+    config = Config.load("blind-unet")
+    assert "ms_sub-openms26" in config.data.train
+    assert config.data.lenders == ["openms30", "openms12"]
+    assert Config.load("unet").data.lenders == ["openms26", "openms30", "openms12"]

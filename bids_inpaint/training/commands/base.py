@@ -31,6 +31,22 @@ class Command:
     run: Callable[[argparse.Namespace], None]
 
 
+def positive(text: str) -> float:
+    """An argument above 0."""
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not above 0")
+    return value
+
+
+def at_least_one(text: str) -> int:
+    """An argument of 1 or more."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    return value
+
+
 def add_work_dir(c: argparse.ArgumentParser) -> None:
     """Add ``--work-dir``."""
     c.add_argument("-w", "--work-dir", type=Path, default=Path("work"))

@@ -8,7 +8,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bids_inpaint import options
-from bids_inpaint.training.commands.base import Command, add_lesions, add_threads, configuration, need_lesions
+from bids_inpaint.training.commands.base import (
+    Command,
+    add_lesions,
+    add_threads,
+    at_least_one,
+    configuration,
+    need_lesions,
+    positive,
+)
 
 if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
@@ -31,7 +39,7 @@ def _fit_options(c: argparse.ArgumentParser) -> None:
     add_threads(c)
     c.add_argument("--workers", type=int, default=1)
     c.add_argument(
-        "--minutes", type=float, help="train for so long, and validate each minute, in place of steps"
+        "--minutes", type=positive, help="train for so long, and validate each minute, in place of steps"
     )
 
 
@@ -42,7 +50,7 @@ def _fit(args: argparse.Namespace) -> None:
     config = configuration(args)
     need_lesions(args, config)
     if args.start:
-        config = replace(config, schedule=replace(config.schedule, start=args.start))
+        config = replace(config, schedule=replace(config.schedule, start=args.start, start_sha256=""))
     task = make_task(config, args.cache, args.lesions)
     print(fit(config, task, args.run, args.device, args.threads, args.workers, args.minutes))
 
@@ -52,8 +60,8 @@ def _campaign_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("out", type=Path, help="where the runs go, a folder each")
     add_lesions(c, to="for networks that inpaint")
-    c.add_argument("--minutes", type=float, required=True, help="for all networks together")
-    c.add_argument("--jobs", type=int, default=1, help="networks at a time")
+    c.add_argument("--minutes", type=positive, required=True, help="for all networks together")
+    c.add_argument("--jobs", type=at_least_one, default=1, help="networks at a time")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     add_threads(c)
     c.add_argument("--workers", type=int, default=1, help="processes that draw samples, for each network")
@@ -187,7 +195,7 @@ def _export_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("checkpoint", type=Path)
     c.add_argument("output", type=Path, help="the ONNX file; the card goes beside it")
     c.add_argument("--scores", type=Path, help="JSON of evaluate, for the card")
-    c.add_argument("--lesion-threshold", type=float, default=0.12)
+    c.add_argument("--lesion-threshold", type=float, default=0.1)
 
 
 def _export(args: argparse.Namespace) -> None:
