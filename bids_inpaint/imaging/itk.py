@@ -139,8 +139,8 @@ SCHEDULES = {
     "coarse": ("Affine", "2100", "6", "3"),
     "sloppy": ("Rigid", "20", "6", "3"),
 }
-#: Correlation of a brain with the template after a fit. In three people, each turned by up to 30° in four ways
-#: and not, it is at least 0.92 where the fit is right; where it is wrong, it ends too far away to count.
+#: Correlation of a brain with the template after a fit. In three people, upright and turned by up to 30° in
+#: four ways, it is at least 0.92 where the fit is right; where it is wrong, it ends too far away to count.
 _LIKE = 0.8
 
 
