@@ -111,11 +111,16 @@ def measure(command: list[str], environment: dict[str, str], folder: str) -> Spe
             command, stdout=messages, stderr=messages, env=os.environ | environment, cwd=folder
         )
         peak = 0.0
-        while True:
-            peak = max(peak, tree_memory(process))
-            with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
-                process.wait(_LOOK)
-                break
+        try:
+            while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                peak = max(peak, tree_memory(process))
+                with contextlib.suppress(subprocess.TimeoutExpired, psutil.TimeoutExpired):
+                    process.wait(_LOOK)
+        finally:
+            # nothing goes on once the benchmark is stopped
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.terminate()
+            process.wait()
         seconds = time.perf_counter() - start
         messages.seek(0)
         text = messages.read()

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import tempfile
 from collections.abc import Callable
@@ -58,6 +59,8 @@ def main() -> None:
     p.add_argument("--repeats", type=int, default=1, help="of each, in turn")
     p.add_argument("--no-chain", action="store_true", help="leave the antspyx chain out")
     args = p.parse_args()
+    # so that the worktree is removed
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     with tempfile.TemporaryDirectory() as name, ExitStack() as held:
         scratch = Path(name)
         write_dataset(scratch, args.t1w)

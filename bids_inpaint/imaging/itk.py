@@ -139,8 +139,8 @@ SCHEDULES = {
     "coarse": ("Affine", "2100", "6", "3"),
     "sloppy": ("Rigid", "20", "6", "3"),
 }
-#: Correlation of a brain with the template after a fit. In three people, each turned by up to 30° about five
-#: axes, it is 0.9 or more where the fit is right, and 0.75 or less where it is not.
+#: Correlation of a brain with the template after a fit. In three people, upright and turned by up to 30° in
+#: four ways, it is at least 0.92 where the fit is right; where it is wrong, it ends too far away to count.
 _LIKE = 0.8
 
 
