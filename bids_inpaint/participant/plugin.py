@@ -211,9 +211,9 @@ class ImageByImage(MultiProcPlugin):
     def _send_procs_to_workers(self, updatehash=False, graph=None):
         """Submit what can begin, and wait until a step ends, where Nipype sleeps for some time."""
         super()._send_procs_to_workers(updatehash, graph)
-        # with nothing to wait for, Nipype looks again at once
-        self._ended.wait(_LOOK if self.pending_tasks else _LOOK / 10)
-        self._ended.clear()
+        if self.pending_tasks:
+            self._ended.wait(_LOOK)
+            self._ended.clear()
 
     def _sort_jobs(self, jobids, scheduler="tsort"):
         return sorted(jobids, key=lambda job: (image_of(self.procs[job].fullname), job))
