@@ -11,6 +11,7 @@ settings. Seconds are those of the processor, of one core.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import statistics
 import subprocess
@@ -18,6 +19,8 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+from measuring import ROOT, revision
 
 ONE_CORE = """
 import sys, time
@@ -42,9 +45,9 @@ print((time.process_time() - start) / count)
 """
 
 
-def one_core(code: str, arguments: list[str]) -> float:
+def one_core(code: Path, arguments: list[str]) -> float:
     """Processor seconds of a sample, of the package in a folder."""
-    environment = {**os.environ, "PYTHONPATH": code, "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "PYTHONPATH": str(code), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", ONE_CORE, *arguments]
     # the package of the working directory would come first
     done = subprocess.run(command, cwd=code, env=environment, check=True, capture_output=True, text=True)
@@ -98,26 +101,19 @@ def main() -> None:
     if args.device == "cuda":
         print(f"{on_device(args):.0f} samples a second")
         return
-    here = Path(__file__).resolve().parents[1]
     config, seconds = args.config, dict[str, list[float]]()
-    with tempfile.TemporaryDirectory() as scratch:
-        trees = {"today": str(here)}
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        trees = {"today": ROOT}
         if args.against:
-            tree = trees[args.against] = f"{scratch}/tree"
-            add = ["git", "-C", here, "worktree", "add", "-q", "--detach", tree, args.against]
-            subprocess.run(add, check=True)
-        try:
-            if Path(config).exists():
-                config = str(Path(config).resolve())
-            elif args.against:
-                config = f"{trees[args.against]}/bids_inpaint/training/configs/{config}.toml"
-            arguments = [config, str(args.cache.resolve()), str(args.lesions.resolve()), str(args.count)]
-            for _ in range(args.rounds):
-                for name, code in trees.items():
-                    seconds.setdefault(name, []).append(one_core(code, arguments))
-        finally:
-            if args.against:
-                subprocess.run(["git", "-C", here, "worktree", "remove", "--force", tree], check=True)
+            trees[args.against] = stack.enter_context(revision(args.against, Path(scratch)))
+        if Path(config).exists():
+            config = str(Path(config).resolve())
+        elif args.against:
+            config = f"{trees[args.against]}/bids_inpaint/training/configs/{config}.toml"
+        arguments = [config, str(args.cache.resolve()), str(args.lesions.resolve()), str(args.count)]
+        for _ in range(args.rounds):
+            for name, code in trees.items():
+                seconds.setdefault(name, []).append(one_core(code, arguments))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in medians.items():
         print(f"{name:<12}{1000 * value:>8.1f} ms a sample{1 / value:>8.0f} a second")

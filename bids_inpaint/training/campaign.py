@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint.training.config import Config
+from bids_inpaint.training.config import Config, person
 
 #: Part of the time that is kept for starting processes and reading brains.
 SPARE = 0.08
@@ -107,7 +107,7 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
         raise ValueError(
             f"{plan}: {entry.name} leaves out {', '.join(unknown)}, whom {entry.config} doesn't have"
         )
-    masks = [name.split("sub-")[-1].split("_")[0] for name in entry.leave_out]
+    masks = [person(name) for name in entry.leave_out]
     data = replace(
         data,
         train=[s for s in data.train if s not in entry.leave_out],

@@ -16,6 +16,17 @@ FOLDER = Path(__file__).parent / "configs"
 PAINTERS = ("parametric", "quantile", "field", "patch")
 
 
+def person(name: str) -> str:
+    """Label of the participant of a subject of the cache.
+
+    Examples
+    --------
+    >>> person("ms_sub-thick12_ses-2"), person("training_seg_01")
+    ('thick12', 'training_seg_01')
+    """
+    return name.split("sub-")[-1].split("_ses-")[0].split("_run-")[0].split("_acq-")[0]
+
+
 @dataclass(frozen=True)
 class Data:
     """Which subjects of the cache, as DATASET_sub-LABEL, or which label maps are for what.
@@ -36,7 +47,8 @@ class Data:
     @property
     def lenders(self) -> list[str]:
         """Patients from whom nothing is learned, and who lend their lesions to what is scored."""
-        return [p for p in self.leave_out_patients if not any(s.endswith(f"_sub-{p}") for s in self.train)]
+        trained = {person(name) for name in self.train}
+        return [name for name in self.leave_out_patients if name not in trained]
 
 
 @dataclass(frozen=True)

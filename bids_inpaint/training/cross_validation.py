@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint.training.architectures.slice_unet import MODES
-from bids_inpaint.training.config import Config
+from bids_inpaint.training.config import Config, person
 from bids_inpaint.training.data import find_subjects
-from bids_inpaint.training.evaluate_flair import FlairScorer, Row, evaluate_flair, mean_of, person
+from bids_inpaint.training.evaluate_flair import FlairScorer, Row, evaluate_flair, mean_of
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
 from bids_inpaint.training.joint import JointSynthesis

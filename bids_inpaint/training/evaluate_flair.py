@@ -67,9 +67,7 @@ class FlairScorer:
 
     def __init__(self, config: Config, cache: Path, shapes_folder: Path, model_name: str, threads: int):
         self.model = registry.find(model_name, "flair")
-        trained = {person(name) for name in config.data.train}
-        lend = [name for name in config.data.leave_out_patients if name not in trained]
-        self.shapes = Lesions.load(shapes_folder, only=lend)
+        self.shapes = Lesions.load(shapes_folder, only=config.data.lenders)
         self.priors = template_priors(cache)
         self.runtime = session.Runtime(threads=threads)
         self.views: list[View] = []
@@ -123,17 +121,6 @@ def evaluate_flair(
     if figure:
         draw(figure, scorer.views[:3])
     return scores
-
-
-def person(name: str) -> str:
-    """Label of the participant of a subject of the cache.
-
-    Examples
-    --------
-    >>> person("ms_sub-thick12_ses-2"), person("training_seg_01")
-    ('thick12', 'training_seg_01')
-    """
-    return name.split("sub-")[-1].split("_ses-")[0].split("_run-")[0].split("_acq-")[0]
 
 
 def mean_of(rows: Sequence[Row]) -> Row:

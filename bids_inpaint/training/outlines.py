@@ -11,8 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bids_inpaint.space import MIRROR
 from bids_inpaint.training.filters import bands, gaussian, radius, turned
-from bids_inpaint.training.parameters import MIRROR
 
 #: Blur of the borders of cores, in voxels (standard deviation).
 CORE = 2.0

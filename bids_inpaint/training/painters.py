@@ -25,6 +25,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from bids_inpaint.imaging.lesions import CONNECTIVITY
+from bids_inpaint.space import MIRROR
 from bids_inpaint.training.data import Lesions, Subject
 from bids_inpaint.training.outlines import (
     Outline,
@@ -39,7 +40,7 @@ from bids_inpaint.training.outlines import (
     outline_quantile,
     outline_shape,
 )
-from bids_inpaint.training.parameters import MIRROR, LesionParameters, Voxels, mirrored, moved
+from bids_inpaint.training.parameters import LesionParameters, Voxels, mirrored, moved
 
 #: Numbers that describe the intensities of a real lesion.
 QUANTILES = 16

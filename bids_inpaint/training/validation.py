@@ -16,7 +16,7 @@ from bids_inpaint.imaging.intensity import GREY, Scale
 from bids_inpaint.imaging.lesions import PRIOR_BLUR_MM
 from bids_inpaint.networks.inpainting import to_fill
 from bids_inpaint.networks.volumes import MASKED
-from bids_inpaint.training.architectures.unet import UNet, space_to_depth
+from bids_inpaint.training.architectures.unet import UNet, depth_to_space, space_to_depth
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, find_subjects, template_priors
 from bids_inpaint.training.painted import painted
@@ -159,10 +159,3 @@ class Validation:
         outputs = [output] if logits is None else [output, torch.sigmoid(logits.float())]
         volumes = [depth_to_space(t.float()[:, :, : sizes[0], : sizes[1], : sizes[2]])[0, 0] for t in outputs]
         return volumes[0], volumes[1] if len(volumes) > 1 else None
-
-
-def depth_to_space(x: Tensor) -> Tensor:
-    """Undo :func:`bids_inpaint.training.architectures.unet.space_to_depth`."""
-    n, _, d, h, w = x.shape
-    parts = x.reshape(n, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3)
-    return parts.reshape(n, 1, 2 * d, 2 * h, 2 * w)

@@ -195,3 +195,9 @@ def test_patients_who_are_learned_from_lend_no_lesions_to_a_test():
     assert "ms_sub-openms26" in config.data.train
     assert config.data.lenders == ["openms30", "openms12"]
     assert Config.load("unet").data.lenders == ["openms26", "openms30", "openms12"]
+
+
+def test_all_images_of_a_person_are_one_person():
+    data = Config.load("blind-unet").data
+    trained = replace(data, train=["ms_sub-openms30_ses-2"])
+    assert trained.lenders == ["openms26", "openms12"]

@@ -209,3 +209,10 @@ def space_to_depth(x: Tensor) -> Tensor:
     n, _, d, h, w = x.shape
     parts = x.reshape(n, d // 2, 2, h // 2, 2, w // 2, 2)
     return parts.permute(0, 2, 4, 6, 1, 3, 5).reshape(n, 8, d // 2, h // 2, w // 2)
+
+
+def depth_to_space(x: Tensor) -> Tensor:
+    """Undo :func:`space_to_depth`."""
+    n, _, d, h, w = x.shape
+    parts = x.reshape(n, 2, 2, 2, d, h, w).permute(0, 4, 1, 5, 2, 6, 3)
+    return parts.reshape(n, 1, 2 * d, 2 * h, 2 * w)
