@@ -59,7 +59,7 @@ def cross_validate(
     kinds = by_kind(find_subjects(cache, config.data.train))
     patients = [s.name for s in (*kinds.get("patients", []), *kinds.get("unmarked", []))]
     parts = divide(patients, folds)
-    _keep_division(run, json.dumps({"folds": parts, "start": str(start)}))
+    keep_division(run, json.dumps({"folds": parts, "start": str(start)}))
     rows: dict[str, dict[str, Row]] = {mode: {} for mode in modes}
     for mode in modes:
         for i, held in enumerate(parts):
@@ -110,7 +110,7 @@ def _without(config: Config, patients: Sequence[str], held: Sequence[str]) -> Co
     return replace(config, data=data)
 
 
-def _keep_division(run: Path, division: str) -> None:
+def keep_division(run: Path, division: str) -> None:
     """Write down how the patients of a run are divided; refuse to go on with another division."""
     path = run / "folds.json"
     if path.exists() and path.read_text() != division:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,90 +14,87 @@ from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.fidelity import filling_scores, psnr
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.metrics import lesion_scores
 from bids_inpaint.networks import inpainting, registry, session
+from bids_inpaint.networks.inpainting import Filled
 from bids_inpaint.space import WORKING_GRID
-from bids_inpaint.training.config import Config
-from bids_inpaint.training.data import Lesions, Subject, template_priors
+from bids_inpaint.training.calibration import Counts, Scan, calibrated, reliability
+from bids_inpaint.training.config import Config, person
+from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
 from bids_inpaint.training.painted import painted
-from bids_inpaint.training.pictures import View, draw_slices, worst_slice
+from bids_inpaint.training.painters import PAINTERS, RealLesions
+from bids_inpaint.training.pictures import View, draw_reliability, draw_slices, worst_slice
+from bids_inpaint.training.scored import Scored, Sweep, individual, map_scores, suggest_threshold, tabulate
 
 #: λ that lesion maps are scored at.
 THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)
+#: Lesion probabilities that lesion maps are scored at.
+PROBABILITIES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
 #: A lesion voxel that is not darker than this fraction of white matter, at standard contrast, is not visible.
 VISIBLE = 0.9
 #: Smaller lesions are not mapped, as in the app.
 SMALLEST_MM3 = options.LESION_MIN_VOLUME
-#: Lesions in a healthy image may sum up to so much on average (ml).
-FALSE_ML = 0.3
 
 
 def evaluate(
-    scorer: Scorer, subjects: Sequence[Subject], output: Path | None = None, figure: Path | None = None
+    scorer: Scorer,
+    people: Sequence[Subject],
+    output: Path | None = None,
+    figure: Path | None = None,
+    diagram: Path | None = None,
 ) -> dict[str, Any]:
     """Score a network and print a table.
 
     Every healthy subject is scored once with painted lesions and once as it is. Of patients with a lesion
-    mask the lesion map is scored. A non-blind network gets the mask, and has no lesion map.
+    mask the lesion maps are scored. A non-blind network gets the mask, and has no lesion map.
 
     Parameters
     ----------
     scorer : Scorer
-    subjects : sequence of Subject
+    people : sequence of Subject
     output : Path, optional
         JSON file for the scores.
     figure : Path, optional
         Image file for the three painted subjects with the largest error.
+    diagram : Path, optional
+        Image file for the reliability diagram of the lesion probability.
 
     Returns
     -------
     dict
-        Mean and standard deviation of each score, the λ sweep of a blind network and the λ it suggests
-        (:func:`calibrate`), and the subjects; those of the patients under ``patients``.
+        Mean and standard deviation of each score, and the subjects; those of the patients under ``patients``.
+        Of a blind network there are
+
+        ``threshold_sweep``, ``calibrated_threshold``
+            Scores of the map of the difference by λ, and the λ they suggest. The lesions are those in white
+            matter, where this map looks.
+        ``probability_sweep``
+            Scores of the map of the lesion probability by the least probability, against all lesions, if the
+            network tells a probability: the calibrated one, if its card says how.
+        ``maps``
+            Scores of the ``difference`` and of the ``probability`` as the app maps lesions, against all
+            lesions.
+        ``reliability``
+            Of the probability: see :class:`bids_inpaint.training.calibration.Reliability`.
     """
-    healthy = [s for s in subjects if not s.patient]
-    scores = _table(healthy, [scorer.painted(s) for s in healthy])
+    healthy = [s for s in people if not s.patient]
+    scores = {"painter": scorer.painter} | tabulate(healthy, [scorer.painted(s) for s in healthy])
     if scorer.model.blind:
-        scores["calibrated_threshold"] = calibrate(scores["threshold_sweep"])
-    if patients := [s for s in subjects if s.patient and scorer.model.blind]:
-        scores["patients"] = _table(patients, [scorer.patient(s) for s in patients])
+        scores["calibrated_threshold"] = suggest_threshold(scores["threshold_sweep"])
+    if patients := [s for s in people if s.patient and scorer.model.blind]:
+        scores["patients"] = tabulate(patients, [scorer.patient(s) for s in patients])
     print(json.dumps(scores, indent=1))
     if output:
         output.write_text(json.dumps(scores, indent=1) + "\n")
     if figure:
         worst = sorted(scorer.views, key=lambda view: -view[0])[:3]
         draw_slices(figure, [view for _, view in worst])
+    if diagram:
+        told = {"painted lesions": scores, "patients": scores.get("patients", {})}
+        draw_reliability(
+            diagram,
+            {name: table["reliability"]["bins"] for name, table in told.items() if "reliability" in table},
+        )
     return scores
-
-
-def calibrate(sweep: dict[str, dict[str, dict[str, float]]]) -> float | None:
-    """λ with the best Dice coefficient among those that map too little of healthy images to matter.
-
-    It is for the subjects of the training: those of the test would be judged by what they chose.
-
-    Parameters
-    ----------
-    sweep : dict
-        ``threshold_sweep`` of :func:`evaluate`.
-
-    Returns
-    -------
-    float, optional
-        None if every λ maps too much.
-
-    Examples
-    --------
-    >>> def row(dice, false):
-    ...     return {"dice": {"mean": dice}, "false_ml": {"mean": false}}
-    >>> calibrate({"0.05": row(0.8, 0.9), "0.1": row(0.7, 0.2), "0.2": row(0.5, 0.0)})
-    0.1
-    """
-    allowed = {t: row["dice"]["mean"] for t, row in sweep.items() if row["false_ml"]["mean"] < FALSE_ML}
-    return float(max(allowed, key=lambda t: allowed[t])) if allowed else None
-
-
-#: Scores by λ and name.
-Sweep = dict[float, dict[str, float]]
 
 
 class Scorer:
@@ -106,7 +103,7 @@ class Scorer:
     Parameters
     ----------
     config : Config
-        Names the patients that lend their lesions: those that nobody learned from.
+        Names the patients that lend their lesions: those that nobody learned from, and who are not tested.
     cache, shapes_folder : Path
     model_name : str
         Shipped name or ONNX file.
@@ -114,11 +111,20 @@ class Scorer:
         Of the CPU.
     second_pass : str
         Shipped name or ONNX file of the non-blind network that fills again what a blind one maps as lesions.
+    painter : str
+        Paints the lesions: one of :data:`bids_inpaint.training.painters.PAINTERS`. Those that need real
+        lesions take them from all patients in the cache who have a lesion-free target, but for those of the
+        test.
 
     Attributes
     ----------
     views : list of (float, View)
         Error and picture of each painted subject.
+
+    Raises
+    ------
+    ValueError
+        If the painter needs patients, and there are none.
     """
 
     def __init__(
@@ -129,39 +135,82 @@ class Scorer:
         model_name: str,
         threads: int,
         second_pass: str = "none",
+        painter: str = "parametric",
     ):
         self.model = registry.find(model_name)
         self.second = registry.find(second_pass) if self.model.blind and second_pass != "none" else None
         self.runtime = session.Runtime(threads=threads)
-        self.shapes = Lesions.load(shapes_folder, only=config.data.lenders)
+        tested = {person(name) for name in config.data.test}
+        lenders = [name for name in config.data.lenders if name not in tested]
+        self.shapes = Lesions.load(shapes_folder, only=lenders)
+        self.painter = painter
+        self.real = real_lesions(cache, config.data.test) if PAINTERS[painter].real else None
+        if self.real and not self.real.components:
+            raise ValueError(f"painter {painter} needs patients with a lesion-free target in {cache}")
         # the standard space, for the intensity scale
         self.priors = template_priors(cache)
         self.views: list[tuple[float, View]] = []
 
-    def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, Scale]:
+    def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[Filled, Scale]:
         """The inpainted image (of a non-blind network, inside the lesion mask), and the intensity scale."""
         mask = image > 0
         scale = Scale.measure(image, mask, *self.priors)
         out = inpainting.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
         if self.second:
-            lesion_map = self.lesion_map(image, out, scale)
-            out = inpainting.fill_again(self.second, out, lesion_map, mask, scale, self.runtime, self.priors)
+            found = self.lesion_map(image, out, scale)
+            again = inpainting.fill_again(
+                self.second, out.image, found, mask, scale, self.runtime, self.priors
+            )
+            out = replace(out, image=again)
         return out, scale
 
-    def lesion_map(self, image: np.ndarray, filled: np.ndarray, scale: Scale) -> np.ndarray:
-        """The lesion map of a blind network at the λ of its card, bool."""
-        threshold = self.model.card.threshold
-        return lesions.find_unsegmented(
-            image, filled, scale, self.priors[0], threshold, SMALLEST_MM3, WORKING_GRID
-        )
+    def lesion_map(self, image: np.ndarray, filled: Filled, scale: Scale) -> np.ndarray:
+        """The lesion map of a blind network, bool: by its probability, if its card says how."""
+        maps = self.maps(image, filled, scale)
+        return maps.get("probability", maps["difference"])
 
-    def painted(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
-        """Scores inside painted lesions and of the healthy image, and those of lesion maps by λ."""
+    def maps(self, image: np.ndarray, filled: Filled, scale: Scale) -> dict[str, np.ndarray]:
+        """The lesion maps of a blind network by difference and, if its card says how, probability, bool."""
+        card = self.model.card
+        maps = {
+            "difference": lesions.find_unsegmented(
+                image, filled.image, scale, self.priors[0], card.threshold, SMALLEST_MM3, WORKING_GRID
+            )
+        }
+        if (told := self.calibrated(filled)) is not None and (levels := card.lesion_probability):
+            least = lesions.least_voxels(SMALLEST_MM3, WORKING_GRID)
+            inside = told * (image > 0)
+            maps["probability"] = lesions.find_probable(inside, levels.threshold, levels.low, least)
+        return maps
+
+    def calibrated(self, filled: Filled) -> np.ndarray | None:
+        """The lesion probability, calibrated if the card says how; None if the network tells none."""
+        levels = self.model.card.lesion_probability
+        if filled.probability is None or levels is None:
+            return filled.probability
+        return calibrated(filled.probability, levels.slope, levels.intercept)
+
+    def scan(self, name: str, image: np.ndarray, truth: np.ndarray) -> Scan:
+        """What the network says of an image of a subject: its raw lesion probability beside the truth.
+
+        Raises
+        ------
+        ValueError
+            If it says nothing.
+        """
+        told = self.fill(image, truth)[0].probability
+        if told is None:
+            raise ValueError(f"network {self.model.name} tells no lesion probability")
+        return Scan.of(individual(name), told, truth, image > 0)
+
+    def painted(self, subject: Subject) -> Scored:
+        """Scores inside painted lesions and of the healthy image, and those of lesion maps."""
         healthy = np.asarray(subject.image, np.float32)
         mask = healthy > 0
-        lesioned, support = painted(subject, self.shapes)
+        lesioned, support = painted(subject, self.shapes, self.painter, self.real)
         truth = support > 0.5
-        filled, scale = self.fill(lesioned, truth)
+        out, scale = self.fill(lesioned, truth)
+        filled = out.image
         peak = float(healthy.max())
         voided = np.where(inpainting.to_fill(truth), 0, healthy)
         row = asdict(filling_scores(filled, healthy, lesioned, truth))
@@ -175,25 +224,30 @@ class Scorer:
         title = f"{subject.name}: RMSE {row['rmse']:.3f}, gain {row['gain']:.1f} dB, SSIM {row['ssim']:.2f}"
         self.views.append((row["rmse"], (title, worst_slice(healthy, lesioned, filled, truth))))
         if not self.model.blind:
-            return row, {}
-        confined = feathering.confine(
-            lesioned, filled, self.lesion_map(lesioned, filled, scale), WORKING_GRID
-        )
+            return Scored(row)
+        confined = feathering.confine(lesioned, filled, self.lesion_map(lesioned, out, scale), WORKING_GRID)
         row["confined_psnr"] = psnr(confined[mask], healthy[mask], peak)
         clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
-        row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
-        # as in the app, lesions are looked for where the inpainted image is white matter
+        row["healthy_psnr"] = psnr(clean.image[mask], healthy[mask], peak)
+        # as in the app, the difference is looked at where the inpainted image is white matter
         visible = truth & white_by_intensity(healthy, subject)
-        sweep = self.sweep(lesioned, filled, scale, white_by_intensity(filled, subject), visible)
-        nothing = np.zeros_like(mask)
-        false = self.sweep(healthy, clean, clean_scale, white_by_intensity(clean, subject), nothing)
-        return row, {t: values | {"false_ml": false[t]["volume_error_ml"]} for t, values in sweep.items()}
+        one = self._scored(lesioned, out, scale, white_by_intensity(filled, subject), truth, visible)
+        nothing, white = np.zeros_like(mask), white_by_intensity(clean.image, subject)
+        other = self._scored(healthy, clean, clean_scale, white, nothing, nothing)
+        sweeps = {
+            name: {
+                key: values | {"false_ml": other.sweeps[name][key]["volume_error_ml"]}
+                for key, values in sweep.items()
+            }
+            for name, sweep in one.sweeps.items()
+        }
+        return Scored(row | one.row, sweeps, one.counts + other.counts)
 
-    def patient(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
-        """Scores of lesion maps by λ, and what of the lesions can be seen at all."""
+    def patient(self, subject: Subject) -> Scored:
+        """Scores of lesion maps, and what of the lesions can be seen at all."""
         image, lesion = np.asarray(subject.image, np.float32), np.asarray(subject.lesions)
         filled, scale = self.fill(image, lesion)
-        white = white_by_intensity(filled, subject)
+        white = white_by_intensity(filled.image, subject)
         standard = scale.apply(image)
         level = np.median(standard[white & ~lesion])
         visible = float((standard[lesion] < VISIBLE * level).mean())
@@ -202,12 +256,52 @@ class Scorer:
             "visible_share": visible,
             "dice_ceiling": 2 * visible / (1 + visible),
         }
-        return row, self.sweep(image, filled, scale, white, lesion)
+        scored = self._scored(image, filled, scale, white, lesion, lesion)
+        return replace(scored, row=row | scored.row)
+
+    def _scored(
+        self,
+        image: np.ndarray,
+        filled: Filled,
+        scale: Scale,
+        white: np.ndarray,
+        truth: np.ndarray,
+        visible: np.ndarray,
+    ) -> Scored:
+        """Scores of all lesion maps of an image.
+
+        Parameters
+        ----------
+        image : array
+            What the network got.
+        filled : Filled
+            What it made of it.
+        scale : Scale
+            Of `image`.
+        white : array of bool
+            White matter of the inpainted image.
+        truth, visible : array of bool
+            The lesions, and those in white matter, which alone the sweep of the difference is about.
+        """
+        sweeps = {"threshold_sweep": self.sweep(image, filled.image, scale, white, visible)}
+        maps = self.maps(image, filled, scale)
+        row, counts = {}, []
+        if (told := self.calibrated(filled)) is not None:
+            brain = image > 0
+            least = lesions.least_voxels(SMALLEST_MM3, WORKING_GRID)
+            sweeps["probability_sweep"] = {
+                str(p): map_scores(lesions.remove_small((told >= p) & brain, least), truth)
+                for p in PROBABILITIES
+            }
+            counts.append(Counts.of(Scan.of("", told, truth, brain)))
+            row["ece"] = reliability({"": counts[0]}).ece
+        sweeps["maps"] = {name: map_scores(found, truth) for name, found in maps.items()}
+        return Scored(row, sweeps, counts)
 
     def sweep(
         self, image: np.ndarray, filled: np.ndarray, scale: Scale, white: np.ndarray, truth: np.ndarray
     ) -> Sweep:
-        """Scores of the lesion map at each λ.
+        """Scores of the map of the difference at each λ.
 
         Parameters
         ----------
@@ -220,45 +314,27 @@ class Scorer:
         """
         region = lesions.search_region(white, self.priors[0], WORKING_GRID)
         dark = lesions.darkening(scale.apply(image), scale.apply(filled), white.astype(np.float32))
-        smallest = int(np.ceil(SMALLEST_MM3 / WORKING_GRID.voxel_volume))
-        out = {}
-        for threshold in THRESHOLDS:
-            lesion_map = lesions.lesion_map(lesions.probability(dark, region, threshold), smallest)
-            scores = lesion_scores(lesion_map, truth, WORKING_GRID.voxel_volume)
-            out[threshold] = {
-                "dice": scores.dice,
-                "sensitivity": scores.sensitivity,
-                "precision": scores.precision,
-                "lesion_f1": scores.lesion_f1,
-                "volume_error_ml": scores.volume_error,
-            }
-        return out
+        least = lesions.least_voxels(SMALLEST_MM3, WORKING_GRID)
+        return {
+            str(t): map_scores(lesions.lesion_map(lesions.probability(dark, region, t), least), truth)
+            for t in THRESHOLDS
+        }
+
+
+def real_lesions(cache: Path, without: Sequence[str] = ()) -> RealLesions:
+    """Lesions of the patients in the cache who have a lesion-free target, but for some people.
+
+    Parameters
+    ----------
+    cache : Path
+    without : sequence of str
+        Subjects whose people lend nothing.
+    """
+    people = {person(name) for name in without}
+    patients = [s for s in subjects(cache) if s.patient and (s.folder / "target.npy").exists()]
+    return RealLesions([s for s in patients if person(s.name) not in people])
 
 
 def white_by_intensity(image: np.ndarray, subject: Subject) -> np.ndarray:
     """White matter of an image (white matter 1) by its intensity, bool."""
     return image > subject.grey_level + 0.5 * (1 - subject.grey_level)
-
-
-def _table(subjects: Sequence[Subject], rows: Sequence[tuple[dict[str, float], Sweep]]) -> dict[str, Any]:
-    """Print the scores of each subject, and summarise them."""
-    for subject, (row, sweep) in zip(subjects, rows, strict=True):
-        dices = {f"dice at {t}": values["dice"] for t, values in sweep.items()}
-        print(subject.name, {k: round(v, 3) for k, v in (row | dices).items()}, flush=True)
-    sweeps = [sweep for _, sweep in rows]
-    return {
-        "subjects": [s.name for s in subjects],
-        **{k: _spread([row[k] for row, _ in rows]) for k in (rows[0][0] if rows else ())},
-        "threshold_sweep": {
-            str(t): {k: _spread([sweep[t][k] for sweep in sweeps]) for k in values}
-            for t, values in (sweeps[0] if sweeps else {}).items()
-        },
-    }
-
-
-def _spread(values: list[float]) -> dict[str, float | None]:
-    """Mean and standard deviation of those that are defined."""
-    defined = [v for v in values if not np.isnan(v)]
-    if not defined:
-        return {"mean": None, "sd": None}
-    return {"mean": float(np.mean(defined)), "sd": float(np.std(defined))}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,4 +61,32 @@ def panels(path: Path, titles: Sequence[str]) -> Iterator[Any]:
         for axis in axes:
             axis.set_axis_off()
         yield axes
+    fig.savefig(path, dpi=80)
+
+
+def draw_reliability(path: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """Draw which share of the voxels is in lesions against what was predicted, and how many voxels that are.
+
+    Parameters
+    ----------
+    path : Path
+        Of the image file.
+    curves : mapping of str to sequence of mapping
+        By name, the bins of :class:`bids_inpaint.training.calibration.Reliability`.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure(figsize=(5.5, 7), layout="constrained")
+    FigureCanvasAgg(fig)
+    upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=[3, 1])
+    upper.plot([0, 1], [0, 1], color="grey", linewidth=0.8)
+    for name, bins in curves.items():
+        filled = [b for b in bins if b["voxels"]]
+        x = [b["predicted"] for b in filled]
+        upper.plot(x, [b["observed"] for b in filled], marker="o", label=name)
+        lower.plot(x, [b["voxels"] for b in filled], marker="o")
+    upper.set(ylabel="observed share of lesion", xlim=(0, 1), ylim=(0, 1))
+    upper.legend()
+    lower.set(xlabel="predicted lesion probability", ylabel="voxels", yscale="log")
     fig.savefig(path, dpi=80)

@@ -87,11 +87,19 @@ def _evaluate_options(c: argparse.ArgumentParser) -> None:
         metavar="MODEL",
         help="non-blind network that fills again what a blind one found",
     )
+    c.add_argument(
+        "--painter", choices=PAINTERS, default="parametric", help="of the painted lesions (inpainting)"
+    )
     c.add_argument("--split", choices=SPLITS, default="validation")
     c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split (inpainting)")
     add_threads(c)
     c.add_argument("--output", type=Path, help="JSON file for the scores")
     c.add_argument("--figure", type=Path, help="image file for the three worst subjects (inpainting)")
+    c.add_argument(
+        "--diagram",
+        type=Path,
+        help="image file for the reliability of the lesion probability (blind networks)",
+    )
 
 
 def _evaluate(args: argparse.Namespace) -> None:
@@ -105,8 +113,10 @@ def _evaluate_inpainting(args: argparse.Namespace, config: Config) -> None:
     from bids_inpaint.training.evaluate import Scorer, evaluate
 
     subjects = find_subjects(args.cache, args.subjects or getattr(config.data, args.split))
-    scorer = Scorer(config, args.cache, args.lesions, args.model, args.threads, args.second_pass)
-    evaluate(scorer, subjects, args.output, args.figure)
+    scorer = Scorer(
+        config, args.cache, args.lesions, args.model, args.threads, args.second_pass, args.painter
+    )
+    evaluate(scorer, subjects, args.output, args.figure, args.diagram)
 
 
 def _evaluate_brain(args: argparse.Namespace, config: Config) -> None:
@@ -126,6 +136,38 @@ def _evaluate_flair(args: argparse.Namespace, config: Config) -> None:
 
 #: How a network is evaluated, by the task of its configuration.
 EVALUATIONS = {"inpaint": _evaluate_inpainting, "brain": _evaluate_brain, "flair": _evaluate_flair}
+
+
+def _calibrate_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config", help="names the validation subjects, and the patients that lend their lesions")
+    c.add_argument("cache", type=Path)
+    c.add_argument("model", help="name or ONNX file, whose card is written")
+    add_lesions(c)
+    c.add_argument(
+        "--subjects",
+        nargs="+",
+        help="subjects of the cache that nothing was learned from, not of the validation",
+    )
+    c.add_argument(
+        "--held",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="patients, too, as networks that saw nothing of them saw them: RUN/held/*.npz of cross-validate",
+    )
+    add_threads(c)
+    c.add_argument("--figure", type=Path, help="image file for the reliability diagram")
+
+
+def _calibrate(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.calibrate import calibrate
+    from bids_inpaint.training.evaluate import Scorer
+
+    config = configuration(args)
+    scorer = Scorer(config, args.cache, args.lesions, args.model, args.threads)
+    names = args.subjects or config.data.validation
+    calibrate(scorer, config, args.cache, names, args.held, args.figure)
 
 
 def _compare_options(c: argparse.ArgumentParser) -> None:
@@ -162,19 +204,49 @@ def _cross_validate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("run", type=Path, help="where the runs of all modes and folds go")
     add_lesions(c)
-    c.add_argument("--folds", type=int, default=2)
-    c.add_argument("--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[])
-    c.add_argument("--start", type=Path, help="folder with MODE/checkpoint.pt to start from")
+    c.add_argument("--folds", type=int, help="2 by default (FLAIR), or one for each patient (blind networks)")
+    c.add_argument(
+        "--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[], help="of FLAIR"
+    )
+    c.add_argument(
+        "--start",
+        type=Path,
+        help="checkpoint of a network that saw no patient, or folder with MODE/checkpoint.pt (FLAIR)",
+    )
     add_threads(c)
+    blind = c.add_argument_group("blind networks")
+    blind.add_argument(
+        "--share", type=float, default=1.0, help="of the trained weights beside those of --start"
+    )
+    blind.add_argument("--minutes", type=positive, help="train each fold for so long, in place of steps")
+    blind.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
+    blind.add_argument("--workers", type=int, default=1)
 
 
 def _cross_validate(args: argparse.Namespace) -> None:
+    config = configuration(args)
+    if config.task == "brain":
+        raise ValueError(f"{args.config}: brain extraction learns from no patients to leave out")
+    CROSS_VALIDATIONS[config.task](args, config)
+
+
+def _cross_validate_flair(args: argparse.Namespace, config: Config) -> None:
     from bids_inpaint.training.architectures.slice_unet import MODES
     from bids_inpaint.training.cross_validation import cross_validate
 
-    modes = args.modes or MODES
-    config = configuration(args)
-    cross_validate(config, args.cache, args.lesions, args.run, args.folds, modes, args.start, args.threads)
+    folds, modes = args.folds or 2, args.modes or MODES
+    cross_validate(config, args.cache, args.lesions, args.run, folds, modes, args.start, args.threads)
+
+
+def _cross_validate_inpainting(args: argparse.Namespace, config: Config) -> None:
+    from bids_inpaint.training.leave_out import Fitting, leave_out
+
+    fitting = Fitting(args.start, args.share, args.minutes, args.device, args.threads, args.workers)
+    leave_out(config, args.cache, args.lesions, args.run, fitting, args.folds)
+
+
+#: How a network is cross-validated, by the task of its configuration.
+CROSS_VALIDATIONS = {"inpaint": _cross_validate_inpainting, "flair": _cross_validate_flair}
 
 
 def _mix_options(c: argparse.ArgumentParser) -> None:
@@ -214,8 +286,11 @@ COMMANDS = {
         "score a network on painted lesions of subjects kept apart", _evaluate_options, _evaluate
     ),
     "compare": Command("score networks and classical ways on the same holes", _compare_options, _compare),
+    "calibrate": Command(
+        "measure what a lesion probability means, and write it into the card", _calibrate_options, _calibrate
+    ),
     "cross-validate": Command(
-        "train FLAIR synthesis and its baselines on all patients but a fold's, and score",
+        "train FLAIR synthesis or a blind network on all patients but a fold's, and score",
         _cross_validate_options,
         _cross_validate,
     ),
