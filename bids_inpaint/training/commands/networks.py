@@ -17,6 +17,7 @@ from bids_inpaint.training.commands.base import (
     need_lesions,
     positive,
 )
+from bids_inpaint.training.config import PAINTERS
 
 if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
