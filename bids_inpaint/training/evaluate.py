@@ -16,6 +16,8 @@ from bids_inpaint.imaging.fidelity import filling_scores, psnr
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.imaging.metrics import lesion_scores
 from bids_inpaint.networks import inpainting, registry, session
+from bids_inpaint.networks.card import Filled
+from bids_inpaint.networks.selection import rule_of
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, template_priors
@@ -138,8 +140,8 @@ class Scorer:
         self.priors = template_priors(cache)
         self.views: list[tuple[float, View]] = []
 
-    def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[np.ndarray, Scale]:
-        """The inpainted image (of a non-blind network, inside the lesion mask), and the intensity scale."""
+    def fill(self, image: np.ndarray, lesion: np.ndarray) -> tuple[Filled, Scale]:
+        """What became of the image (by a non-blind network, in the lesions), and the intensity scale."""
         mask = image > 0
         scale = Scale.measure(image, mask, *self.priors)
         out = inpainting.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
@@ -148,12 +150,10 @@ class Scorer:
             out = inpainting.fill_again(self.second, out, lesion_map, mask, scale, self.runtime, self.priors)
         return out, scale
 
-    def lesion_map(self, image: np.ndarray, filled: np.ndarray, scale: Scale) -> np.ndarray:
-        """The lesion map of a blind network at the λ of its card, bool."""
-        threshold = self.model.card.threshold
-        return lesions.find_unsegmented(
-            image, filled, scale, self.priors[0], threshold, SMALLEST_MM3, WORKING_GRID
-        )
+    def lesion_map(self, image: np.ndarray, filled: Filled, scale: Scale) -> np.ndarray:
+        """The lesion map of a blind network by the limits of its card, bool."""
+        rule = rule_of(self.model.card, SMALLEST_MM3)
+        return inpainting.found(filled, image, scale, self.priors[0], rule, WORKING_GRID)
 
     def painted(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
         """Scores inside painted lesions and of the healthy image, and those of lesion maps by λ."""
@@ -161,7 +161,8 @@ class Scorer:
         mask = healthy > 0
         lesioned, support = painted(subject, self.shapes)
         truth = support > 0.5
-        filled, scale = self.fill(lesioned, truth)
+        made, scale = self.fill(lesioned, truth)
+        filled = made.image
         peak = float(healthy.max())
         voided = np.where(inpainting.to_fill(truth), 0, healthy)
         row = asdict(filling_scores(filled, healthy, lesioned, truth))
@@ -176,11 +177,10 @@ class Scorer:
         self.views.append((row["rmse"], (title, worst_slice(healthy, lesioned, filled, truth))))
         if not self.model.blind:
             return row, {}
-        confined = feathering.confine(
-            lesioned, filled, self.lesion_map(lesioned, filled, scale), WORKING_GRID
-        )
+        confined = feathering.confine(lesioned, filled, self.lesion_map(lesioned, made, scale), WORKING_GRID)
         row["confined_psnr"] = psnr(confined[mask], healthy[mask], peak)
-        clean, clean_scale = self.fill(healthy, np.zeros_like(mask))
+        unchanged, clean_scale = self.fill(healthy, np.zeros_like(mask))
+        clean = unchanged.image
         row["healthy_psnr"] = psnr(clean[mask], healthy[mask], peak)
         # as in the app, lesions are looked for where the inpainted image is white matter
         visible = truth & white_by_intensity(healthy, subject)
@@ -192,7 +192,8 @@ class Scorer:
     def patient(self, subject: Subject) -> tuple[dict[str, float], Sweep]:
         """Scores of lesion maps by λ, and what of the lesions can be seen at all."""
         image, lesion = np.asarray(subject.image, np.float32), np.asarray(subject.lesions)
-        filled, scale = self.fill(image, lesion)
+        made, scale = self.fill(image, lesion)
+        filled = made.image
         white = white_by_intensity(filled, subject)
         standard = scale.apply(image)
         level = np.median(standard[white & ~lesion])
