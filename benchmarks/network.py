@@ -107,7 +107,7 @@ def run(network: str, margin: int, provider: str, folder: Path, threads: int) ->
     onnxruntime.get_available_providers = lambda: [provider]
     volumes.MARGIN["blind"] = margin
     before = time.perf_counter()
-    out = inpainting.inpaint(model, brain, mask, scale, None, session.Runtime("cpu", threads), priors)
+    out = inpainting.inpaint(model, brain, mask, scale, None, session.Runtime("cpu", threads), priors).image
     spent = time.perf_counter() - before
     np.save(folder / "out.npy", out)
     print(json.dumps([spent, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6]))

@@ -51,7 +51,7 @@ def fill(
     there, back = ornt_transform(stored, trained), ornt_transform(trained, stored)
     turned, hole_turned = (nib.apply_orientation(v, there) for v in (voided, hole))
     assert model.engine.fill is not None
-    filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ())
+    filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ()).image
     return np.where(hole, nib.apply_orientation(filled, back), voided)
 
 

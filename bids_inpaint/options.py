@@ -17,6 +17,8 @@ Device = Literal["auto", "cpu", "cuda"]
 Sampler = Literal["ddim", "heun", "ddpm"]
 #: What of the T1w is changed: the lesions, or all that a network changes.
 Fill = Literal["lesions", "full"]
+#: What lesions are mapped by: how probable a network finds them, or how much darker than inpainted they are.
+LesionMap = Literal["probability", "difference"]
 #: What segments brains into tissues.
 Segmentation = Literal["gmm", "atropos", "spm12", "none"]
 #: Whose N4 removes the bias field: the app's or that of ANTs.
@@ -24,11 +26,12 @@ BiasCorrection = Literal["n4", "ants"]
 #: Whether brains are extracted: if the image is not stripped yet, always or never.
 SkullStrip = Literal["auto", "force", "skip"]
 
-# the first of each is the default, but for the samplers: each network names its own
+# the first of each is the default, but where networks differ: samplers and lesion maps
 LEVELS: tuple[Level, ...] = get_args(Level)
 DEVICES: tuple[Device, ...] = get_args(Device)
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 FILLS: tuple[Fill, ...] = get_args(Fill)
+LESION_MAPS: tuple[LesionMap, ...] = get_args(LesionMap)
 SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
 BIAS_CORRECTIONS: tuple[BiasCorrection, ...] = get_args(BiasCorrection)
 SKULL_STRIP: tuple[SkullStrip, ...] = get_args(SkullStrip)
@@ -37,6 +40,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "device": DEVICES,
     "sampler": SAMPLERS,
     "fill": FILLS,
+    "lesion_map": LESION_MAPS,
     "segmentation": SEGMENTATIONS,
     "skull_strip": SKULL_STRIP,
     "bias_correction": BIAS_CORRECTIONS,

@@ -186,6 +186,12 @@ def _add_inpainting(p: argparse.ArgumentParser) -> None:
         help="steps of the sampler, 1 to 1000 (default: the network's own)",
     )
     g.add_argument(
+        "--tta",
+        action="store_true",
+        help="also show each network the mirror image of the brain and take the mean (test-time "
+        "augmentation), and write how far fillings and lesion probabilities differ (desc-uncertainty)",
+    )
+    g.add_argument(
         "--fill",
         choices=options.FILLS,
         default=options.FILLS[0],
@@ -220,11 +226,19 @@ def _add_maps(p: argparse.ArgumentParser) -> None:
         help="remove the bias field with the app's N4, or with that of ANTs, which is slower",
     )
     g.add_argument(
+        "--lesion-map",
+        choices=options.LESION_MAPS,
+        help="map lesions by the probability that the blind network tells, or by the difference of the "
+        "original and the inpainted image in white matter (default: probability, if the network tells it and "
+        "--lesion-threshold isn't given alone)",
+    )
+    g.add_argument(
         "--lesion-threshold",
         type=float,
-        metavar="LAMBDA",
-        help="how much darker than its inpainted value a voxel must be to count as lesion, as a fraction of "
-        "normal-appearing white matter (default: the network's own)",
+        metavar="X",
+        help="with --lesion-map probability: how probable a lesion must be. With --lesion-map difference, "
+        "or alone: λ, how much darker than its inpainted value a voxel must be to count as lesion, as a "
+        "fraction of normal-appearing white matter (default: the network's own)",
     )
     g.add_argument(
         "--lesion-min-volume",

@@ -60,6 +60,8 @@ class Settings:
     sampler: options.Sampler | None = None
     sampling_steps: int | None = None
     fill: options.Fill = options.FILLS[0]
+    tta: bool = False
+    lesion_map: options.LesionMap | None = None
     lesion_threshold: float | None = None
     lesion_min_volume: float = options.LESION_MIN_VOLUME
     lesion_masks: Path | None = None
@@ -238,7 +240,7 @@ def _check_choices(settings: Settings) -> None:
     """The parser refuses what is no choice; Python code may have a slip of the pen."""
     for name, choices in options.CHOICES.items():
         value = getattr(settings, name)
-        if value not in choices and not (name == "sampler" and value is None):
+        if value not in choices and not (name in ("sampler", "lesion_map") and value is None):
             raise InputError(f"{_option(name)} can't be {value!r}: choose from {', '.join(choices)}.")
 
 
@@ -246,8 +248,8 @@ def _check_numbers(settings: Settings) -> None:
     threshold = settings.lesion_threshold
     if threshold is not None and not 0 < threshold < 1:
         raise InputError(
-            f"--lesion-threshold {threshold} is out of range: it is a fraction of "
-            "normal-appearing white matter between 0 and 1."
+            f"--lesion-threshold {threshold} is out of range: it is a probability, or a fraction of "
+            "normal-appearing white matter (see --lesion-map), between 0 and 1."
         )
     if not 0 <= settings.lesion_min_volume < math.inf:
         raise InputError(

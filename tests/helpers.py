@@ -18,7 +18,7 @@ from nitransforms.io.itk import ITKLinearTransform
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import Products, expected
 from bids_inpaint.dataset.template import DEFAULT
-from bids_inpaint.imaging.lesions import tabulate
+from bids_inpaint.imaging.lesion_table import tabulate
 from bids_inpaint.interfaces.native import write_table
 from bids_inpaint.io import images
 from bids_inpaint.space import WORKING_GRID, Grid, resample

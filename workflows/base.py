@@ -122,7 +122,7 @@ class _ImageGraph:
         self.image, self.settings, self.networks = image, settings, networks
         self.template, self.threads = template, threads
         self.products = Products.of(settings, networks)
-        self.threshold = networks.threshold(settings)
+        self.rule = networks.rule(settings)
         # a blind network makes its own map; given masks lead to the reference it is compared with
         self.lesion_mask = None if networks.main.blind else image.lesion_mask
         self.workflow = pe.Workflow(name=image_wf_name(image))
@@ -170,7 +170,7 @@ class _ImageGraph:
             lesion_mask=self.lesion_mask,
             lesion_space=self.image.lesion_space,
             omp_nthreads=self.threads,
-            threshold=self.threshold,
+            rule=self.rule,
             second=self.networks.second,
             second_alone=self.networks.second_alone,
         )
@@ -179,8 +179,11 @@ class _ImageGraph:
         segmented = None
         if self.products.segmented:
             segmented = self.segment(inpaint, "segment_wf", "inpainted", "inpainted")
-        given = self.lesion_mask is not None
-        lesions = self.map_lesions(inpaint, segmented, "lesions_wf", self.settings.fill, given)
+        given, uncertain = self.lesion_mask is not None, self.products.uncertain
+        lesions = self.map_lesions(
+            inpaint, segmented, "lesions_wf", self.settings.fill, given, uncertain
+        )
+        self.link(lesions, self.outputs, _same(*(f"native_{key}" for key in uncertain)))
         self.link(inpaint, self.outputs, _same("inpainted", *(["lesion_warnings"] if given else [])))
         native = [key for key in NATIVE if key.startswith("native_")]
         mapped = [key for key in STANDARD if key in ("mask", "probability")]
@@ -205,22 +208,30 @@ class _ImageGraph:
         return step
 
     def map_lesions(
-        self, inpaint: pe.Workflow, segmented: pe.Workflow | None, name: str, fill: str, given: bool
+        self,
+        inpaint: pe.Workflow,
+        segmented: pe.Workflow | None,
+        name: str,
+        fill: str,
+        given: bool,
+        uncertain: tuple[str, ...] = (),
     ) -> pe.Workflow:
         """The lesion map of an inpainted image, and both on the voxels of the T1w."""
         step = init_lesions_wf(
             template=self.template,
-            threshold=self.threshold,
-            min_volume=self.settings.lesion_min_volume,
+            rule=self.rule,
             fill=fill,
             given=given,
             segmented=segmented is not None,
+            uncertain=uncertain,
             name=name,
         )
         step.inputs.inputnode.t1w = self.image.path
         needed = ("brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm")
         self.link(self.preprocess, step, _same(*needed))
-        self.link(inpaint, step, [("whole", "inpainted"), *_same("white", "exponent")])
+        self.link(inpaint, step, [("whole", "inpainted"), *_same("white", "exponent", *uncertain)])
+        if self.rule.kind == "probability" and not given:
+            self.link(inpaint, step, [("probability", "lesion_probability")])
         if given:
             self.link(inpaint, step, _same("given_lesions", "native_given_lesions"))
         if segmented:

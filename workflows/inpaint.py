@@ -8,6 +8,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.interfaces.inpaint import Inpaint
 from bids_inpaint.interfaces.lesions import LesionMask
 from bids_inpaint.networks.card import Model
@@ -23,7 +24,7 @@ def init_inpaint_wf(
     lesion_space: str = "T1w",
     omp_nthreads: int = 1,
     reference: bool = False,
-    threshold: float = 0.1,
+    rule: Rule | None = None,
     second: Model | None = None,
     second_alone: bool = False,
     name: str = "inpaint_wf",
@@ -45,8 +46,8 @@ def init_inpaint_wf(
     omp_nthreads : int
     reference : bool
         Whether the result is what others are compared with.
-    threshold : float
-        λ of the lesions that a blind network found.
+    rule : Rule, optional
+        What counts as a lesion that a blind network found.
     second : Model, optional
         Non-blind network that fills them again.
     second_alone : bool
@@ -65,6 +66,10 @@ def init_inpaint_wf(
         The same with nothing undone.
     white, exponent
         The intensity scale of `preproc`.
+    probability
+        Of a lesion, if the rule needs it.
+    spread, doubt
+        Standard deviations among fillings and probabilities, if mirror images are to be looked at.
     given_lesions, native_given_lesions
         The given mask on the working grid and on the voxels of the T1w, if there is one.
     lesion_warnings
@@ -72,7 +77,7 @@ def init_inpaint_wf(
     """
     confine = model.blind and settings.fill == "lesions"
     workflow = pe.Workflow(name=name)
-    workflow.__desc__ = _methods(model, second, second_alone, threshold, reference, confine)
+    workflow.__desc__ = _methods(model, second, second_alone, rule, reference, confine, settings.tta)
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )
@@ -83,6 +88,9 @@ def init_inpaint_wf(
                 "whole",
                 "white",
                 "exponent",
+                "probability",
+                "spread",
+                "doubt",
                 "given_lesions",
                 "native_given_lesions",
                 "lesion_warnings",
@@ -93,7 +101,7 @@ def init_inpaint_wf(
     inpaint = pe.Node(
         Inpaint(
             **network_inputs(model, template, settings.device, omp_nthreads),
-            **_second_inputs(settings, second, second_alone, threshold, confine),
+            **_second_inputs(settings, second, second_alone, rule, confine),
         ),
         name="inpaint", n_procs=omp_nthreads, mem_gb=4,
     )  # fmt: skip
@@ -101,7 +109,8 @@ def init_inpaint_wf(
         (inputnode, inpaint, [("preproc", "in_file"), ("working_mask", "mask_file")]),
         (inpaint, outputnode, [
             ("out_file", "inpainted"), ("whole_file", "whole"),
-            ("white", "white"), ("exponent", "exponent"),
+            ("white", "white"), ("exponent", "exponent"), ("probability", "probability"),
+            ("spread", "spread"), ("doubt", "doubt"),
         ]),
     ])  # fmt: skip
     if lesion_mask:
@@ -136,10 +145,10 @@ def network_inputs(model: Model, template: TemplateFiles, device: str, threads: 
 
 
 def _second_inputs(
-    settings: Settings, second: Model | None, second_alone: bool, threshold: float, confine: bool
+    settings: Settings, second: Model | None, second_alone: bool, rule: Rule | None, confine: bool
 ) -> dict[str, Any]:
     """Inputs of the inpainting node about draws, and about the lesions that were found."""
-    out: dict[str, Any] = {"random_seed": settings.random_seed}
+    out: dict[str, Any] = {"random_seed": settings.random_seed, "mirror": settings.tta}
     if second:
         out |= {"second_model": second.identifier, "second_sha256": second.sha256}
         out |= {"second_alone": second_alone}
@@ -147,13 +156,20 @@ def _second_inputs(
         out |= {"sampler": settings.sampler}
     if settings.sampling_steps:
         out |= {"sampling_steps": settings.sampling_steps}
-    if second or confine:
-        out |= {"threshold": threshold, "min_volume": settings.lesion_min_volume, "confine": confine}
+    if rule and (second or confine):
+        out |= {"lesion_map": rule.kind, "threshold": rule.threshold, "low": rule.low}
+        out |= {"min_volume": rule.min_volume, "confine": confine}
     return out
 
 
 def _methods(
-    model: Model, second: Model | None, second_alone: bool, threshold: float, reference: bool, confine: bool
+    model: Model,
+    second: Model | None,
+    second_alone: bool,
+    rule: Rule | None,
+    reference: bool,
+    confine: bool,
+    mirror: bool,
 ) -> str:
     """The paragraph of the methods text."""
     what = (
@@ -165,10 +181,14 @@ def _methods(
         f"{what} with the network '{model.name}', {model.engine.describes}"
         f" (SHA-256 {model.sha256[:12]}…), run with ONNX Runtime."
     )
-    if second or confine:
+    if mirror:
+        text += " It was also shown the mirror image of the brain, and the mean of both was taken."
+    if rule and (second or confine):
         text += (
-            " What it had made as bright as white matter, and had brightened by more than "
-            f"{threshold:g} of it, was taken for lesions in what follows."
+            " Where it told a lesion (below), that was taken for lesions in what follows."
+            if rule.kind == "probability"
+            else " What it had made as bright as white matter, and had brightened by more than "
+            f"{rule.threshold:g} of it, was taken for lesions in what follows."
         )
     if second:
         text += (

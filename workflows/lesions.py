@@ -7,27 +7,29 @@ from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.imaging.intensity import GREY
+from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.interfaces.lesions import MapLesions
 from bids_inpaint.interfaces.native import BackToNative
 
 _PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"]
 _INPUTS = [
-    "t1w", *_PREPROCESSED, "inpainted", "white", "exponent", "given_lesions", "native_given_lesions", "wm",
+    "t1w", *_PREPROCESSED, "inpainted", "white", "exponent", "lesion_probability", "spread", "doubt",
+    "given_lesions", "native_given_lesions", "wm",
 ]  # fmt: skip
 _OUTPUTS = [
     "mask", "probability", "darkening", "native_inpainted", "native_preproc", "native_mask",
-    "native_probability", "native_labels", "table",
+    "native_probability", "native_labels", "table", "native_spread", "native_doubt",
 ]  # fmt: skip
 
 
 def init_lesions_wf(
     *,
     template: TemplateFiles,
-    threshold: float,
-    min_volume: float,
+    rule: Rule,
     fill: str = "lesions",
     given: bool = False,
     segmented: bool = True,
+    uncertain: tuple[str, ...] = (),
     name: str = "lesions_wf",
 ) -> pe.Workflow:
     """Build the lesion map and the native results.
@@ -36,16 +38,16 @@ def init_lesions_wf(
     ----------
     template : TemplateFiles
         Lesions are looked for near its white matter.
-    threshold : float
-        λ, as a fraction of normal-appearing white matter at standard contrast.
-    min_volume : float
-        Of a lesion, in mm³, on the working grid and on the voxels of the T1w.
+    rule : Rule
+        What counts as a lesion; its smallest volume counts on the working grid and on the voxels of the T1w.
     fill : {'lesions', 'full'}
         Change the T1w at the lesions alone, or take the network's output in the whole brain.
     given : bool
         Whether lesion masks are given; they replace the map.
     segmented : bool
         Whether `wm` is that of a segmentation, and not the template's.
+    uncertain : tuple of str
+        Which of 'spread' and 'doubt' there are.
 
     Inputs
     ------
@@ -53,7 +55,7 @@ def init_lesions_wf(
         The raw image.
     brain_mask, denoised, preproc, bias, scale, offset, inverse_xfm
         Of the preprocessing.
-    inpainted, white, exponent, given_lesions, native_given_lesions
+    inpainted, white, exponent, lesion_probability, spread, doubt, given_lesions, native_given_lesions
         Of the inpainting.
     wm
         White matter on the working grid.
@@ -64,17 +66,25 @@ def init_lesions_wf(
         On the working grid.
     native_inpainted, native_preproc, native_mask, native_probability, native_labels, table
         On the voxels of the T1w.
+    native_spread, native_doubt
+        The same of `spread` and `doubt`, if there are any.
     """
     workflow = pe.Workflow(name=name)
-    workflow.__desc__ = _methods(threshold, min_volume, fill, given, segmented)
+    workflow.__desc__ = _methods(rule, fill, given, segmented)
     inputnode = pe.Node(IdentityInterface(fields=_INPUTS), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     map_lesions = pe.Node(
-        MapLesions(threshold=threshold, min_volume=min_volume, wm_prior=template.priors["WM"]),
+        MapLesions(
+            lesion_map=rule.kind,
+            threshold=rule.threshold,
+            low=rule.low,
+            min_volume=rule.min_volume,
+            wm_prior=template.priors["WM"],
+        ),
         name="map_lesions",
         mem_gb=1,
     )
-    native = pe.Node(BackToNative(fill=fill, min_volume=min_volume), name="native", mem_gb=3)
+    native = pe.Node(BackToNative(fill=fill, min_volume=rule.min_volume), name="native", mem_gb=3)
     workflow.connect([
         (inputnode, map_lesions, [
             (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")
@@ -93,6 +103,12 @@ def init_lesions_wf(
             ("labels", "native_labels"), ("table", "table"),
         ]),
     ])  # fmt: skip
+    workflow.connect([
+        (inputnode, native, [(f, f) for f in uncertain]),
+        (native, outputnode, [(f, f"native_{f}") for f in uncertain]),
+    ])  # fmt: skip
+    if rule.kind == "probability" and not given:
+        workflow.connect(inputnode, "lesion_probability", map_lesions, "lesion_probability")
     if given:
         # they are kept as they are
         workflow.connect([
@@ -102,18 +118,23 @@ def init_lesions_wf(
     return workflow
 
 
-def _methods(threshold: float, min_volume: float, fill: str, given: bool, segmented: bool) -> str:
+def _methods(rule: Rule, fill: str, given: bool, segmented: bool) -> str:
     """The paragraph of the methods text."""
     region = "inpainted image and near that of the template" if segmented else "template"
-    mapped = (
-        "Given lesion masks were used as the lesion map. "
-        if given
-        else f"Lesions were mapped where, inside the white matter of the {region}, the original was "
-        f"darker than the inpainted image by more than {threshold:g} of the median of normal-appearing "
-        f"white matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; "
-        f"components below {min_volume:g} mm³ were dropped, and so were those that became as small on the "
-        "voxels of the T1w image. "
-    )
+    if given:
+        mapped = "Given lesion masks were used as the lesion map. "
+    else:
+        told = {
+            "probability": "by the calibrated probability that the blind network told: connected voxels of at "
+            f"least {rule.low:g}, one of which had at least {rule.threshold:g}; ",
+            "difference": f"where, inside the white matter of the {region}, the original was darker than the "
+            f"inpainted image by more than {rule.threshold:g} of the median of normal-appearing white matter, "
+            f"once their contrast was stretched to grey matter at {GREY:g} of white matter; ",
+        }
+        mapped = (
+            f"Lesions were mapped {told[rule.kind]}components below {rule.min_volume:g} mm³ were dropped, and "
+            "so were those that became as small on the voxels of the T1w image. "
+        )
     filled = (
         "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
         "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "

@@ -14,11 +14,11 @@ from bids_inpaint.dataset.outputs import (
     WARNINGS,
     Products,
     figures_of,
-    metadata_of,
     names_of,
     part_of,
     status_file,
 )
+from bids_inpaint.dataset.sidecars import metadata_of
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable

@@ -1,16 +1,14 @@
-"""Which result goes into which file: the only place that knows the names of the outputs."""
+"""Which result goes into which file: the only place that knows the names of the outputs.
+
+:mod:`bids_inpaint.dataset.sidecars` knows what stands beside them.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from bids_inpaint import __version__
 from bids_inpaint.dataset.image import Image
-from bids_inpaint.dataset.names import LESION_MASKS
-from bids_inpaint.dataset.template import reference
-from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
 
@@ -38,29 +36,29 @@ _REFERENCE: dict[str, tuple[str, dict]] = {
     "reference_mask": ("label-L_desc-reference_mask.nii.gz", {"Type": "Lesion"}),
 }
 #: What is made of a T1w without lesion masks or a FLAIR.
-_FLAIR: dict[str, tuple[str, dict]] = {
-    "native_flair": ("desc-synth_FLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
+FLAIR: dict[str, tuple[str, dict]] = {
+    "native_flair": ("desc-synthFLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
     "native_joint_mask": ("label-L_desc-joint_mask.nii.gz", {"Type": "Lesion"}),
 }
-_TISSUES = {
+#: How far what is averaged differs: of fillings and of lesion probabilities.
+_UNCERTAIN: dict[str, tuple[str, dict]] = {
+    "native_spread": (
+        "desc-uncertainty_T1w.nii.gz",
+        {"Description": "Standard deviation among the fillings"},
+    ),
+    "native_doubt": (
+        "label-L_desc-uncertainty_probseg.nii.gz",
+        {"Description": "Standard deviation of the probability between the brain and its mirror image"},
+    ),
+}
+#: Tissue map -> BIDS suffix with a place for the entity desc.
+TISSUES = {
     "gm": "label-GM_{}probseg.nii.gz",
     "wm": "label-WM_{}probseg.nii.gz",
     "csf": "label-CSF_{}probseg.nii.gz",
     "dseg": "{}dseg.nii.gz",
 }
 TABLE = "desc-lesions_dseg.tsv"
-_COLUMNS = {
-    "index": {"Description": "Value of the lesion in the labelled image"},
-    "name": {"Description": "Name of the lesion"},
-    "volume": {"Description": "Volume", "Units": "mm^3"},
-    "x": {"Description": "World coordinate of the centroid, towards the right", "Units": "mm"},
-    "y": {"Description": "World coordinate of the centroid, towards the front", "Units": "mm"},
-    "z": {"Description": "World coordinate of the centroid, towards the top", "Units": "mm"},
-    "contrast": {
-        "Description": "Mean of inpainted minus original at standard contrast, as a fraction of the median "
-        "of normal-appearing white matter: the scale of LesionThreshold"
-    },
-}
 #: Figure -> suffix, in the order of the report
 FIGURES = {
     "quality": "desc-quality_T1w.html",
@@ -68,7 +66,7 @@ FIGURES = {
     "brain": "desc-brain_T1w.svg",
     "inpainting": "desc-inpainted_T1w.svg",
     "difference": "desc-difference_T1w.svg",
-    "flair": "desc-synth_FLAIR.svg",
+    "flair": "desc-synthFLAIR.svg",
     "tissues": "desc-tissues_T1w.svg",
     "lesions": "desc-lesions_T1w.html",
 }
@@ -92,21 +90,31 @@ class Products:
         Whether given lesions are also filled by a non-blind network.
     flair : bool
         Whether a FLAIR and the lesions in it are made.
+    uncertain : tuple of str
+        Whether it is told how far fillings ('spread') and lesion probabilities ('doubt') differ.
     """
 
     segmented: tuple[str, ...] = ("inpainted",)
     reference: bool = False
     flair: bool = False
+    uncertain: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, settings: Settings, networks: Networks) -> Products:
         """What a run with these settings and networks leaves."""
         reference = networks.reference is not None
-        if settings.segmentation == "none":
-            return cls((), reference, networks.flair is not None)
         asked = (True, settings.compare_segmentation, reference)
         segmented = tuple(n for n, a in zip(SEGMENTED, asked, strict=True) if a)
-        return cls(segmented, reference, networks.flair is not None)
+        uncertain: tuple[str, ...] = ()
+        if settings.tta:
+            told = networks.main.blind and networks.rule(settings).kind == "probability"
+            uncertain = ("spread", "doubt") if told else ("spread",)
+        return cls(
+            segmented if settings.segmentation != "none" else (),
+            reference,
+            networks.flair is not None,
+            uncertain,
+        )
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -117,7 +125,8 @@ class Products:
     def native(self) -> dict[str, tuple[str, dict]]:
         """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
         more = {f"native_{k}": v for k, v in (self._tissues() | self._reference()).items()}
-        return NATIVE | more | (_FLAIR if self.flair else {})
+        uncertain = {f"native_{k}": _UNCERTAIN[f"native_{k}"] for k in self.uncertain}
+        return NATIVE | more | (FLAIR if self.flair else {}) | uncertain
 
     def standard(self) -> dict[str, tuple[str, dict]]:
         """Results on the working grid: key to BIDS suffix and sidecar."""
@@ -129,15 +138,13 @@ class Products:
         return {
             tissue_key(image, tissue): (name.format("" if image == "inpainted" else f"desc-{image}_"), {})
             for image in self.segmented
-            for tissue, name in _TISSUES.items()
+            for tissue, name in TISSUES.items()
         }
 
     def _reference(self) -> dict[str, tuple[str, dict]]:
         return _REFERENCE if self.reference else {}
 
 
-#: Results that are made before lesions are looked at.
-_BEFORE_LESIONS = ("native_preproc", "preproc", "brain_mask", "working_mask", "native_original", "original")
 #: What earlier steps warn of, on the T1w and on masks that were given for it.
 WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings")
 #: Of a run with default options, and of one that makes everything.
@@ -208,116 +215,6 @@ def figures_of(image: Image, products: Products) -> dict[str, str]:
         for key, suffix in FIGURES.items()
         if (key != "tissues" or products.segmented) and (key != "flair" or products.flair)
     }
-
-
-def given_files(image: Image) -> dict[str, str]:
-    """The option that says what of an image another program made; empty if all is made here."""
-    given = (("brain mask", image.brain_mask), ("affine", image.xfm))
-    names = " and ".join(name for name, file in given if file)
-    return {"GivenFiles": names} if names else {}
-
-
-def provenance(settings: Settings, networks: Networks) -> dict[str, Any]:
-    """What made the inpainted images of a run, for their sidecars: version, networks, options that matter.
-
-    Of a single image, `given_files` is one more option.
-    """
-    model, second = networks.main, networks.second
-    out: dict[str, Any] = {"SoftwareVersion": __version__, **_made_by(model, second)}
-    options = {
-        "Model": model.name,
-        "SecondPass": second.name if second else "none",
-        "Fill": settings.fill,
-        "LesionThreshold": networks.threshold(settings),
-        "LesionMinVolume": settings.lesion_min_volume,
-        "Segmentation": settings.segmentation,
-        "CompareSegmentation": settings.compare_segmentation,
-        "SkullStrip": settings.skull_strip,
-        "BiasCorrection": settings.bias_correction,
-        "Template": settings.template,
-        "Sampler": settings.sampler,
-        "SamplingSteps": settings.sampling_steps,
-        "RandomSeed": settings.random_seed,
-        "Sloppy": settings.sloppy,
-    }
-    return out | {"Options": {name: value for name, value in options.items() if value is not None}}
-
-
-def _made_by(model: Model, second: Model | None = None) -> dict[str, Any]:
-    out = {"Model": model.name, "ModelSHA256": model.sha256}
-    if second:
-        out |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}
-    return out
-
-
-def standard_space(template: str) -> dict:
-    """What the sidecar of an image on the working grid says of its space."""
-    return {
-        "SpatialReference": f"https://templateflow.s3.amazonaws.com/{reference(template)}",
-        "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
-    }
-
-
-def metadata_of(image: Image, settings: Settings, networks: Networks, products: Products) -> dict[str, dict]:
-    """What the sidecar of each result says that is known before the run, by its key."""
-    out = _described(image, settings, networks, products)
-    model, second = networks.main, networks.second
-    network = _made_by(model, second)
-    if second:
-        network |= {"SecondPassFill": "alone" if networks.second_alone else "mean of both"}
-    of_inpainted = [tissue_key("inpainted", t) for t in _TISSUES] if products.segmented else []
-    for key in ("native_inpainted", "inpainted", *of_inpainted, *(f"native_{k}" for k in of_inpainted)):
-        out[key] |= network
-    if networks.reference:
-        for key in ("native_reference", "reference"):
-            out[key] |= _made_by(networks.reference)
-    if networks.flair:
-        for key in _FLAIR:
-            out[key] |= _made_by(networks.flair)
-    origin = provenance(settings, networks)
-    origin["Options"] |= given_files(image)
-    for key in ("native_inpainted", "inpainted"):
-        out[key] |= origin
-    out["native_inpainted"]["Fill"] = settings.fill
-    lesions = network | {
-        "LesionThreshold": networks.threshold(settings),
-        "LesionThresholdUnits": "fraction of the median of normal-appearing white matter",
-        "LesionMinVolume": settings.lesion_min_volume,
-        "LesionMinVolumeUnits": "mm^3",
-    }
-    if _fills_given_lesions(image, networks):
-        lesions = network | {"LesionsGiven": True}
-    for key in ("native_mask", "mask", "native_probability", "probability", "native_labels"):
-        out[key] |= lesions
-    out["native_labels"] |= _COLUMNS
-    return out
-
-
-def _fills_given_lesions(image: Image, networks: Networks) -> bool:
-    return not networks.main.blind and image.lesion_mask is not None
-
-
-def _described(image: Image, settings: Settings, networks: Networks, products: Products) -> dict[str, dict]:
-    """What the sidecars say of the images themselves: their kind, their sources and their space."""
-    xfm = names_of(image, settings.template, products)["xfm"]
-    given = _fills_given_lesions(image, networks)
-
-    def sources(key: str) -> list[str]:
-        # a blind network does not see the lesion mask that leads to the reference
-        sees_mask = "reference" in key or (given and key not in _BEFORE_LESIONS)
-        of_masks = [s for s in image.sources if sees_mask or not s.startswith(f"bids:{LESION_MASKS}:")]
-        return [image.uri, *of_masks]
-
-    out: dict[str, dict] = {}
-    for key, (_, metadata) in products.native().items():
-        out[key] = {**metadata, "Sources": sources(key)}
-    for key, (_, metadata) in products.standard().items():
-        out[key] = {
-            **metadata,
-            "Sources": [*sources(key), f"bids::{xfm}"],
-            **standard_space(settings.template),
-        }
-    return out
 
 
 def crash_folder(output_dir: Path, subject: str, run_uuid: str) -> Path:

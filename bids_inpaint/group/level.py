@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint.dataset import bids, description, template
-from bids_inpaint.dataset.outputs import Products, is_finished, standard_space
+from bids_inpaint.dataset.outputs import Products, is_finished
 from bids_inpaint.dataset.participants import people
+from bids_inpaint.dataset.sidecars import standard_space
 from bids_inpaint.environment import keep_memory
 from bids_inpaint.errors import InputError, printable
 from bids_inpaint.group.comparisons import lesion_statistics, tissue_statistics

@@ -1,4 +1,4 @@
-"""Lesion maps from the difference of an image and its inpainted version (pure arrays)."""
+"""Lesion maps from probabilities, or from the difference to an inpainted version (pure arrays)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,30 @@ from bids_inpaint.imaging.intensity import GREY, Scale
 from bids_inpaint.space import Grid, Misplaced, resample
 
 Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What counts as a lesion.
+
+    Attributes
+    ----------
+    kind : {'probability', 'difference'}
+        What it is told by.
+    threshold : float
+        Probability of the surest voxel of a lesion, at least; or λ, the least difference as a fraction of
+        normal-appearing white matter at standard contrast.
+    low : float
+        Probability of each of its voxels, at least; of no use for the difference.
+    min_volume : float
+        Of a lesion, in mm³.
+    """
+
+    kind: str
+    threshold: float
+    low: float
+    min_volume: float
+
 
 #: 18-connectivity: voxels that share a face or an edge.
 CONNECTIVITY = ndimage.generate_binary_structure(3, 2)
@@ -118,9 +142,36 @@ def lesion_map(graded: Array, min_voxels: int = 1) -> Array:
     return remove_small(graded >= 0.5, min_voxels)
 
 
-def find(
-    dark: Array, white_matter: Array, prior: Array, threshold: float, min_volume: float, grid: Grid
-) -> tuple[Array, Array]:
+def find_probable(probability: Array, rule: Rule, grid: Grid) -> Array:
+    """Binary lesion map by hysteresis: connected voxels that may be lesion, one of which surely is.
+
+    Parameters
+    ----------
+    probability : array
+        Of a lesion, 0-1.
+    rule : Rule
+        For the probability.
+    grid : Grid
+
+    Returns
+    -------
+    array of bool
+
+    Examples
+    --------
+    >>> chance = np.zeros((1, 1, 8)); chance[0, 0] = [0.3, 0.6, 0.3, 0, 0.3, 0.3, 0, 0.7]
+    >>> rule = Rule("probability", threshold=0.5, low=0.2, min_volume=0)
+    >>> find_probable(chance, rule, Grid.of(chance.shape, np.eye(4)))[0, 0].astype(int).tolist()
+    [1, 1, 1, 0, 0, 0, 0, 1]
+    """
+    labels, count = ndimage.label(probability >= rule.low, CONNECTIVITY)
+    sure = np.zeros(count + 1, bool)
+    sure[labels[probability >= rule.threshold]] = True
+    sure[0] = False
+    return remove_small(sure[labels], least_voxels(rule.min_volume, grid))
+
+
+def find(dark: Array, white_matter: Array, prior: Array, rule: Rule, grid: Grid) -> tuple[Array, Array]:
     """Graded and binary lesion map of a bias-corrected brain.
 
     Parameters
@@ -131,10 +182,8 @@ def find(
         Probability of white matter in the inpainted image, 0-1.
     prior : array
         White-matter probability of the template, 0-1.
-    threshold : float
-        λ, as a fraction of normal-appearing white matter at standard contrast.
-    min_volume : float
-        Of a lesion, in mm³.
+    rule : Rule
+        For the difference.
     grid : Grid
 
     Returns
@@ -142,8 +191,8 @@ def find(
     graded : array of float, 0-1
     mask : array of bool
     """
-    graded = probability(dark, search_region(white_matter, prior, grid), threshold)
-    return graded, lesion_map(graded, least_voxels(min_volume, grid))
+    graded = probability(dark, search_region(white_matter, prior, grid), rule.threshold)
+    return graded, lesion_map(graded, least_voxels(rule.min_volume, grid))
 
 
 def least_voxels(min_volume: float, grid: Grid) -> int:
@@ -163,8 +212,7 @@ def find_unsegmented(
     inpainted: Array,
     scale: Scale,
     prior: Array,
-    threshold: float,
-    min_volume: float,
+    rule: Rule,
     grid: Grid,
 ) -> Array:
     """Binary lesion map before there is a segmentation: white matter is what is as bright as it.
@@ -175,7 +223,7 @@ def find_unsegmented(
         The brain and what a network made of it, in one unit.
     scale : Scale
         Of the image.
-    prior, threshold, min_volume, grid
+    prior, rule, grid
         Of :func:`find`.
 
     Returns
@@ -185,7 +233,7 @@ def find_unsegmented(
     standard = scale.apply(inpainted)
     white = (standard > (1 + GREY) / 2).astype(np.float32)
     dark = darkening(scale.apply(image), standard, white)
-    return find(dark, white, prior, threshold, min_volume, grid)[1]
+    return find(dark, white, prior, rule, grid)[1]
 
 
 def remove_small(mask: Array, min_voxels: int) -> Array:
@@ -251,60 +299,3 @@ def transfer(
         voxels = (below + corner)[weight > _REACHED]
         reached[tuple(voxels[inside(voxels)].T)] = True
     return kept, reached
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """One lesion of the table.
-
-    Attributes
-    ----------
-    label : int
-        Its value in the labelled image.
-    volume : float
-        In mm³.
-    centroid : tuple of float
-        World coordinates in mm (RAS+).
-    contrast : float
-        Mean darkening, as a fraction of normal-appearing white matter at standard contrast.
-    """
-
-    label: int
-    volume: float
-    centroid: tuple[float, float, float]
-    contrast: float
-
-
-def tabulate(mask: Array, dark: Array, grid: Grid) -> tuple[Array, list[Lesion]]:
-    """Label the lesions of a binary map and measure them, largest first.
-
-    Parameters
-    ----------
-    mask : array of bool
-    dark : array
-        Darkening on the same grid.
-    grid : Grid
-        Gives volumes and coordinates.
-
-    Returns
-    -------
-    labels : array of int
-        0 background; 1 is the largest lesion.
-    lesions : list of Lesion
-    """
-    labels, count = ndimage.label(mask, CONNECTIVITY)
-    order = np.argsort(-np.bincount(labels.ravel(), minlength=count + 1)[1:], kind="stable") + 1
-    rank = np.zeros(count + 1, np.int32)
-    rank[order] = np.arange(1, count + 1)
-    labels = rank[labels]
-    if not count:
-        return labels, []
-    voxels = np.nonzero(labels)
-    lesion = labels[voxels] - 1
-    sizes = np.bincount(lesion)
-    contrasts, *centres = (np.bincount(lesion, weights=v) / sizes for v in (dark[voxels], *voxels))
-    world = np.stack(centres, 1) @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
-    return labels, [
-        Lesion(i, float(n * grid.voxel_volume), (float(x), float(y), float(z)), float(c))
-        for i, (n, (x, y, z), c) in enumerate(zip(sizes, world, contrasts, strict=True), 1)
-    ]

@@ -6,8 +6,9 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import options
-from bids_inpaint.imaging import feathering, lesions
+from bids_inpaint.imaging import feathering
 from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.interfaces.base import FileInterface, NetworkInputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.networks import inpainting, registry, volumes
@@ -17,8 +18,11 @@ from bids_inpaint.networks.session import Runtime
 class InpaintInputSpec(NetworkInputSpec):
     mask_file = File(exists=True, mandatory=True, desc="the brain on the working grid")
     lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
-    threshold = traits.Float(desc="λ of the lesions that a blind network found")
+    lesion_map = traits.Enum(*options.LESION_MAPS, desc="what tells the lesions that a blind network found")
+    threshold = traits.Float(desc="of their probability, or λ")
+    low = traits.Float(0.0, usedefault=True, desc="least probability of their voxels")
     min_volume = traits.Float(options.LESION_MIN_VOLUME, usedefault=True, desc="of these lesions, mm³")
+    mirror = traits.Bool(False, usedefault=True, desc="show networks the mirror image, too")
     confine = traits.Bool(False, usedefault=True, desc="undo changes away from these lesions")
     second_model = traits.Str(desc="non-blind network that fills these lesions again")
     second_sha256 = traits.Str(desc="as model_sha256")
@@ -31,6 +35,9 @@ class InpaintInputSpec(NetworkInputSpec):
 class InpaintOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="inpainted brain on the working grid, in the unit of the input")
     whole_file = File(exists=True, desc="what the networks made, with nothing undone")
+    probability = File(desc="of a lesion, calibrated, if the network tells it")
+    spread = File(desc="standard deviation among the fillings that the result is the mean of")
+    doubt = File(desc="standard deviation of the lesion probability between the brain and its mirror image")
     white = traits.Float(desc="white-matter level")
     exponent = traits.Float(desc="of the standard contrast")
 
@@ -44,7 +51,9 @@ class Inpaint(FileInterface):
     def process(self, runtime) -> dict:
         model = registry.find(self.inputs.model, sha256=self.inputs.model_sha256)
         mask, whole_grid = images.read(self.inputs.mask_file)
-        box = volumes.surroundings(mask > 0, model)
+        # a mirror image is that of the whole grid
+        whole = tuple(slice(0, n) for n in whole_grid.shape)
+        box = whole if self.inputs.mirror else volumes.surroundings(mask > 0, model)
         grid = whole_grid.part(box)
 
         def read(path: str) -> np.ndarray:
@@ -58,8 +67,7 @@ class Inpaint(FileInterface):
         out = inpainting.inpaint(model, data, mask, scale, masked, options, priors)
 
         def lesion_map() -> np.ndarray:
-            limits = self.inputs.threshold, self.inputs.min_volume
-            return lesions.find_unsegmented(data, out, scale, priors[0], *limits, grid)
+            return inpainting.found(out, data, scale, priors[0], self._rule(), grid)
 
         if isdefined(self.inputs.second_model):
             second = registry.find(self.inputs.second_model, sha256=self.inputs.second_sha256)
@@ -71,15 +79,21 @@ class Inpaint(FileInterface):
             volume[box] = inside
             return images.save(within(runtime, name), volume, whole_grid, space_code=4, scratch=scratch)
 
-        whole_file = out_file = save("whole.nii.gz", out, scratch=self.inputs.confine)
+        whole_file = out_file = save("whole.nii.gz", out.image, scratch=self.inputs.confine)
         if self.inputs.confine:
-            out_file = save("inpainted.nii.gz", feathering.confine(data, out, lesion_map(), grid))
+            out_file = save("inpainted.nii.gz", feathering.confine(data, out.image, lesion_map(), grid))
+        told = {name: getattr(out, name) for name in ("probability", "spread", "doubt")}
         return {
             "out_file": out_file,
             "whole_file": whole_file,
             "white": scale.white,
             "exponent": scale.exponent,
+            **{name: save(f"{name}.nii.gz", v, scratch=True) for name, v in told.items() if v is not None},
         }
+
+    def _rule(self) -> Rule:
+        inputs = self.inputs
+        return Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
 
     def _runtime(self) -> Runtime:
         sampler, steps = self.inputs.sampler, self.inputs.sampling_steps
@@ -89,4 +103,5 @@ class Inpaint(FileInterface):
             self.inputs.random_seed,
             sampler if isdefined(sampler) else None,
             steps if isdefined(steps) else None,
+            self.inputs.mirror,
         )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
+from bids_inpaint import options
 from bids_inpaint.dataset import masks
 from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.intensity import Scale, white_level
@@ -84,20 +85,26 @@ class MapLesionsInputSpec(InputSpec):
     wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
     white = traits.Float(mandatory=True, desc="white-matter level")
     exponent = traits.Float(mandatory=True, desc="of the standard contrast")
-    threshold = traits.Float(mandatory=True, desc="fraction of normal-appearing white matter")
+    lesion_map = traits.Enum(*options.LESION_MAPS, mandatory=True, desc="what tells lesions")
+    lesion_probability = File(exists=True, desc="of a lesion, for a map of it")
+    threshold = traits.Float(mandatory=True, desc="probability, or fraction of normal-appearing white matter")
+    low = traits.Float(0.0, usedefault=True, desc="least probability of a voxel of a lesion")
     min_volume = traits.Float(mandatory=True, desc="mm³")
     given = File(exists=True, desc="lesion mask (working grid) to use in place of the map")
 
 
 class MapLesionsOutputSpec(TraitedSpec):
     mask = File(exists=True, desc="lesions on the working grid")
-    probability = File(exists=True, desc="graded lesion map, 0-1; 0.5 at the threshold")
+    probability = File(
+        exists=True,
+        desc="of a lesion, 0-1; from a difference, a graded map with 0.5 at the threshold",
+    )
     darkening = File(exists=True, desc="inpainted minus original, as a fraction of white matter")
     weight = File(exists=True, desc="feathered lesion support, 0-1")
 
 
 class MapLesions(FileInterface):
-    """Lesion map from the difference of the image and its inpainted version in white matter."""
+    """Lesion map from the probability of lesions, or from the difference to the inpainted version."""
 
     input_spec = MapLesionsInputSpec
     output_spec = MapLesionsOutputSpec
@@ -111,10 +118,12 @@ class MapLesions(FileInterface):
         if isdefined(self.inputs.given):
             graded = images.read(self.inputs.given)[0]
             mask = graded > 0
+        elif self.inputs.lesion_map == "probability":
+            graded = images.read(self.inputs.lesion_probability)[0]
+            mask = lesions.find_probable(graded, self._rule(), grid)
         else:
             prior = images.read(self.inputs.wm_prior)[0]
-            limits = self.inputs.threshold, self.inputs.min_volume
-            graded, mask = lesions.find(dark, wm, prior, *limits, grid)
+            graded, mask = lesions.find(dark, wm, prior, self._rule(), grid)
         volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
@@ -131,3 +140,7 @@ class MapLesions(FileInterface):
             )
             for key, v in volumes.items()
         }
+
+    def _rule(self) -> lesions.Rule:
+        inputs = self.inputs
+        return lesions.Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)

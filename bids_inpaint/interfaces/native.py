@@ -11,7 +11,7 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import options
-from bids_inpaint.imaging import feathering, lesions
+from bids_inpaint.imaging import feathering, lesion_table, lesions
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
@@ -35,6 +35,8 @@ class BackToNativeInputSpec(InputSpec):
     inverse_xfm = File(
         exists=True, mandatory=True, desc="ITK text: takes images from the template to the T1w"
     )
+    spread = File(exists=True, desc="standard deviation of `inpainted` on the working grid")
+    doubt = File(exists=True, desc="standard deviation of the lesion probability on the working grid")
     offset = traits.Float(0, usedefault=True, desc="what was subtracted from the intensities of the T1w")
     fill = traits.Enum(
         *options.FILLS, usedefault=True, desc="change the T1w at the lesions alone, or in the whole brain"
@@ -50,6 +52,8 @@ class BackToNativeOutputSpec(TraitedSpec):
     probability = File(exists=True, desc="on the voxels of the T1w")
     labels = File(exists=True, desc="one integer a lesion, as in the table")
     table = File(exists=True, desc="one row a lesion (TSV)")
+    spread = File(desc="standard deviation of what is inpainted, in the unit of the T1w")
+    doubt = File(desc="standard deviation of the lesion probability, on the voxels of the T1w")
 
 
 class BackToNative(FileInterface):
@@ -86,6 +90,10 @@ class BackToNative(FileInterface):
             "lesion_mask": save("lesions", mask, np.uint8),
             "table": within(runtime, "lesions.tsv"),
         }
+        if isdefined(self.inputs.spread):
+            unit = images.read(self.inputs.bias)[0] * self.inputs.scale
+            spread = weight * native(images.read(self.inputs.spread)[0] * unit, inside=weight > 0)
+            outputs["spread"] = save("spread", spread, np.float32)
         del raw, stored, change, weight
         field = np.where(brain, native(self.inputs.bias, outside="nearest"), 1)
         preproc = images.read(self.inputs.denoised)[0][box] / field * brain
@@ -93,7 +101,9 @@ class BackToNative(FileInterface):
         del field, preproc
         graded = np.clip(native(self.inputs.probability), 0, 1)
         outputs["probability"] = save("probability", graded, np.float32)
-        labels, measured = lesions.tabulate(mask, native(self.inputs.darkening, inside=mask), part)
+        if isdefined(self.inputs.doubt):
+            outputs["doubt"] = save("doubt", native(self.inputs.doubt), np.float32)
+        labels, measured = lesion_table.tabulate(mask, native(self.inputs.darkening, inside=mask), part)
         outputs["labels"] = save("labels", labels, np.int32)
         write_table(outputs["table"], measured)
         return outputs
@@ -127,7 +137,7 @@ class BackToNative(FileInterface):
         return change, brain * np.float32(native(np.ones_like(bias)) > 0.999)
 
 
-def write_table(path: str, measured: list[lesions.Lesion]) -> None:
+def write_table(path: str, measured: list[lesion_table.Lesion]) -> None:
     """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``)."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")

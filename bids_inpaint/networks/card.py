@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from bids_inpaint.networks.session import Runtime
 
     #: Model, brain (0 outside it), voxels to fill, intensity scale, runtime, and priors of white and grey
-    #: matter; returns the brain with these voxels filled. Blind networks are asked for all of the brain.
-    Fill = Callable[["Model", np.ndarray, np.ndarray, Scale, Runtime, Sequence[np.ndarray]], np.ndarray]
+    #: matter; returns what became of the brain. Blind networks are asked for all of the brain.
+    Fill = Callable[["Model", np.ndarray, np.ndarray, Scale, Runtime, Sequence[np.ndarray]], "Filled"]
 
 Task = Literal["inpaint", "brain", "flair"]
 
@@ -39,6 +40,68 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS or not 1 <= self.steps <= STEPS:
             raise ValueError(f"{self.sampler} with {self.steps} steps is unknown")
+
+
+@dataclass(frozen=True)
+class LesionProbability:
+    """What the lesion probability that a blind network tells is worth: fitted on people apart.
+
+    Attributes
+    ----------
+    slope, intercept : float
+        The calibrated log-odds are the network's times the slope, plus the intercept (Platt 1999).
+    threshold : float
+        Calibrated probability of the surest voxel of a lesion, at least, 0 to 1.
+    low : float
+        That of all voxels of a lesion, at least; at most `threshold`.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    threshold: float = 0.5
+    low: float = 0.5
+
+    def __post_init__(self) -> None:
+        known = 0 < self.slope <= 10 and abs(self.intercept) <= 10
+        if not (known and 0 < self.low <= self.threshold < 1):
+            raise ValueError(f"{self} is no calibration")
+
+    def calibrate(self, probability: np.ndarray) -> np.ndarray:
+        """The probability that a voxel is lesion from that of the network, 0 to 1; exact 0 and 1 stay.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> LesionProbability(slope=2.0).calibrate(np.array([0.0, 0.5, 0.75, 1.0])).tolist()
+        [0.0, 0.5, 0.9, 1.0]
+        """
+        if (self.slope, self.intercept) == (1, 0):
+            return probability
+        # odds to a power: log-odds of 0 are none
+        lesion = probability**self.slope * math.exp(self.intercept)
+        return lesion / (lesion + (1 - probability) ** self.slope)
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What a network made of a brain.
+
+    Attributes
+    ----------
+    image : array of float32
+        In the unit of the brain.
+    probability : array of float32, optional
+        Of a lesion, 0-1, calibrated; from blind networks that tell it.
+    spread : array of float32, optional
+        Standard deviation of `image` between the brain and its mirror image.
+    doubt : array of float32, optional
+        That of `probability`.
+    """
+
+    image: np.ndarray
+    probability: np.ndarray | None = None
+    spread: np.ndarray | None = None
+    doubt: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +139,8 @@ class Card:
         What a diffusion model predicts.
     sampling : Sampling, optional
         How a diffusion model draws.
+    lesion_probability : LesionProbability, optional
+        Of a blind network that tells how probable a lesion is, as a second output.
     inpainter, inpainter_sha256 : str, optional
         The network that ships whose output it also sees.
     more : dict
@@ -97,6 +162,7 @@ class Card:
     context: int = 0
     prediction: str = "noise"
     sampling: Sampling | None = None
+    lesion_probability: LesionProbability | None = None
     inpainter: str | None = None
     inpainter_sha256: str | None = None
     more: dict[str, Any] = field(default_factory=dict, repr=False, hash=False, compare=False)
@@ -120,6 +186,8 @@ class Card:
         if "sampling" in known:
             sampling = known["sampling"]
             known["sampling"] = Sampling(str(sampling["sampler"]), int(sampling["steps"]))
+        if (told := known.get("lesion_probability")) is not None:
+            known["lesion_probability"] = LesionProbability(**{k: float(v) for k, v in told.items()})
         for key, kind in (("edge", int), ("context", int), ("lesion_threshold", float)):
             if key in known:
                 known[key] = kind(known[key])
@@ -141,6 +209,7 @@ class Card:
             and 8 <= (8 if self.edge is None else self.edge) <= 1024
             and 0 <= self.context <= 16
             and self.prediction in ("image", "noise")
+            and (self.blind or self.lesion_probability is None)
         )
 
     @property
@@ -159,7 +228,7 @@ class Signature:
     axes : tuple of int
         Numbers of axes of its inputs, then of its outputs.
     channels : tuple of int
-        Channels of its first input, then of its outputs.
+        Channels of its first input, then of each output.
     described : str
         The same in words, after "it must".
     """

@@ -65,7 +65,7 @@ def extract(
     # what a voxel of 2 mm averages over
     blur = 0.4 * np.sqrt(np.maximum(EDGE**2 - grid.voxel_sizes**2, 0)) / grid.voxel_sizes
     low = resample(ndimage.gaussian_filter(data, blur, mode="constant"), grid, cubes, order=1)
-    logits = run_on_volume(model, normalise(low), runtime)
+    logits = run_on_volume(model, normalise(low), runtime)[0]
     # far from the border the logits would outweigh their neighbours
     mask = resample(np.clip(logits, -4, 4), cubes, grid, order=1, outside="nearest") > 0
     return _checked(mask, grid)

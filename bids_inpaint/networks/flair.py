@@ -65,7 +65,7 @@ def synthesise(
     x = np.pad(x, [(context, context), *frame])
     more_channels = list(priors) if model.card.priors else []
     if model.inpainter:
-        healthy = inpaint(model.inpainter, image, mask, scale, None, runtime, priors)
+        healthy = inpaint(model.inpainter, image, mask, scale, None, runtime, priors).image
         more_channels.append(np.where(mask, scale.apply(healthy), 0))
     others = [np.pad(volume[box].transpose(2, 0, 1), [(0, 0), *frame]) for volume in more_channels]
     session = open_session(model, runtime or Runtime())

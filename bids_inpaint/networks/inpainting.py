@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.networks.card import Model
+from bids_inpaint.imaging.lesions import Rule, find_probable, find_unsegmented
+from bids_inpaint.networks.card import Filled, Model
 from bids_inpaint.networks.session import Runtime
+from bids_inpaint.space import Grid
 
 Array = np.ndarray
 
@@ -28,7 +31,7 @@ def inpaint(
     runtime: Runtime | None = None,
     priors: Sequence[Array] | None = None,
     exact: bool = False,
-) -> Array:
+) -> Filled:
     """Replace the lesions of a brain by healthy-looking tissue.
 
     Parameters
@@ -53,8 +56,8 @@ def inpaint(
 
     Returns
     -------
-    array of float32
-        In the unit of `image`.
+    Filled
+        The brain in the unit of `image`, and what else the network tells of it.
 
     Raises
     ------
@@ -72,22 +75,48 @@ def inpaint(
         raise ValueError(f"network {model.name} needs the tissue priors of the template")
     brain = np.where(mask, image, 0).astype(np.float32)
     if not wanted.any():
-        return brain
+        return Filled(brain)
     if model.engine.fill is None:
         raise ValueError(f"network {model.name} fills nothing")
     return model.engine.fill(model, brain, wanted, scale, runtime or Runtime(), priors or ())
 
 
+def found(filled: Filled, image: Array, scale: Scale, white: Array, rule: Rule, grid: Grid) -> Array:
+    """The lesions that a blind network found, before there is a segmentation.
+
+    Parameters
+    ----------
+    filled : Filled
+        What it made of the brain.
+    image : array
+        The brain.
+    scale : Scale
+        Of the brain.
+    white : array
+        White-matter probability of the template, 0-1.
+    rule : Rule
+    grid : Grid
+
+    Returns
+    -------
+    array of bool
+    """
+    if rule.kind == "probability":
+        assert filled.probability is not None
+        return find_probable(filled.probability, rule, grid)
+    return find_unsegmented(image, filled.image, scale, white, rule, grid)
+
+
 def fill_again(
     model: Model,
-    inpainted: Array,
+    first: Filled,
     lesions: Array,
     mask: Array,
     scale: Scale,
     runtime: Runtime | None = None,
     priors: Sequence[Array] | None = None,
     alone: bool = False,
-) -> Array:
+) -> Filled:
     """Second pass: the lesions that a blind network found are filled by a non-blind one, too.
 
     The non-blind network sees what the blind one made of the surroundings, so that a lesion that was found
@@ -97,8 +126,8 @@ def fill_again(
     ----------
     model : Model
         A non-blind network.
-    inpainted : array of float32, shape (182, 218, 182)
-        Output of the blind one.
+    first : Filled
+        What the blind one made.
     lesions : array of bool
         What it found.
     mask, scale, runtime, priors
@@ -108,9 +137,16 @@ def fill_again(
 
     Returns
     -------
-    array of float32
+    Filled
+        With the lesion probability of the first, and the spread of all fillings that have a part in it.
     """
     if not lesions.any():
-        return inpainted
-    again = inpaint(model, inpainted, mask, scale, lesions, runtime, priors)
-    return again if alone else (inpainted + again) / 2
+        return first
+    again = inpaint(model, first.image, mask, scale, lesions, runtime, priors)
+    if alone:
+        return replace(first, image=again.image, spread=again.spread)
+    mean = (first.image + again.image) / 2
+    if first.spread is None or again.spread is None:
+        return replace(first, image=mean)
+    variance = (first.spread**2 + again.spread**2) / 2 + (first.image - mean) ** 2
+    return replace(first, image=mean, spread=np.sqrt(variance))

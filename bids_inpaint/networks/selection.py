@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from bids_inpaint import options
 from bids_inpaint.errors import InputError
+from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.networks import registry
-from bids_inpaint.networks.card import Model
+from bids_inpaint.networks.card import Card, Model
 from bids_inpaint.settings import Settings
 
 
@@ -61,10 +62,55 @@ class Networks:
                 "--sampler and --sampling-steps are for diffusion models alone: leave them out, or choose "
                 "one with --model ddpm."
             )
+        if settings.tta and any(model and model.engine.slices for model in (main, second)):
+            raise InputError(
+                "--tta is not for networks that fill slices, which see the other side anyway: leave it out, "
+                "or choose another network."
+            )
         reference = registry.find(registry.REFERENCE) if settings.lesion_masks and main.blind else None
         flair = registry.find(settings.flair, "flair") if settings.flair else None
-        return cls(main, second, second_alone, reference, flair)
+        networks = cls(main, second, second_alone, reference, flair)
+        networks.rule(settings)
+        return networks
 
-    def threshold(self, settings: Settings) -> float:
-        """λ of a run: the one asked for, or the network's own."""
-        return settings.lesion_threshold or self.main.card.threshold
+    def rule(self, settings: Settings) -> Rule:
+        """What counts as a lesion in a run: what is asked for, or by the network's own limits.
+
+        Raises
+        ------
+        InputError
+            If the network does not tell the probability that is asked for.
+        """
+        asked = settings.lesion_map, settings.lesion_threshold
+        return rule_of(self.main.card, settings.lesion_min_volume, *asked)
+
+
+def rule_of(card: Card, min_volume: float, kind: str | None = None, threshold: float | None = None) -> Rule:
+    """What counts as a lesion that a network found, by what is asked for or by the network's own limits.
+
+    Parameters
+    ----------
+    card : Card
+    min_volume : float
+        Of a lesion, in mm³.
+    kind : {'probability', 'difference'}, optional
+        The probability by default, if the network tells it and no threshold is given: alone, it is that of
+        version 0.1, which knew the difference alone.
+    threshold : float, optional
+
+    Raises
+    ------
+    InputError
+        If the network does not tell the probability that is asked for.
+    """
+    told = card.lesion_probability
+    kind = kind or ("probability" if told and threshold is None else "difference")
+    if kind == "difference":
+        return Rule(kind, threshold or card.threshold, 0.0, min_volume)
+    if told is None:
+        raise InputError(
+            f"Network {card.name} tells no lesion probability: leave out --lesion-map probability, or use a "
+            "blind network that tells it."
+        )
+    threshold = threshold or told.threshold
+    return Rule(kind, threshold, min(told.low, threshold), min_volume)

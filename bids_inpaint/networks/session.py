@@ -31,6 +31,9 @@ class Runtime:
         One of :data:`bids_inpaint.options.SAMPLERS`; that of the network's card if none is given.
     steps : int, optional
         Of the sampler; those of the network's card if none are given.
+    mirror : bool
+        Whether a network of volumes also sees the mirror image of a whole working grid; the result is the
+        mean of both.
     """
 
     device: str = "auto"
@@ -38,6 +41,7 @@ class Runtime:
     seed: int = 0
     sampler: str | None = None
     steps: int | None = None
+    mirror: bool = False
 
     def __post_init__(self) -> None:
         if self.steps is not None:

@@ -62,11 +62,11 @@ def pad_to_multiple(channels: Array, multiple: int) -> tuple[Array, tuple[slice,
 
 def run_network(
     model: Model, channels: Array, runtime: Runtime, session: InferenceSession | None = None
-) -> Array:
-    """Feed channels (C, D, H, W) through a network and return its channels (8, D, H, W)."""
+) -> list[Array]:
+    """Feed channels (C, D, H, W) through a network and return its outputs, (8, D, H, W) each."""
     session = session or open_session(model, runtime)
     name = session.get_inputs()[0].name
-    return session.run(None, {name: channels[None].astype(np.float32)})[0][0]
+    return [output[0] for output in session.run(None, {name: channels[None].astype(np.float32)})]
 
 
 def run_on_volume(
@@ -75,8 +75,8 @@ def run_on_volume(
     runtime: Runtime | None = None,
     priors: Sequence[Array] = (),
     session: InferenceSession | None = None,
-) -> Array:
-    """Feed a volume with even numbers of voxels through a network and return one of its shape.
+) -> list[Array]:
+    """Feed a volume with even numbers of voxels through a network and return its outputs, of its shape.
 
     Parameters
     ----------
@@ -90,7 +90,8 @@ def run_on_volume(
     """
     channels = [space_to_depth(volume), *(space_to_depth(p).mean(0, keepdims=True) for p in priors)]
     padded, crop = pad_to_multiple(np.concatenate(channels), model.card.multiple)
-    return depth_to_space(run_network(model, padded, runtime or Runtime(), session)[crop])
+    outputs = run_network(model, padded, runtime or Runtime(), session)
+    return [depth_to_space(output[crop]) for output in outputs]
 
 
 def run_both_ways(
@@ -99,8 +100,8 @@ def run_both_ways(
     wanted: Array,
     runtime: Runtime | None = None,
     priors: Sequence[Array] = (),
-) -> tuple[Array, tuple[slice, ...]]:
-    """Mean of what a network makes of a brain and of its mirror image, which is mirrored back.
+) -> tuple[list[list[Array]], tuple[slice, ...]]:
+    """What a network makes of a brain, and of its mirror image, which is mirrored back.
 
     Both go through one session, one after the other: a batch of both would need twice the memory, and the
     networks that ship take one volume at a time.
@@ -118,8 +119,8 @@ def run_both_ways(
 
     Returns
     -------
-    mean : array
-        Of a part of the working grid that holds all that is wanted.
+    outputs : two lists of array
+        Of the brain and of the mirror image, on a part of the working grid that holds all that is wanted.
     box : tuple of slice
         That part.
 
@@ -132,17 +133,20 @@ def run_both_ways(
     box = surroundings(wanted | mirrored(wanted), model)
     session = open_session(model, runtime)
 
-    def run(turn: Callable[[Array], Array]) -> Array:
+    def run(turn: Callable[[Array], Array]) -> list[Array]:
         channels = [turn(prior)[box] for prior in priors]
         return run_on_volume(model, turn(volume)[box], runtime, channels, session)
 
-    mean, other = run(np.asarray), run(mirrored)
+    plain, turned = run(np.asarray), run(mirrored)
     first = box[0]
     opposite = MIRROR - np.arange(first.start, first.stop)
     # the box may reach farther to one side, where nothing is wanted
     inside = (first.start <= opposite) & (opposite < first.stop)
-    mean[inside] = (mean[inside] + other[opposite[inside] - first.start]) / 2
-    return mean, box
+    for one, other in zip(plain, turned, strict=True):
+        back = one.copy()
+        back[inside] = other[opposite[inside] - first.start]
+        other[...] = back
+    return [plain, turned], box
 
 
 def surroundings(wanted: Array, model: Model) -> tuple[slice, ...]:

@@ -16,13 +16,12 @@ from bids_inpaint.dataset.outputs import (
     PARTS,
     Products,
     expected,
-    given_files,
     image_wf_name,
     is_finished,
     prefix,
-    provenance,
     status_file,
 )
+from bids_inpaint.dataset.sidecars import given_files, provenance
 from bids_inpaint.dataset.scan import Refused
 from bids_inpaint.dataset.status import is_held, saved_file, write_status
 from bids_inpaint.io.files import read_sidecar
@@ -312,7 +311,7 @@ def differences(image: Image, settings: Settings, current: dict) -> list[str]:
     image : Image
     settings : Settings
     current : dict
-        :func:`bids_inpaint.dataset.outputs.provenance` of a run now.
+        :func:`bids_inpaint.dataset.sidecars.provenance` of a run now.
     """
     sidecar = _sidecar(image, settings)
     version = sidecar.get("SoftwareVersion", "unknown")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from bids_inpaint.imaging.lesions import least_voxels
 from bids_inpaint.io.files import replacing
+from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.calibration import Counts, Scan, by_person, fit_logistic, reliability
 from bids_inpaint.training.config import Config
@@ -80,13 +82,9 @@ def calibrate(
             f"{scorer.model.name} maps {FALSE_ML} ml and more of healthy people as lesions at every threshold"
         )
     before, after = reliability(counts), reliability(counts, slope, intercept)
+    written = LesionProbability(slope, intercept, chosen.threshold, chosen.low)
     content = {
-        "lesion_probability": {
-            "slope": slope,
-            "intercept": intercept,
-            "threshold": chosen.threshold,
-            "low": chosen.low,
-        },
+        "lesion_probability": asdict(written),
         "calibration": {
             "subjects": [*names, *(scan.person for scan in stored)],
             "left_out_in_turn": [scan.person for scan in stored],

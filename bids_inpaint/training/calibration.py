@@ -37,17 +37,6 @@ def logit(probability: Array) -> Array:
         return np.clip(np.log(p) - np.log1p(-p), -FARTHEST, FARTHEST)
 
 
-def calibrated(probability: Array, slope: float, intercept: float) -> Array:
-    """Calibrated probability of the raw one, float32 (Platt 1999).
-
-    Examples
-    --------
-    >>> calibrated(np.array([0.5, 0.9]), 1.0, 0.0).round(3).tolist()
-    [0.5, 0.8999999761581421]
-    """
-    return (1 / (1 + np.exp(-(slope * logit(probability) + intercept)))).astype(np.float32)
-
-
 @dataclass(frozen=True)
 class Scan:
     """What a network makes of an image whose lesions are known, in the box around the brain.
@@ -148,7 +137,7 @@ def fit_logistic(people: Mapping[str, Counts], least: float = TRIVIAL) -> tuple[
     Returns
     -------
     slope, intercept : float
-        Of :func:`calibrated`.
+        Of :class:`bids_inpaint.networks.card.LesionProbability`.
 
     Raises
     ------
@@ -252,7 +241,7 @@ def reliability(people: Mapping[str, Counts], slope: float = 1.0, intercept: flo
     people : mapping of str to Counts
         Each weighs alike.
     slope, intercept : float
-        Of :func:`calibrated`.
+        Of :class:`bids_inpaint.networks.card.LesionProbability`.
     """
     mean = _shares(people)
     predicted = 1 / (1 + np.exp(-(slope * LOGITS + intercept)))

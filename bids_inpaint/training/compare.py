@@ -140,7 +140,7 @@ def by_network(
     """What a network makes of the hole, or of the lesions if it is blind."""
     image = case.lesioned if model.blind else case.voided
     mask = case.healthy > 0
-    return inpainting.inpaint(model, image, mask, case.scale, case.hole, runtime, priors, exact=True)
+    return inpainting.inpaint(model, image, mask, case.scale, case.hole, runtime, priors, exact=True).image
 
 
 @dataclass

@@ -15,9 +15,10 @@ from bids_inpaint.imaging import feathering, lesions
 from bids_inpaint.imaging.fidelity import filling_scores, psnr
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import inpainting, registry, session
-from bids_inpaint.networks.inpainting import Filled
+from bids_inpaint.networks.card import Filled
+from bids_inpaint.networks.selection import rule_of
 from bids_inpaint.space import WORKING_GRID
-from bids_inpaint.training.calibration import Counts, Scan, calibrated, reliability
+from bids_inpaint.training.calibration import Counts, Scan, reliability
 from bids_inpaint.training.config import Config, person
 from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
 from bids_inpaint.training.painted import painted
@@ -69,7 +70,7 @@ def evaluate(
             matter, where this map looks.
         ``probability_sweep``
             Scores of the map of the lesion probability by the least probability, against all lesions, if the
-            network tells a probability: the calibrated one, if its card says how.
+            network tells it.
         ``maps``
             Scores of the ``difference`` and of the ``probability`` as the app maps lesions, against all
             lesions.
@@ -158,50 +159,33 @@ class Scorer:
         out = inpainting.inpaint(self.model, image, mask, scale, lesion, self.runtime, self.priors)
         if self.second:
             found = self.lesion_map(image, out, scale)
-            again = inpainting.fill_again(
-                self.second, out.image, found, mask, scale, self.runtime, self.priors
-            )
-            out = replace(out, image=again)
+            out = inpainting.fill_again(self.second, out, found, mask, scale, self.runtime, self.priors)
         return out, scale
 
-    def lesion_map(self, image: np.ndarray, filled: Filled, scale: Scale) -> np.ndarray:
-        """The lesion map of a blind network, bool: by its probability, if its card says how."""
-        maps = self.maps(image, filled, scale)
-        return maps.get("probability", maps["difference"])
-
-    def maps(self, image: np.ndarray, filled: Filled, scale: Scale) -> dict[str, np.ndarray]:
-        """The lesion maps of a blind network by difference and, if its card says how, probability, bool."""
-        card = self.model.card
-        maps = {
-            "difference": lesions.find_unsegmented(
-                image, filled.image, scale, self.priors[0], card.threshold, SMALLEST_MM3, WORKING_GRID
-            )
-        }
-        if (told := self.calibrated(filled)) is not None and (levels := card.lesion_probability):
-            least = lesions.least_voxels(SMALLEST_MM3, WORKING_GRID)
-            inside = told * (image > 0)
-            maps["probability"] = lesions.find_probable(inside, levels.threshold, levels.low, least)
-        return maps
-
-    def calibrated(self, filled: Filled) -> np.ndarray | None:
-        """The lesion probability, calibrated if the card says how; None if the network tells none."""
-        levels = self.model.card.lesion_probability
-        if filled.probability is None or levels is None:
-            return filled.probability
-        return calibrated(filled.probability, levels.slope, levels.intercept)
+    def lesion_map(
+        self, image: np.ndarray, filled: Filled, scale: Scale, kind: str | None = None
+    ) -> np.ndarray:
+        """The lesion map of a blind network by the limits of its card, as in the app or of a kind, bool."""
+        rule = rule_of(self.model.card, SMALLEST_MM3, kind)
+        return inpainting.found(filled, image, scale, self.priors[0], rule, WORKING_GRID)
 
     def scan(self, name: str, image: np.ndarray, truth: np.ndarray) -> Scan:
-        """What the network says of an image of a subject: its raw lesion probability beside the truth.
+        """What the network tells of an image of a subject, without the calibration of its card.
 
         Raises
         ------
         ValueError
-            If it says nothing.
+            If it tells nothing.
         """
-        told = self.fill(image, truth)[0].probability
+        told = self.model.card.lesion_probability
         if told is None:
             raise ValueError(f"network {self.model.name} tells no lesion probability")
-        return Scan.of(individual(name), told, truth, image > 0)
+        card = replace(self.model.card, lesion_probability=replace(told, slope=1.0, intercept=0.0))
+        mask, model = image > 0, replace(self.model, card=card)
+        scale = Scale.measure(image, mask, *self.priors)
+        filled = inpainting.inpaint(model, image, mask, scale, None, self.runtime, self.priors)
+        assert filled.probability is not None
+        return Scan.of(individual(name), filled.probability, truth, mask)
 
     def painted(self, subject: Subject) -> Scored:
         """Scores inside painted lesions and of the healthy image, and those of lesion maps."""
@@ -284,18 +268,18 @@ class Scorer:
             The lesions, and those in white matter, which alone the sweep of the difference is about.
         """
         sweeps = {"threshold_sweep": self.sweep(image, filled.image, scale, white, visible)}
-        maps = self.maps(image, filled, scale)
-        row, counts = {}, []
-        if (told := self.calibrated(filled)) is not None:
-            brain = image > 0
+        kinds, row, counts = ["difference"], {}, []
+        if (told := filled.probability) is not None:
+            kinds.append("probability")
             least = lesions.least_voxels(SMALLEST_MM3, WORKING_GRID)
             sweeps["probability_sweep"] = {
-                str(p): map_scores(lesions.remove_small((told >= p) & brain, least), truth)
-                for p in PROBABILITIES
+                str(p): map_scores(lesions.remove_small(told >= p, least), truth) for p in PROBABILITIES
             }
-            counts.append(Counts.of(Scan.of("", told, truth, brain)))
+            counts.append(Counts.of(Scan.of("", told, truth, image > 0)))
             row["ece"] = reliability({"": counts[0]}).ece
-        sweeps["maps"] = {name: map_scores(found, truth) for name, found in maps.items()}
+        sweeps["maps"] = {
+            kind: map_scores(self.lesion_map(image, filled, scale, kind), truth) for kind in kinds
+        }
         return Scored(row, sweeps, counts)
 
     def sweep(

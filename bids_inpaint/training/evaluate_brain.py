@@ -55,7 +55,7 @@ def evaluate_brain(
     for head in load_heads(labels, getattr(config.data, split)):
         for i in range(PICTURES):
             image, truth = make_head(head, draw_head(np.random.default_rng([99, i]), head, shape), shape)
-            logits = volumes.run_on_volume(model, image.numpy(), runtime)
+            logits = volumes.run_on_volume(model, image.numpy(), runtime)[0]
             predicted = largest_component(logits > 0)
             values.setdefault(head.name, []).append(dice(predicted, truth.numpy() > 0.5))
         print(head.name, [round(v, 3) for v in values[head.name]], flush=True)

@@ -61,13 +61,16 @@ def export(config: Config, checkpoint: Path, output: Path, scores: Path | None, 
     Path
         The ONNX file.
     """
-    network = load_average(config, checkpoint)
+    network, engine = load_average(config, checkpoint), engine_of(config)
+    use = engine.card(config, network)
+    tells = {"tells": True} if "lesion_probability" in use else {}
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as part:
-        engine_of(config).to_onnx(network, part)
+        engine.to_onnx(network, part, **tells)
         halve(part)
     card = {
         **_use(config, network, threshold),
+        **use,
         **_origin(config, network, checkpoint),
         "scores": _scores(scores) if scores else {},
         "licence": "Apache-2.0",
@@ -91,7 +94,6 @@ def _use(config: Config, network: Architecture, threshold: float) -> dict[str, A
         "multiple": network.multiple,
         "priors": bool(config.network.get("priors", False)),
         **({"lesion_threshold": threshold} if config.task == "inpaint" else {}),
-        **engine_of(config).card(config, network),
     }
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.networks.volumes import MASKED
 from bids_inpaint.training.architectures.unet import UNet
+from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.extraction import BrainExtraction
 from bids_inpaint.training.lesioned import Patches, check_ranges
@@ -109,12 +113,19 @@ def gate_loss(logits: Tensor, lesion: Tensor, weight: Tensor) -> Tensor:
     return (entropy * weight).sum() / weight.sum().clamp(min=1)
 
 
+def _card(config: Config, network: UNet) -> dict[str, Any]:
+    """What a blind network tells is taken as it is until it is calibrated."""
+    told = config.task == "inpaint" and config.blind and network.gate is not None
+    return {"lesion_probability": asdict(LesionProbability())} if told else {}
+
+
 ENGINE = Engine(
     name="unet",
     architecture=UNet,
     description="UNet (Manjón 2020)",
     tasks={"inpaint": Inpainting, "brain": BrainExtraction},
     to_onnx=volumes_to_onnx,
+    card=_card,
     may_be_blind=True,
     volumes=True,
     starts_from_onnx=True,

@@ -72,7 +72,7 @@ def choose(
     scans : sequence of Scan
         With lesions, in which the people weigh alike, and without.
     slope, intercept : float
-        Of :func:`bids_inpaint.training.calibration.calibrated`.
+        Of :class:`bids_inpaint.networks.card.LesionProbability`.
     min_voxels : int
         Of the smallest lesion.
     false_ml : float

@@ -195,7 +195,7 @@ def _make_stored(
         volumes = [v.numpy() for v in make_pair(rng, subject, shapes, place, config.synthesis)]
         if blind:
             t1w, local_priors = volumes[0], [place.crop(prior).numpy() for prior in priors]
-            volumes.append(inpainting.inpaint(blind, t1w, t1w > 0, Scale(1.0), priors=local_priors))
+            volumes.append(inpainting.inpaint(blind, t1w, t1w > 0, Scale(1.0), priors=local_priors).image)
         with storing(folder) as part:
             np.save(part / "volumes.npy", np.stack(volumes).transpose(0, 3, 1, 2).astype(np.float16))
             (part / "corner.json").write_text(json.dumps(corner))

@@ -310,7 +310,7 @@ def make_targets(model_name: str, cache: Path, threads: int) -> int:
         image = np.asarray(patient.image, np.float32)
         runtime = session.Runtime(threads=threads)
         scale = Scale.measure(image, image > 0, *priors)
-        filled = inpainting.inpaint(model, image, image > 0, scale, patient.lesions, runtime, priors)
+        filled = inpainting.inpaint(model, image, image > 0, scale, patient.lesions, runtime, priors).image
         with replacing(patient.folder / "target.npy") as part:
             np.save(part, filled.astype(np.float16))
     return len(patients)

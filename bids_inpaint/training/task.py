@@ -154,7 +154,7 @@ class Engine:
     tasks : mapping of str to type of Task
         What it can be trained for, by the task of a configuration.
     to_onnx : callable
-        Writes a network as ONNX.
+        Writes a network (first argument) as ONNX (second); a keyword says if it ``tells`` its probability.
     card : callable
         What the cards of its networks say beside what all cards say.
     may_be_blind : bool
@@ -169,7 +169,7 @@ class Engine:
     architecture: Callable[..., Architecture]
     description: str
     tasks: Mapping[str, type[Task]]
-    to_onnx: Callable[[Any, Path], None]
+    to_onnx: Callable[..., None]
     card: Callable[[Config, Any], dict[str, Any]] = lambda config, network: {}
     may_be_blind: bool = False
     volumes: bool = False

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from bids_inpaint.training.architectures import Architecture
 from bids_inpaint.training.architectures.unet import UNet
 from bids_inpaint.training.fold import fold
 
 
-def volumes_to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
+def volumes_to_onnx(network: UNet, path: Path, folded: bool = True, tells: bool = False) -> None:
     """Export a network whose input is (1, C, D, H, W) of any size.
 
     Parameters
@@ -24,18 +25,34 @@ def volumes_to_onnx(network: UNet, path: Path, folded: bool = True) -> None:
         The ONNX file.
     folded : bool
         Whether to export it without its upsampling: see :mod:`bids_inpaint.training.fold`.
+    tells : bool
+        Whether the lesion probability of a gated network is its second output.
     """
     axes = {2: "depth", 3: "height", 4: "width"}
+    network = fold(network) if folded else network
+    outputs = ["inpainted", "probability"] if tells else ["inpainted"]
     torch.onnx.export(
-        fold(network) if folded else network,
+        _Telling(network) if tells else network,
         (torch.zeros(1, network.inputs, 16, 16, 16),),
         str(path),
         input_names=["image"],
-        output_names=["inpainted"],
-        dynamic_axes={"image": axes, "inpainted": axes},
+        output_names=outputs,
+        dynamic_axes=dict.fromkeys(["image", *outputs], axes),
         opset_version=17,
         dynamo=False,
     )
+
+
+class _Telling(nn.Module):
+    """A gated network with its lesion probability as a second output, (N, 8, D, H, W)."""
+
+    def __init__(self, network: UNet):
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inpainted, logits = self.network.gated_output(x)
+        return inpainted, torch.sigmoid(logits)
 
 
 def slices_to_onnx(network: Architecture, path: Path, has_step: bool = False) -> None:

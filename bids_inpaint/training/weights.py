@@ -84,7 +84,8 @@ def load_exported(network: Architecture, path: Path) -> None:
     import onnx
 
     state = {
-        tensor.name.removesuffix("_half"): torch.from_numpy(
+        # of a network that tells its probability, names begin with what holds it
+        tensor.name.removeprefix("network.").removesuffix("_half"): torch.from_numpy(
             onnx.numpy_helper.to_array(tensor).astype(np.float32)
         )
         for tensor in onnx.load(path).graph.initializer

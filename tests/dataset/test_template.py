@@ -9,7 +9,7 @@ import pytest
 
 from bids_inpaint import errors
 from bids_inpaint.dataset import template
-from bids_inpaint.dataset.outputs import standard_space
+from bids_inpaint.dataset.sidecars import standard_space
 from bids_inpaint.io import images
 from bids_inpaint.participant.locks import clean
 from bids_inpaint.space import WORKING_GRID, Grid

@@ -14,7 +14,7 @@ from helpers import write_dataset, write_finished, write_nifti
 
 from bids_inpaint import cli
 from bids_inpaint.dataset.image import Image
-from bids_inpaint.dataset.outputs import given_files
+from bids_inpaint.dataset.sidecars import given_files
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.measure import Task, measure
 from bids_inpaint.group.tables import VOLUMES

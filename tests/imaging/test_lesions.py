@@ -4,11 +4,12 @@ from scipy import ndimage
 from scipy.spatial import KDTree
 from scipy.spatial.transform import Rotation
 
-from bids_inpaint.imaging import feathering, lesions
+from bids_inpaint.imaging import feathering, lesion_table, lesions
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.space import Grid, resample
 
 GRID = Grid.of((40, 40, 40), np.diag([1.0, 1, 2, 1]))
+RULE = lesions.Rule("difference", threshold=0.1, low=0.0, min_volume=10)
 
 
 @pytest.fixture
@@ -62,14 +63,14 @@ def test_changes_are_kept_around_candidates_alone():
     image[4:10, 10:16, 20:26] = 200  # cortex
     inpainted = np.full(GRID.shape, 303, np.float32)
     scale = Scale(white=300.0)
-    found = lesions.find_unsegmented(image, inpainted, scale, prior, 0.1, 10, GRID)
+    found = lesions.find_unsegmented(image, inpainted, scale, prior, RULE, GRID)
     out = feathering.confine(image, inpainted, found, GRID)
     assert (out[28:34, 10:16, 20:26] == 303).all()
     assert (out[:20] == image[:20]).all()
     assert (out[:, :, 32:] == image[:, :, 32:]).all()
     # what it brightened to less than white matter is grey matter
     inpainted[28:34, 10:16, 20:26] = 230
-    assert not lesions.find_unsegmented(image, inpainted, scale, prior, 0.1, 10, GRID).any()
+    assert not lesions.find_unsegmented(image, inpainted, scale, prior, RULE, GRID).any()
 
 
 def test_equal_images_have_no_lesions(scene):
@@ -104,14 +105,14 @@ def test_table_is_in_world_units_and_sorted():
     mask = np.zeros(GRID.shape, bool)
     mask[2, 3, 4] = True
     mask[10:13, 20:22, 30] = True
-    labels, found = lesions.tabulate(mask, np.where(mask, 0.25, 0), GRID)
+    labels, found = lesion_table.tabulate(mask, np.where(mask, 0.25, 0), GRID)
     assert [row.volume for row in found] == [12.0, 2.0]
     assert found[0].centroid == (11.0, 20.5, 60.0)
     assert found[1].centroid == (2.0, 3.0, 8.0)
     assert found[0].contrast == pytest.approx(0.25)
     assert labels[2, 3, 4] == 2
     assert labels[11, 20, 30] == 1
-    empty, none = lesions.tabulate(np.zeros(GRID.shape, bool), np.zeros(GRID.shape), GRID)
+    empty, none = lesion_table.tabulate(np.zeros(GRID.shape, bool), np.zeros(GRID.shape), GRID)
     assert none == []
     assert not empty.any()
 

@@ -153,7 +153,7 @@ def test_only_the_hole_is_filled_from_the_seed_alone(trained):
 
     def fill(seed: int, **more) -> np.ndarray:
         runtime = session.Runtime("cpu", 1, seed, **more)
-        return inpainting.inpaint(model, image, image > 0, Scale(300.0), lesion, runtime)
+        return inpainting.inpaint(model, image, image > 0, Scale(300.0), lesion, runtime).image
 
     one = fill(0, steps=3)
     changed = one != image
@@ -185,7 +185,7 @@ def test_slices_go_where_they_came_from(trained, monkeypatch):
     monkeypatch.setattr(slices, "ACROSS", 1e-3)
     hole = np.zeros(image.shape, bool)
     hole[40, 50, 4] = hole[3, 68, 7] = True
-    filled = model.engine.fill(model, image, hole, Scale(1.0), session.Runtime("cpu"), ())
+    filled = model.engine.fill(model, image, hole, Scale(1.0), session.Runtime("cpu"), ()).image
     assert filled[40, 50, 4] == pytest.approx(min(image[39, 48, 4], limit))
     assert filled[3, 68, 7] == pytest.approx(min(image[2, 66, 7], limit))
 

@@ -26,14 +26,14 @@ ENGINE = '''
 
 import numpy as np
 
-from bids_inpaint.networks.card import Engine, Signature
+from bids_inpaint.networks.card import Engine, Filled, Signature
 from bids_inpaint.networks.session import open_session
 
 
 def _fill(model, image, wanted, scale, runtime, priors):
     session = open_session(model, runtime)
     ones = session.run(None, {"x": np.ones((1, 1, *image.shape), np.float32)})[0][0, 0]
-    return np.where(wanted, scale.white * ones, image).astype(np.float32)
+    return Filled(np.where(wanted, scale.white * ones, image).astype(np.float32))
 
 
 ENGINE = Engine(

@@ -10,6 +10,7 @@ from helpers import write_card
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import inpainting, registry, session, volumes
+from bids_inpaint.networks.card import Filled
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +43,7 @@ def test_network_sees_white_matter_as_one(toy_model, volume):
     model = registry.find(str(toy_model))
     for unit in (1.0, 500.0):
         level = 0.7 * unit
-        out = inpainting.inpaint(model, image * unit, mask, Scale(level))
+        out = inpainting.inpaint(model, image * unit, mask, Scale(level)).image
         expected = np.where(image * unit > 0.5 * level, np.maximum(image * unit, 0.9 * level), image * unit)
         np.testing.assert_allclose(out[mask], expected[mask], rtol=1e-5)
         assert not out[~mask].any()
@@ -52,7 +53,7 @@ def test_threads_give_the_same_bytes(toy_model, volume):
     image, mask, scale = volume
     model = registry.find(str(toy_model))
     one, two = (
-        inpainting.inpaint(model, image, mask, scale, runtime=session.Runtime("cpu", n)) for n in (1, 2)
+        inpainting.inpaint(model, image, mask, scale, runtime=session.Runtime("cpu", n)).image for n in (1, 2)
     )
     assert one.tobytes() == two.tobytes()
 
@@ -63,8 +64,9 @@ def test_the_mean_over_both_ways_mirrors_back(toy_model, volume, monkeypatch):
     model = registry.find(str(toy_model))
     opened = []
     monkeypatch.setattr(volumes, "open_session", lambda *_: opened.append(1))
-    monkeypatch.setattr(volumes, "run_network", lambda model, channels, *_: np.roll(channels, 1, axis=1))
-    mean, box = volumes.run_both_ways(model, image, mask)
+    monkeypatch.setattr(volumes, "run_network", lambda model, channels, *_: [np.roll(channels, 1, axis=1)])
+    members, box = volumes.run_both_ways(model, image, mask)
+    mean = np.mean(members, 0)[0]
     # one voxel of a sub-volume is two of the volume
     expected = (np.roll(image, 2, axis=0) + np.roll(image, -2, axis=0)) / 2
     np.testing.assert_allclose(mean[mask[box]], expected[mask], rtol=1e-6)
@@ -74,13 +76,15 @@ def test_the_mean_over_both_ways_mirrors_back(toy_model, volume, monkeypatch):
 def test_a_network_without_sides_makes_the_same_of_both_ways(toy_model, volume):
     image, mask, _ = volume
     model = registry.find(str(toy_model))
-    mean, box = volumes.run_both_ways(model, image, mask, priors=())
-    once = volumes.run_on_volume(model, image)
-    np.testing.assert_allclose(mean[mask[box]], once[mask], rtol=1e-6)
+    members, box = volumes.run_both_ways(model, image, mask, priors=())
+    once = volumes.run_on_volume(model, image)[0]
+    for (member,) in members:
+        np.testing.assert_allclose(member[mask[box]], once[mask], rtol=1e-6)
     # what is wanted lies on one side alone
     left = mask & (np.arange(182) < 70)[:, None, None]
-    mean, box = volumes.run_both_ways(model, image, left)
-    np.testing.assert_allclose(mean[left[box]], once[left], rtol=1e-6)
+    members, box = volumes.run_both_ways(model, image, left)
+    for (member,) in members:
+        np.testing.assert_allclose(member[left[box]], once[left], rtol=1e-6)
 
 
 def test_openvino_is_used_where_it_is_there_and_keeps_to_the_threads(monkeypatch):
@@ -107,7 +111,7 @@ def test_non_blind_networks_see_minus_one(toy_model, volume, tmp_path, monkeypat
 
     def capture(model, channels, *_):
         seen["volume"] = volumes.depth_to_space(channels)
-        return channels
+        return [channels]
 
     monkeypatch.setattr(volumes, "run_network", capture)
     inpainting.inpaint(model, image, mask, scale, lesions)
@@ -126,10 +130,10 @@ def test_what_a_network_sees_is_around_the_brain_and_goes_back_where_it_was(volu
 
     def half(model, channels, *_):
         sizes.append(channels.shape)
-        return channels[:8] / 2
+        return [channels[:8] / 2]
 
     monkeypatch.setattr(volumes, "run_network", half)
-    out = inpainting.inpaint(registry.find(str(toy_model)), image, mask, Scale(1.0))
+    out = inpainting.inpaint(registry.find(str(toy_model)), image, mask, Scale(1.0)).image
     np.testing.assert_allclose(out, image / 2, rtol=1e-6)
     # from 45 to 145 and 185; with 8 voxels more from 32 to 154 and 194; in halves, as multiples of 8
     assert sizes == [(8, 64, 88, 64)]
@@ -142,10 +146,11 @@ def test_second_pass_fills_what_was_found_and_nothing_else(toy_model, volume, tm
     write_card(path, blind=False)
     model = registry.find(str(path))
     found = np.zeros_like(mask)
-    assert inpainting.fill_again(model, image, found, mask, scale) is image
+    first = Filled(image)
+    assert inpainting.fill_again(model, first, found, mask, scale) is first
     found[80:90, 80:90, 80:90] = True
-    monkeypatch.setattr(volumes, "run_network", lambda model, channels, *_: np.ones_like(channels))
-    out = inpainting.fill_again(model, image, found, mask, scale)
+    monkeypatch.setattr(volumes, "run_network", lambda model, channels, *_: [np.ones_like(channels)])
+    out = inpainting.fill_again(model, first, found, mask, scale).image
     expected = np.where(inpainting.to_fill(found), (image + 0.7) / 2, image)
     np.testing.assert_allclose(out, expected, rtol=1e-5)
 
@@ -195,7 +200,7 @@ def test_network_of_another_shape(tmp_path):
     path = tmp_path / "net.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
     write_card(path)
-    with pytest.raises(InputError, match="must take and give one tensor"):
+    with pytest.raises(InputError, match="must take 8 channels in three dimensions, and give 8"):
         registry.find(str(path))
 
 

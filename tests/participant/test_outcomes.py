@@ -20,17 +20,16 @@ from bids_inpaint.dataset.outputs import (
     PARTS,
     Products,
     expected,
-    given_files,
-    provenance,
     status_file,
 )
 from bids_inpaint.dataset.scan import Refused
+from bids_inpaint.dataset.sidecars import given_files, provenance
 from bids_inpaint.dataset.status import saved_file, write_status
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.errors import InputError
 from bids_inpaint.group.measure import last_run
-from bids_inpaint.imaging import feathering, lesions, quality
+from bids_inpaint.imaging import feathering, lesion_table, lesions, quality
 from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.figures import LesionTable
@@ -456,7 +455,7 @@ def test_the_largest_lesion_is_measured_in_the_persons_own_head():
 
 def test_the_report_says_of_which_space_its_volumes_are(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    write_table("lesions.tsv", [lesions.Lesion(1, 1234.0, (1.0, 2.0, 3.0), 0.2)])
+    write_table("lesions.tsv", [lesion_table.Lesion(1, 1234.0, (1.0, 2.0, 3.0), 0.2)])
     text = Path(LesionTable(table=str(tmp_path / "lesions.tsv")).run().outputs.out_file).read_text()
     assert "1 lesions, 1.23 ml in all" in text
     assert "on the voxels of the T1w image" in text

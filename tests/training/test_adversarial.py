@@ -124,7 +124,7 @@ def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_pat
     image[10:50, 10:60, 2:18] = np.random.default_rng(0).uniform(200, 300, (40, 50, 16))
     lesion = np.zeros(image.shape, bool)
     lesion[20:24, 30:35, 8:11] = True
-    filled = inpainting.inpaint(model, image, image > 0, Scale(300.0), lesion)
+    filled = inpainting.inpaint(model, image, image > 0, Scale(300.0), lesion).image
     changed = filled != image
     assert changed[lesion].all()
     assert not changed[~inpainting.to_fill(lesion)].any()

@@ -8,15 +8,16 @@ from helpers import TOY
 
 torch = pytest.importorskip("torch")
 
-from bids_inpaint.imaging.lesions import find_probable
+from bids_inpaint.imaging.lesions import Rule, find_probable
 from bids_inpaint.imaging.metrics import dice
 from bids_inpaint.networks import registry
+from bids_inpaint.networks.card import LesionProbability
+from bids_inpaint.space import Grid
 from bids_inpaint.training.__main__ import main
 from bids_inpaint.training.calibration import (
     Counts,
     Scan,
     by_person,
-    calibrated,
     fit_logistic,
     logit,
     reliability,
@@ -40,7 +41,7 @@ def simulated(person: str, slope: float, intercept: float, seed: int, low: float
     """A brain of 64,000 voxels whose lesions follow a known function of the raw probability."""
     rng = np.random.default_rng(seed)
     raw = 1 / (1 + np.exp(-rng.uniform(low, 4, (40, 40, 40))))
-    truth = rng.random(raw.shape) < calibrated(raw, slope, intercept)
+    truth = rng.random(raw.shape) < 1 / (1 + np.exp(-slope * logit(raw) - intercept))
     return Scan.of(person, raw, truth, np.ones(raw.shape, bool))
 
 
@@ -89,13 +90,6 @@ def test_reliability_of_known_errors():
     assert (last.observed, last.voxels) == (pytest.approx(0.6), 1000)
 
 
-def test_calibrated_probabilities_are_those_of_the_fit():
-    p = np.array([0.001, 0.2, 0.999])
-    expected = 1 / (1 + np.exp(-(0.5 * np.log(p / (1 - p)) - 1)))
-    np.testing.assert_allclose(calibrated(p, 0.5, -1.0), expected, rtol=1e-5)
-    assert np.isfinite(logit(np.array([0.0, 1.0]))).all()
-
-
 def blobs(person: str, lesioned: bool) -> Scan:
     """A lesion with a core and a weak border, and what is no lesion but weak throughout."""
     p, truth = np.full((40, 40, 40), 0.001), np.zeros((40, 40, 40), bool)
@@ -117,9 +111,10 @@ def test_a_lesion_is_mapped_with_its_border_and_what_has_no_core_is_not():
 
 def test_levels_map_what_the_app_maps():
     scan = simulated("a", 1.0, 0.0, 3, low=-6)
-    p = calibrated(1 / (1 + np.exp(-scan.logit.astype(float))), 0.8, -2.5)
+    raw = 1 / (1 + np.exp(-scan.logit.astype(float)))
+    p, grid = LesionProbability(0.8, -2.5).calibrate(raw), Grid.of(raw.shape, np.eye(4))
     for (threshold, low), (score, volume) in sweep_levels(scan, 0.8, -2.5, 10).items():
-        found = find_probable(p, threshold, low, 10)
+        found = find_probable(p, Rule("probability", threshold, low, 10), grid)
         assert volume == pytest.approx(found.sum() / 1000, abs=0.01)
         assert score == pytest.approx(dice(found, scan.truth), abs=0.01)
 

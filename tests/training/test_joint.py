@@ -208,7 +208,7 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     x[0, 3:5, :31, :35] = priors[:, 5:36, 8:43, 13]
     if inpainter:
         blind = registry.find(inpainter)
-        healthy = inpainting.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors))
+        healthy = inpainting.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors)).image
         x[0, 5, :31, :35] = healthy[5:36, 8:43, 13] / 150
     answer = running.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4

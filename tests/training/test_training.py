@@ -43,7 +43,7 @@ def test_exported_weights_start_another_run(cache, shapes, tmp_path):
     network = UNet(**settings.network)
     load_exported(network, path)
     x = torch.rand(1, 8, 16, 16, 16)
-    ours = volumes.run_network(registry.find(str(path)), x[0].numpy(), session.Runtime("cpu"))
+    ours = volumes.run_network(registry.find(str(path)), x[0].numpy(), session.Runtime("cpu"))[0]
     assert np.abs(network.eval()(x)[0].detach().numpy() - ours).max() < 1e-5
     with pytest.raises(ValueError, match="another architecture"):
         load_exported(UNet(), path)
@@ -57,7 +57,7 @@ def test_a_network_that_sees_the_template_begins_as_one_that_does_not(cache, sha
     network = UNet(**wider.network).eval()
     load_exported(network, first)
     x = torch.rand(1, 10, 16, 16, 16)
-    before = volumes.run_network(registry.find(str(first)), x[0, :8].numpy(), session.Runtime("cpu"))
+    before = volumes.run_network(registry.find(str(first)), x[0, :8].numpy(), session.Runtime("cpu"))[0]
     assert np.abs(network(x)[0].detach().numpy() - before).max() < 1e-5
 
     second = tmp_path / "wider.onnx"
@@ -84,7 +84,7 @@ def test_template_is_shown_alike_in_training_and_inference(cache, shapes, tmp_pa
 
     def capture(model, channels, *_):
         seen["priors"] = channels[8:, :91, :109, :91]  # the brain fills the grid
-        return channels[:8]
+        return [channels[:8], channels[:8]]
 
     monkeypatch.setattr(volumes, "run_network", capture)
     model = registry.find(registry.DEFAULT)
@@ -191,7 +191,7 @@ def test_export_computes_what_was_trained(cache, shapes, tmp_path):
     assert model.card.more["scores"] == {"split": "validation"}
     assert model.card.multiple == 4
     x = np.random.default_rng(0).random((8, 24, 16, 20)).astype(np.float32)
-    ours = volumes.run_network(model, x, session.Runtime("cpu"))
+    ours = volumes.run_network(model, x, session.Runtime("cpu"))[0]
     with torch.no_grad():
         theirs = load_average(settings, checkpoint)(torch.from_numpy(x)[None])[0].numpy()
     # weights are stored in half precision

@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import diffusion, slices
-from bids_inpaint.networks.card import Card, Engine, Model, Signature, slice_channels
+from bids_inpaint.networks.card import Card, Engine, Filled, Model, Signature, slice_channels
 from bids_inpaint.networks.session import Runtime
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def _signature(card: Card) -> Signature:
 
 def _fill(
     model: Model, image: Array, wanted: Array, scale: Scale, runtime: Runtime, priors: Sequence[Array]
-) -> Array:
+) -> Filled:
     sampling = model.card.sampling
     assert sampling is not None
     sampler, steps = runtime.sampler or sampling.sampler, runtime.steps or sampling.steps
@@ -45,7 +45,7 @@ def _fill(
         rng = np.random.default_rng([runtime.seed, z])
         return diffusion.sample(predict, window.cut(start)[None, None], sampler, steps, rng)
 
-    return slices.fill(model, image, wanted, runtime, draw)
+    return Filled(slices.fill(model, image, wanted, runtime, draw))
 
 
 ENGINE = Engine(

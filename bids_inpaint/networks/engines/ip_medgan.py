@@ -9,7 +9,7 @@ import numpy as np
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import slices
-from bids_inpaint.networks.card import Card, Engine, Model, Signature, slice_channels
+from bids_inpaint.networks.card import Card, Engine, Filled, Model, Signature, slice_channels
 from bids_inpaint.networks.session import Runtime
 
 if TYPE_CHECKING:
@@ -29,8 +29,8 @@ def _generate(session: InferenceSession, channels: Array, window: slices.Window,
 
 def _fill(
     model: Model, image: Array, wanted: Array, scale: Scale, runtime: Runtime, priors: Sequence[Array]
-) -> Array:
-    return slices.fill(model, image, wanted, runtime, _generate)
+) -> Filled:
+    return Filled(slices.fill(model, image, wanted, runtime, _generate))
 
 
 ENGINE = Engine(

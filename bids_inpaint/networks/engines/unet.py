@@ -3,37 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.networks.card import Card, Engine, Model, Signature
+from bids_inpaint.networks.card import Card, Engine, Filled, Model, Signature
 from bids_inpaint.networks.session import Runtime
-from bids_inpaint.networks.volumes import MASKED, run_on_volume, surroundings
+from bids_inpaint.networks.volumes import MASKED, run_both_ways, run_on_volume, surroundings
 
 Array = np.ndarray
 
 
 def _signature(card: Card) -> Signature:
-    return Signature(
-        (5, 5), (10 if card.priors else 8, 8), "take and give one tensor of 8 channels in three dimensions"
-    )
+    channels = 10 if card.priors else 8
+    outputs = 2 if card.lesion_probability else 1
+    described = f"take {channels} channels in three dimensions, and give {'twice ' * (outputs - 1)}8"
+    return Signature((5,) * (1 + outputs), (channels, *(8,) * outputs), described)
 
 
 def _fill(
     model: Model, image: Array, wanted: Array, scale: Scale, runtime: Runtime, priors: Sequence[Array]
-) -> Array:
-    box = surroundings(wanted, model)
-    volume = scale.apply(image[box])
+) -> Filled:
+    seen = (slice(None),) * 3 if runtime.mirror else surroundings(wanted, model)
+    volume = scale.apply(image[seen])
     if not model.blind:
-        volume[wanted[box]] = MASKED
-    channels = [prior[box] for prior in priors] if model.card.priors else []
-    output = run_on_volume(model, volume, runtime, channels)
-    if not np.isfinite(output).all():
+        volume[wanted[seen]] = MASKED
+    channels = [prior[seen] for prior in priors] if model.card.priors else []
+    if runtime.mirror:
+        outputs, box = run_both_ways(model, volume, wanted, runtime, channels)
+    else:
+        outputs, box = [run_on_volume(model, volume, runtime, channels)], seen
+    if not all(np.isfinite(output).all() for member in outputs for output in member):
         raise ValueError(f"network {model.name} returned values that are not finite")
-    out = image.copy()
-    np.copyto(out[box], scale.undo(output), where=wanted[box])
-    return out
+
+    def whole(inside: Array, around: Array | None = None) -> Array:
+        out = np.zeros(image.shape, np.float32) if around is None else around.copy()
+        np.copyto(out[box], inside, where=wanted[box])
+        return out
+
+    images = [scale.undo(first) for first, *_ in outputs]
+    filled = Filled(whole(np.mean(images, 0), image))
+    if runtime.mirror:
+        filled = replace(filled, spread=whole(np.std(images, 0)))
+    if told := model.card.lesion_probability:
+        raw = [second for _, second in outputs]
+        filled = replace(filled, probability=whole(told.calibrate(np.mean(raw, 0))))
+        if runtime.mirror:
+            filled = replace(filled, doubt=whole(np.std([told.calibrate(p) for p in raw], 0)))
+    return filled
 
 
 ENGINE = Engine(

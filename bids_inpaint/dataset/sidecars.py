@@ -1,0 +1,151 @@
+"""What the sidecars of the outputs say: sources, spaces, and what made them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bids_inpaint import __version__
+from bids_inpaint.dataset.image import Image
+from bids_inpaint.dataset.names import LESION_MASKS
+from bids_inpaint.dataset.outputs import FLAIR, TISSUES, Products, names_of, tissue_key
+from bids_inpaint.dataset.template import reference
+from bids_inpaint.imaging.lesions import Rule
+from bids_inpaint.networks.card import Model
+from bids_inpaint.networks.selection import Networks
+from bids_inpaint.settings import Settings
+
+_COLUMNS = {
+    "index": {"Description": "Value of the lesion in the labelled image"},
+    "name": {"Description": "Name of the lesion"},
+    "volume": {"Description": "Volume", "Units": "mm^3"},
+    "x": {"Description": "World coordinate of the centroid, towards the right", "Units": "mm"},
+    "y": {"Description": "World coordinate of the centroid, towards the front", "Units": "mm"},
+    "z": {"Description": "World coordinate of the centroid, towards the top", "Units": "mm"},
+    "contrast": {
+        "Description": "Mean of inpainted minus original at standard contrast, as a fraction of the median "
+        "of normal-appearing white matter: the scale of λ"
+    },
+}
+#: Results that are made before lesions are looked at.
+_BEFORE_LESIONS = ("native_preproc", "preproc", "brain_mask", "working_mask", "native_original", "original")
+
+
+def given_files(image: Image) -> dict[str, str]:
+    """The option that says what of an image another program made; empty if all is made here."""
+    given = (("brain mask", image.brain_mask), ("affine", image.xfm))
+    names = " and ".join(name for name, file in given if file)
+    return {"GivenFiles": names} if names else {}
+
+
+def provenance(settings: Settings, networks: Networks) -> dict[str, Any]:
+    """What made the inpainted images of a run, for their sidecars: version, networks, options that matter.
+
+    Of a single image, `given_files` is one more option.
+    """
+    model, second = networks.main, networks.second
+    out: dict[str, Any] = {"SoftwareVersion": __version__, **_made_by(model, second)}
+    options = {
+        "Model": model.name,
+        "SecondPass": second.name if second else "none",
+        "Fill": settings.fill,
+        "TestTimeAugmentation": settings.tta,
+        **_limits(networks.rule(settings)),
+        "LesionMinVolume": settings.lesion_min_volume,
+        "Segmentation": settings.segmentation,
+        "CompareSegmentation": settings.compare_segmentation,
+        "SkullStrip": settings.skull_strip,
+        "BiasCorrection": settings.bias_correction,
+        "Template": settings.template,
+        "Sampler": settings.sampler,
+        "SamplingSteps": settings.sampling_steps,
+        "RandomSeed": settings.random_seed,
+        "Sloppy": settings.sloppy,
+    }
+    return out | {"Options": {name: value for name, value in options.items() if value is not None}}
+
+
+def _made_by(model: Model, second: Model | None = None) -> dict[str, Any]:
+    out = {"Model": model.name, "ModelSHA256": model.sha256}
+    if second:
+        out |= {"SecondPassModel": second.name, "SecondPassModelSHA256": second.sha256}
+    return out
+
+
+def standard_space(template: str) -> dict:
+    """What the sidecar of an image on the working grid says of its space."""
+    return {
+        "SpatialReference": f"https://templateflow.s3.amazonaws.com/{reference(template)}",
+        "Resolution": {"1": "1 mm isotropic, 182×218×182 voxels (FSL's MNI152 grid)"},
+    }
+
+
+def metadata_of(image: Image, settings: Settings, networks: Networks, products: Products) -> dict[str, dict]:
+    """What the sidecar of each result says that is known before the run, by its key."""
+    out = _described(image, settings, networks, products)
+    model, second = networks.main, networks.second
+    network = _made_by(model, second)
+    if second:
+        network |= {"SecondPassFill": "alone" if networks.second_alone else "mean of both"}
+    of_inpainted = [tissue_key("inpainted", t) for t in TISSUES] if products.segmented else []
+    for key in ("native_inpainted", "inpainted", *of_inpainted, *(f"native_{k}" for k in of_inpainted)):
+        out[key] |= network
+    if networks.reference:
+        for key in ("native_reference", "reference"):
+            out[key] |= _made_by(networks.reference)
+    if networks.flair:
+        for key in FLAIR:
+            out[key] |= _made_by(networks.flair)
+    origin = provenance(settings, networks)
+    origin["Options"] |= given_files(image)
+    for key in ("native_inpainted", "inpainted"):
+        out[key] |= origin
+    out["native_inpainted"]["Fill"] = settings.fill
+    rule = networks.rule(settings)
+    unit = "fraction of the median of normal-appearing white matter"
+    lesions = network | {
+        **_limits(rule),
+        "LesionThresholdUnits": "probability" if rule.kind == "probability" else unit,
+        "LesionMinVolume": settings.lesion_min_volume,
+        "LesionMinVolumeUnits": "mm^3",
+    }
+    if _fills_given_lesions(image, networks):
+        lesions = network | {"LesionsGiven": True}
+    told = ("native_doubt",) if "doubt" in products.uncertain else ()
+    for key in ("native_mask", "mask", "native_probability", "probability", "native_labels", *told):
+        out[key] |= lesions
+    if "spread" in products.uncertain:
+        out["native_spread"] |= network
+    out["native_labels"] |= _COLUMNS
+    return out
+
+
+def _limits(rule: Rule) -> dict[str, Any]:
+    low = {"LesionLowThreshold": rule.low} if rule.kind == "probability" else {}
+    return {"LesionMap": rule.kind, "LesionThreshold": rule.threshold, **low}
+
+
+def _fills_given_lesions(image: Image, networks: Networks) -> bool:
+    return not networks.main.blind and image.lesion_mask is not None
+
+
+def _described(image: Image, settings: Settings, networks: Networks, products: Products) -> dict[str, dict]:
+    """What the sidecars say of the images themselves: their kind, their sources and their space."""
+    xfm = names_of(image, settings.template, products)["xfm"]
+    given = _fills_given_lesions(image, networks)
+
+    def sources(key: str) -> list[str]:
+        # a blind network does not see the lesion mask that leads to the reference
+        sees_mask = "reference" in key or (given and key not in _BEFORE_LESIONS)
+        of_masks = [s for s in image.sources if sees_mask or not s.startswith(f"bids:{LESION_MASKS}:")]
+        return [image.uri, *of_masks]
+
+    out: dict[str, dict] = {}
+    for key, (_, metadata) in products.native().items():
+        out[key] = {**metadata, "Sources": sources(key)}
+    for key, (_, metadata) in products.standard().items():
+        out[key] = {
+            **metadata,
+            "Sources": [*sources(key), f"bids::{xfm}"],
+            **standard_space(settings.template),
+        }
+    return out
