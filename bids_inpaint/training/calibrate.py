@@ -68,7 +68,7 @@ def calibrate(
     people = {individual(name) for name in names} | {scan.person for scan in stored}
     if both := sorted(people & tested):
         raise ValueError(f"{', '.join(both)} is tested: who is tested can't choose how")
-    older, known = list[Scan](), stored
+    older, known = list[Scan](), list(stored)
     real = real_lesions(cache, config.data.test)
     for subject in find_subjects(cache, list(names)):
         scans = list(_scans(scorer, subject, real))

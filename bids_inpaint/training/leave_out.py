@@ -85,7 +85,8 @@ def leave_out(
     Returns
     -------
     dict
-        Scores of each patient, their means, and the reliability of the probability over all of them.
+        Scores of each patient, their means, the reliability of the probability over all of them, and, by
+        patient, why a fold's probability is ``uncalibrated``.
 
     Raises
     ------
@@ -117,15 +118,20 @@ def leave_out(
                 image, lesions = np.asarray(subject.image, np.float32), np.asarray(subject.lesions)
                 scorer.scan(subject.name, image, lesions).save(run / "held" / f"{subject.name}.npz")
     scored: dict[str, Scored] = {}
+    uncalibrated: dict[str, str] = {}
     for fold, exported, held in networks:
         if config.network.get("gated"):
             scorer = Scorer(fold, cache, shapes_folder, exported, fitting.threads)
             mine = {subject.name for subject in held}
             others = [run / "held" / f"{name}.npz" for name in patients if name not in mine]
-            calibrate(scorer, fold, cache, fold.data.validation, others)
+            try:
+                calibrate(scorer, fold, cache, fold.data.validation, others)
+            except ValueError as error:
+                # days of training are not lost for that
+                uncalibrated |= dict.fromkeys(mine, str(error))
         scorer = Scorer(fold, cache, shapes_folder, exported, fitting.threads)
         scored |= {subject.name: scorer.patient(subject) for subject in held}
-    summary = {"folds": parts, **_summary(scored)}
+    summary = {"folds": parts, **_summary(scored), "uncalibrated": uncalibrated}
     print(json.dumps(summary, indent=1))
     (run / "scores.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary

@@ -1,6 +1,7 @@
 """Lesion probabilities: what they mean, how lesions are mapped by them, and both on patients left out."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -32,8 +33,11 @@ GATED = (
     .replace("validation = []", 'validation = ["toy_sub-02"]')
     .replace('train = ["toy_sub-01", "toy_sub-02"]', 'train = ["toy_sub-01", "ms_sub-01", "ms_sub-02"]')
     .replace("leave_out_patients = []", 'leave_out_patients = ["b"]')
-    .replace("decay_steps = 2\nwarmup_steps = 1", "decay_steps = 1\nwarmup_steps = 0")
-    .format(steps=2, blind="true")
+    .replace("learning_rate = 1e-3", "learning_rate = 5e-3")
+    .replace("gate_weight = 0.02", "gate_weight = 1.0")
+    .replace("freeze_normalisation = 3", "freeze_normalisation = 100")
+    .replace("decay_steps = 2", "decay_steps = 50")
+    .format(steps=150, blind="true")
 )
 
 
@@ -140,26 +144,22 @@ def people(cache, tmp_path_factory):
     return folder
 
 
-@pytest.fixture
-def config(tmp_path):
-    (tmp_path / "toy.toml").write_text(GATED)
-    return tmp_path / "toy.toml"
-
-
-def test_blind_networks_are_scored_on_patients_who_were_left_out(people, shapes, config, tmp_path):
-    """From start to end: each patient in turn, a calibrated card, and scores of the card's own maps."""
-    common = ["--lesions", str(shapes), "--threads", "1", "--workers", "0"]
-    assert main(["fit", str(config), str(people), str(tmp_path / "all"), *common]) == 0
-    with pytest.raises(ValueError, match="learned from ms_sub-01"):
-        leave_out(
-            Config.load(config), people, shapes, tmp_path / "x", Fitting(tmp_path / "all/checkpoint.pt")
-        )
-    healthy = tmp_path / "healthy.toml"
+@pytest.fixture(scope="module")
+def left_out(people, shapes, tmp_path_factory):
+    """A cross-validation, from start to end: its configuration, its folder, and options of commands."""
+    folder = tmp_path_factory.mktemp("left_out")
+    config, healthy = folder / "toy.toml", folder / "healthy.toml"
+    config.write_text(GATED)
     healthy.write_text(GATED.replace(', "ms_sub-01", "ms_sub-02"', ""))
-    assert main(["fit", str(healthy), str(people), str(tmp_path / "start"), *common]) == 0
-    run = tmp_path / "run"
-    command = ["cross-validate", str(config), str(people), str(run), *common]
-    assert main([*command, "--start", str(tmp_path / "start/checkpoint.pt"), "--share", "0.5"]) == 0
+    common = ["--lesions", str(shapes), "--threads", "1"]
+    assert main(["fit", str(healthy), str(people), str(folder / "start"), *common, "--workers", "0"]) == 0
+    command = ["cross-validate", str(config), str(people), str(folder / "run"), *common, "--workers", "0"]
+    assert main([*command, "--start", str(folder / "start/checkpoint.pt"), "--share", "0.5"]) == 0
+    return config, folder / "run", common
+
+
+def test_blind_networks_are_scored_on_patients_who_were_left_out(left_out, people, shapes, tmp_path):
+    config, run, _ = left_out
     scores = json.loads((run / "scores.json").read_text())
     assert scores["folds"] == [["ms_sub-01"], ["ms_sub-02"]]
     assert set(scores["subjects"]) == {"ms_sub-01", "ms_sub-02"}
@@ -168,14 +168,74 @@ def test_blind_networks_are_scored_on_patients_who_were_left_out(people, shapes,
     row = scores["subjects"]["ms_sub-01"]
     assert row["volume_ml"] == 8.0
     assert {"difference_dice", "probability_dice", "probability_lesion_f1", "ece"} <= set(row)
-    assert sum(b["voxels"] for b in scores["reliability"]["bins"]) > 2 * 2_000_000
+    brain = np.count_nonzero(subjects(people)[0].image)
+    assert sum(b["voxels"] for b in scores["reliability"]["bins"]) == 2 * brain
+    assert scores["uncalibrated"] == {}
     # what is left out teaches nothing and chooses nothing
     card = json.loads((run / "fold-1" / "toy.json").read_text())
     assert "ms_sub-01" not in card["data"]["train"]
     assert card["calibration"]["subjects"] == ["toy_sub-02", "ms_sub-02"]
     assert card["calibration"]["left_out_in_turn"] == ["ms_sub-02"]
     assert card["command"].endswith("--share 0.5")
-    levels = registry.find(str(run / "fold-1" / "toy.onnx")).card.lesion_probability
-    assert levels.threshold >= levels.low > 0
     with pytest.raises(ValueError, match="another division or start"):
         leave_out(Config.load(config), people, shapes, run, Fitting())
+
+
+def test_what_learned_from_a_patient_is_no_start(left_out, people, shapes, tmp_path):
+    config, run, _ = left_out
+    with pytest.raises(ValueError, match="learned from ms_sub-02"):
+        leave_out(Config.load(config), people, shapes, tmp_path, Fitting(run / "fold-1/checkpoint.pt"))
+    # nor from the shapes of his lesions
+    folder = shutil.copytree(shapes, tmp_path / "lesions")
+    shutil.copy(folder / "patients/a_mask.nii.gz", folder / "patients/01_mask.nii.gz")
+    start = run.parent / "start/checkpoint.pt"
+    with pytest.raises(ValueError, match="learned from ms_sub-01"):
+        leave_out(Config.load(config), people, folder, tmp_path / "run", Fitting(start))
+
+
+def test_a_card_is_calibrated_and_the_network_scored_by_it(left_out, people, tmp_path, capsys):
+    _, run, common = left_out
+    for suffix in (".onnx", ".json"):
+        shutil.copy(run / f"fold-1/toy{suffix}", tmp_path)
+    model, held = tmp_path / "toy.onnx", run / "held/ms_sub-02.npz"
+    fold = tmp_path / "fold.toml"
+    fold.write_text(GATED.replace('"ms_sub-01", ', "").replace("test = []", 'test = ["ms_sub-01"]'))
+    command = ["calibrate", str(fold), str(people), str(model), *common]
+    figure = tmp_path / "calibration.png"
+    assert main([*command, "--held", str(held), "--figure", str(figure)]) == 0
+    assert figure.read_bytes().startswith(b"\x89PNG")
+    card = json.loads(model.with_suffix(".json").read_text())
+    assert registry.find(str(model)).card.lesion_probability == LesionProbability(
+        **card["lesion_probability"]
+    )
+    calibration = card["calibration"]
+    assert calibration["reliability"]["ece_brain"] < calibration["raw_reliability"]["ece_brain"]
+    assert calibration["false_ml"] < 0.3
+    # again, it is what the network tells that is calibrated, and not what the card makes of it
+    before = card["lesion_probability"]
+    assert main([*command, "--held", str(held)]) == 0
+    assert json.loads(model.with_suffix(".json").read_text())["lesion_probability"] == before
+
+    output, diagram = tmp_path / "scores.json", tmp_path / "reliability.png"
+    command = ["evaluate", str(fold), str(people), str(model), *common, "--painter", "quantile"]
+    command += ["--subjects", "toy_sub-02", "ms_sub-01", "--output", str(output), "--diagram", str(diagram)]
+    assert main(command) == 0
+    assert diagram.read_bytes().startswith(b"\x89PNG")
+    scores = json.loads(output.read_text())
+    assert scores["painter"] == "quantile"
+    sensitivities = [row["sensitivity"]["mean"] for row in scores["probability_sweep"].values()]
+    assert sensitivities == sorted(sensitivities, reverse=True)
+    false = [row["false_ml"]["mean"] for row in scores["probability_sweep"].values()]
+    assert false == sorted(false, reverse=True)
+    assert set(scores["maps"]) == {"difference", "probability"}
+    # the healthy image, and the one with lesions
+    brain = np.count_nonzero(subjects(people)[0].image)
+    assert sum(b["voxels"] for b in scores["reliability"]["bins"]) == 2 * brain
+    found = scores["patients"]["maps"]["probability"]["dice"]["mean"]
+    # as the cross-validation did it
+    rows = json.loads((run / "scores.json").read_text())["subjects"]
+    assert found == rows["ms_sub-01"]["probability_dice"]
+
+    command = ["calibrate", str(fold), str(people), str(model), *common, "--subjects", "ms_sub-01"]
+    assert main(command) == 1
+    assert "ms_sub-01 is tested" in capsys.readouterr().err
