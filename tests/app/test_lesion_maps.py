@@ -37,8 +37,8 @@ def run(root: Path, out: str, *options: str) -> subprocess.CompletedProcess:
     """The same work folder for all: only what differs is done again."""
     return subprocess.run(
         [
-            sys.executable, "-m", "bids_inpaint", root / "bids", root / out, "participant", "-w", root / "work",
-            "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
+            sys.executable, "-m", "bids_inpaint", root / "bids", root / out, "participant",
+            "-w", root / "work", "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
         ],
         capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
