@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,8 +10,11 @@ from helpers import write_card
 
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.networks import inpainting, registry, session, volumes
 from bids_inpaint.networks.card import Filled
+from bids_inpaint.networks.selection import rule_of
+from bids_inpaint.space import WORKING_GRID
 
 
 @pytest.fixture(scope="module")
@@ -260,3 +264,105 @@ def test_shipped_networks_load():
         model = registry.find(name, task)
         assert model.card.more["scores"]
         assert model.card.more["data"]["train"]
+
+
+@pytest.fixture
+def telling_model(tmp_path) -> Path:
+    """A network that leaves the image as it is and tells a lesion where it is below 0.5: 0.8, else 0.1."""
+    onnx = pytest.importorskip("onnx")
+    from onnx import TensorProto, helper
+
+    shape = [1, 8, "d", "h", "w"]
+    numbers = {"half": 0.5, "surely": 0.7, "hardly": 0.1}
+    graph = helper.make_graph(
+        [
+            helper.make_node("Identity", ["image"], ["inpainted"]),
+            helper.make_node("Less", ["image", "half"], ["dark"]),
+            helper.make_node("Cast", ["dark"], ["mask"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["mask", "surely"], ["more"]),
+            helper.make_node("Add", ["more", "hardly"], ["probability"]),
+        ],
+        "telling",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("inpainted", "probability")],
+        [helper.make_tensor(name, TensorProto.FLOAT, [1], [value]) for name, value in numbers.items()],
+    )
+    path = tmp_path / "telling.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_what_a_network_tells_is_calibrated_and_lies_in_the_brain(telling_model, volume):
+    image, mask, scale = volume
+    told = {"slope": 2.0, "intercept": 0.5, "threshold": 0.6, "low": 0.2}
+    write_card(telling_model, lesion_probability=told)
+    model = registry.find(str(telling_model))
+    image = np.where(mask, scale.white, 0).astype(np.float32)
+    image[80:84, 90:94, 90:94] = 0.2 * scale.white
+    filled = inpainting.inpaint(model, image, mask, Scale(scale.white))
+    expected = [1 / (1 + np.exp(-(2 * np.log(p / (1 - p)) + 0.5))) for p in (0.8, 0.1)]
+    dark = np.zeros_like(mask)
+    dark[80:84, 90:94, 90:94] = True
+    np.testing.assert_allclose(filled.probability[dark], expected[0], rtol=1e-5)
+    np.testing.assert_allclose(filled.probability[mask & ~dark], expected[1], rtol=1e-5)
+    assert not filled.probability[~mask].any()
+    rule = rule_of(model.card, 10)
+    assert (rule.kind, rule.threshold, rule.low) == ("probability", 0.6, 0.2)
+    found = inpainting.found(filled, image, scale, mask, rule, WORKING_GRID)
+    assert (found == dark).all()
+    # a lesion below the smallest volume is none
+    assert not inpainting.found(filled, image, scale, mask, rule_of(model.card, 65), WORKING_GRID).any()
+
+
+def test_the_mirror_image_tells_how_sure_a_network_is(telling_model, volume):
+    image, mask, scale = volume
+    write_card(telling_model, lesion_probability={"threshold": 0.5, "low": 0.5})
+    model = registry.find(str(telling_model))
+    both = inpainting.inpaint(model, image, mask, scale, runtime=session.Runtime("cpu", mirror=True))
+    once = inpainting.inpaint(model, image, mask, scale)
+    # it has no sides
+    np.testing.assert_allclose(both.image, once.image, rtol=1e-5)
+    np.testing.assert_allclose(both.probability, once.probability, atol=1e-6)
+    assert both.spread.max() < 1e-4 * scale.white
+    assert both.doubt.max() < 1e-6
+    assert once.spread is None
+    assert once.doubt is None
+
+
+def test_the_spread_of_two_passes_is_that_of_all_fillings(monkeypatch, toy_model, volume, tmp_path):
+    """Of 2 and 4 in the first pass and 5 and 5 in the second: mean 4, variance (4 + 0 + 1 + 1) / 4."""
+    image, mask, scale = volume
+    one = np.ones_like(image)
+    monkeypatch.setattr(inpainting, "inpaint", lambda *_: Filled(5 * one, spread=0 * one))
+    first = Filled(3 * one, spread=one)
+    out = inpainting.fill_again(registry.find(str(toy_model)), first, mask, mask, scale)
+    assert (out.image == 4).all()
+    np.testing.assert_allclose(out.spread, np.sqrt(6 / 4))
+
+
+@pytest.mark.parametrize(
+    ("told", "reason"),
+    [
+        ({"slope": -1.0}, "not a bids_inpaint network by its card"),
+        ({"threshold": 0.3, "low": 0.4}, "not a bids_inpaint network by its card"),
+        ({"threshold": "x"}, "not a bids_inpaint network by its card"),
+        ({"unknown": 1.0}, "not a bids_inpaint network by its card"),
+        ({"threshold": 0.5, "low": 0.3}, "and give twice 8"),
+    ],
+)
+def test_a_card_that_tells_too_much(toy_model, tmp_path, told, reason):
+    """The toy tells no probability."""
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(toy_model.read_bytes())
+    write_card(path, lesion_probability=told)
+    with pytest.raises(InputError, match=reason):
+        registry.find(str(path))
+
+
+def test_a_threshold_alone_is_that_of_the_difference():
+    card = registry.find(registry.DEFAULT).card
+    assert rule_of(card, 10).kind == "probability"
+    assert rule_of(card, 10, None, 0.12) == Rule("difference", 0.12, 0.0, 10)
+    assert rule_of(card, 10, "difference") == Rule("difference", card.threshold, 0.0, 10)
+    # what is surely lesion can't be less sure than the rest of it
+    assert rule_of(card, 10, "probability", 0.01) == Rule("probability", 0.01, 0.01, 10)
