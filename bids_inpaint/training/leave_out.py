@@ -140,6 +140,11 @@ def leave_out(
 def _check_start(start: Path, patients: Sequence[str], shapes_folder: Path) -> None:
     """Refuse a checkpoint that learned from a patient's images or from the shapes of his lesions."""
     learned = torch.load(start, map_location="cpu", weights_only=True).get("learns")
+    beside = start.parent / "config.toml"
+    if learned is None and beside.exists():
+        # of a campaign, before checkpoints said it themselves
+        data = Config.load(beside).data
+        learned = repr((data.train, data.leave_out_patients))
     if learned is None:
         raise ValueError(f"{start} does not say what it learned from: train it again")
     for name in patients:
