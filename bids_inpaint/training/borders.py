@@ -32,9 +32,10 @@ class Borders:
     Attributes
     ----------
     wall : array of int16, shape (n, 3)
-        Voxels of the working grid, of white matter and of partial volume, around the lateral ventricles.
+        Voxels of the working grid, of white matter and of partial volume around the lateral ventricles, and
+        the outermost of these.
     depth : array of float32, shape (n,)
-        Their distance from the fluid, in voxels.
+        Their distance from the fluid, in voxels; that of fluid is 0.
     cortex : array of int16, shape (m, 3)
         Voxels between white matter and cortex.
     """
@@ -57,7 +58,10 @@ class Borders:
         depth = ndimage.distance_transform_edt(~fluid).astype(np.float32)
         between[VENTRICLES] &= depth > WALL
         # the rim of partial volume belongs to what touches the ventricle, but the caudate nucleus does not
-        wall = (depth > 0) & (depth <= WALL) & ((middle > 1 - 0.65 * contrast) | (depth < 1.8))
+        tissue = middle >= FLUID * subject.grey_level
+        wall = tissue & (depth <= WALL) & ((middle > 1 - 0.65 * contrast) | (depth < 1.8))
+        # some of the fluid, so that a blurred lesion does not fade where it touches the ventricle
+        wall |= fluid & (ndimage.distance_transform_edt(fluid) <= 2)
         voxels = np.argwhere(wall) + [s.start for s in VENTRICLES]
         return cls(voxels.astype(np.int16), depth[wall], _voxels(between))
 
@@ -137,7 +141,7 @@ def _at_ventricles(rng: np.random.Generator, scene: Scene, borders: Borders, fli
     """Thin bands along the ventricles and thick caps on them, half of them in both hemispheres."""
     voxels, numbers = _within(borders.wall, scene, flip)
     depth = borders.depth[numbers]
-    first = np.flatnonzero(depth < 1.5)
+    first = np.flatnonzero((depth > 0) & (depth < 1.5))
     if len(first) < 20:
         return []
     out = []
@@ -198,6 +202,6 @@ def fainter(rng: np.random.Generator, lesion: LesionParameters, grey: float) -> 
         numbers[6] = max(numbers[6], level - 0.06)
         return replace(lesion, level=level, more={**lesion.more, "numbers": numbers})
     # of the others, the change of a real lesion as a multiple of the contrast
-    real = -float(lesion.more["table"].mean()) if "table" in lesion.more else 0.5
+    real = -float(lesion.more["table"].mean()) if "table" in lesion.more else lesion.depth
     strength = min(lesion.strength, darker / max(real * (1 - grey), 0.02))
     return replace(lesion, strength=strength, rim=rim)

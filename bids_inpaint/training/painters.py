@@ -286,6 +286,8 @@ def _draw_patch(rng: np.random.Generator, scene: Scene) -> list[LesionParameters
                 retained=0.0,
                 rim=float(rng.uniform(0.5, 1.2)),
                 painter="patch",
+                # what it takes away on average, as a multiple of the contrast
+                depth=-float(scene.real.tables[i].mean()),
                 strength=float(strength * rng.uniform(0.9, 1.1)),
                 more={"source": np.array([patient, flip, *shift], np.int64)},
             )

@@ -246,7 +246,9 @@ def paint_batch(
         named = dict(zip((*NUMBERS, "grey"), those, strict=True))
         melts, within = named.pop("melts"), _cut(white, where)
         if solid is not None and melts.any():
-            within = torch.maximum(within, _cut(solid, where) * melts)
+            there = _cut(solid, where)
+            # where nothing melts, all stays as it is
+            within = torch.maximum(within, there * melts).minimum(torch.where(melts > 0, there, 1.0))
         degree.mul_(within)
         here = _cut(healthy, where)
         change = painter.change(Paint(here, _cut(waves, where), fields, more, **named))

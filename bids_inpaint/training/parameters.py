@@ -36,8 +36,8 @@ class LesionParameters:
     reach : float
         A third of the voxels around `voxels` that it changes, where that is more than `rim`.
     depth, strength : float
-        How much darker its core is than its border, and its contrast beside that of a real one: see the
-        painters.
+        How much darker its core is than its border, or a real one than white matter, and its contrast beside
+        that of a real one: see the painters.
     more : dict of array
         What its painter needs beside these.
     melts : float

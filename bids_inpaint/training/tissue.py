@@ -218,7 +218,9 @@ def expert_support(
         support = mask * seen(smooth((target - image) * mask, (0.6,) * 3), grey, unseen)
     if beyond:
         dims = (1, 2, 3)
-        usual = (image * mask).sum(dims, keepdim=True) / mask.sum(dims, keepdim=True).clamp(min=1)
+        # what is darkest counts most
+        dark = (target - image).clamp_(min=0).mul_(mask)
+        usual = (image * dark).sum(dims, keepdim=True) / dark.sum(dims, keepdim=True).clamp(min=1e-3)
         alike = ((image - usual).abs() < 0.3 * contrast) & (image < 1 - 0.3 * contrast)
         support = torch.maximum(support, (grown(mask) - mask).mul_(alike).mul_(beyond))
     return support
