@@ -86,15 +86,15 @@ def vary_tissue(
     wanted = [p.dirty or p.spaces or p.vessels or p.sulci or p.tracts is not None for p in parameters]
     if not any(wanted):
         return list(volumes)
+    tissue = volumes[-1]
     volumes = [v.clone() for v in volumes]
     level = grey.view(-1, 1, 1, 1)
-    rows, sulci = having([p.sulci for p in parameters], volumes[-1])
+    rows, sulci = having([p.sulci for p in parameters], tissue)
     if len(sulci):
-        places = spread(draws.waves[rows, 0], volumes[-1].shape[1:]).mul_(2).sigmoid_().mul_(sulci)
-        narrower = _shrunk(volumes[-1][rows], level[rows], places)
+        places = spread((2 * draws.waves[rows, 0]).sigmoid_().mul_(sulci), tissue.shape[1:])
+        narrower = _shrunk(tissue[rows], level[rows], places)
         _change(volumes, rows, lambda v: v * narrower)
-    # tissues stay what they are while they are darkened
-    tissue = volumes[-1].clone()
+        tissue = volumes[-1].clone()
 
     def white(rows: Rows) -> Tensor:
         return ((tissue[rows] - level[rows]) / (1 - level[rows])).clamp_(0, 1)
@@ -114,7 +114,7 @@ def vary_tissue(
     rows, tracts = having([p.tracts is not None for p in parameters], tissue)
     if len(tracts):
         lattices = np.stack([p.tracts for p in parameters if p.tracts is not None])
-        paler = 1 - spread(to_device(lattices, tissue.device), tissue.shape[1:]).mul_(white(rows))
+        paler = spread(to_device(-lattices, tissue.device), tissue.shape[1:]).mul_(white(rows)).add_(1)
         _change(volumes, rows, lambda v: v * paler)
     rows, spaces = having([p.spaces for p in parameters], tissue)
     if len(spaces):
@@ -135,9 +135,8 @@ def _change(volumes: Sequence[Tensor], rows: Rows, change: Callable[[Tensor], Te
 def _shrunk(tissue: Tensor, grey: Tensor, places: Tensor) -> Tensor:
     """What tissue is multiplied by where fluid and cortex grow into it by a part of a voxel, `places`."""
     # nothing grows from beyond the brain
-    fall = grown(torch.where(tissue > 0, -tissue, -9.0)).add_(tissue)
-    fall.sub_(NOISE * (1 - grey)).clamp_(min=0).mul_(places)
-    return 1 - fall.div_(tissue.clamp(min=0.05)).clamp_(max=1)
+    fall = grown(torch.where(tissue > 0, -tissue, -9.0)).add_(tissue).sub_(NOISE * (1 - grey))
+    return fall.clamp_(min=0).mul_(places).div_(tissue.clamp(min=0.05)).neg_().add_(1)
 
 
 def grown(volumes: Tensor) -> Tensor:
@@ -169,9 +168,9 @@ def redraw_contrast(volumes: Tensor, grey: Tensor, parameters: Sequence[ImagePar
     level = grey.view(-1, 1, 1, 1)
     fluid, deep = (column([getattr(p, n) - 1 for p in parameters], volumes) for n in ("fluid", "deep"))
     # a tent each, of half its width: the slopes of the curve stay above 0
-    below = (0.5 * level - (volumes - 0.5 * level).abs()).clamp_(min=0)
-    above = (0.5 * (1 - level) - (volumes - 0.5 * (1 + level)).abs()).clamp_(min=0)
-    return volumes + fluid * below + deep * above
+    below = (volumes - 0.5 * level).abs_().neg_().add_(0.5 * level).clamp_(min=0).mul_(fluid)
+    above = (volumes - 0.5 * (1 + level)).abs_().neg_().add_(0.5 * (1 - level)).clamp_(min=0).mul_(deep)
+    return below.add_(above).add_(volumes)
 
 
 def seen(darker: Tensor, grey: Tensor, unseen: float) -> Tensor:
@@ -186,7 +185,8 @@ def seen(darker: Tensor, grey: Tensor, unseen: float) -> Tensor:
     unseen : float
         How much it counts if it is not darker at all.
     """
-    return (darker / (SEEN * (1 - grey)).view(-1, 1, 1, 1)).clamp_(0, 1).mul_(1 - unseen).add_(unseen)
+    degree = darker * ((1 - unseen) / (SEEN * (1 - grey))).view(-1, 1, 1, 1)
+    return degree.add_(unseen).clamp_(unseen, 1)
 
 
 def expert_support(
