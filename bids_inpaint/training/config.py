@@ -70,6 +70,22 @@ class Synthesis:
     patients : float, optional
         Share of the samples that are of patients with their own lesions; by default each subject is as
         frequent as another.
+    faint : float
+        Share of the painted lesions that are darker than white matter by 8 to 20 % alone, with wide borders.
+    periventricular, juxtacortical : float
+        Share of the patches with painted lesions that get more of them: bands and caps that melt into a
+        ventricle, and small spots on the border of the cortex, in part in it.
+    infratentorial : float
+        Share of the healthy patches that are cut at the brainstem and the cerebellar peduncles.
+    tracts, sulci, contrast : float
+        Share of the images whose white matter is darker alike in both hemispheres, whose fluid and cortex
+        grow into the tissue beside them, and whose fluid and deep grey matter get another brightness; none of
+        these is lesion.
+    unseen : float
+        How much of a voxel is lesion that an expert marked, or a painter, and that is not darker than its
+        lesion-free target; those that are clearly darker are wholly lesion.
+    beyond : float
+        How much of a voxel is lesion that lies beside what an expert marked, and is as dark.
     """
 
     mix: dict[str, float] = field(default_factory=lambda: {"patient": 1.0})
@@ -77,14 +93,25 @@ class Synthesis:
     artefacts: bool = False
     painters: dict[str, float] = field(default_factory=lambda: {"parametric": 1.0})
     patients: float | None = None
+    faint: float = 0.0
+    periventricular: float = 0.0
+    juxtacortical: float = 0.0
+    infratentorial: float = 0.0
+    tracts: float = 0.0
+    sulci: float = 0.0
+    contrast: float = 0.0
+    unseen: float = 1.0
+    beyond: float = 0.0
 
     def __post_init__(self) -> None:
         known = {"mix": ("none", "patient", "singles", "both"), "painters": PAINTERS}
         for table, names in known.items():
             if unknown := set(getattr(self, table)) - set(names):
                 raise TypeError(f"unknown share {', '.join(sorted(unknown))} in {table}")
-        if self.patients is not None and not 0 <= self.patients <= 1:
-            raise TypeError(f"patients = {self.patients} is no share, 0 to 1")
+        for share in fields(self):
+            value = getattr(self, share.name)
+            if isinstance(value, (int, float)) and not 0 <= value <= 1:
+                raise TypeError(f"{share.name} = {value} is no share, 0 to 1")
 
 
 @dataclass(frozen=True)

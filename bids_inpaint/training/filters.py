@@ -192,3 +192,25 @@ def spread(lattices: Tensor, shape: Sequence[int]) -> Tensor:
     for size in shape:
         lattices = turned(interpolation(lattices.shape[1], size, lattices.device), lattices)
     return lattices
+
+
+def column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
+    """A number for each volume of a batch, (N, 1, 1, 1)."""
+    return to_device(np.asarray(values, np.float32), like.device).view(-1, 1, 1, 1)
+
+
+#: Some volumes of a batch: all of them, or their numbers.
+Rows = slice | Tensor
+
+
+def having(values: Sequence[float], like: Tensor) -> tuple[Rows, Tensor]:
+    """The volumes of a batch whose value isn't 0, and these values, (n, 1, 1, 1)."""
+    numbers = np.array(values, np.float32)
+    rows = np.flatnonzero(numbers)
+    every = len(rows) == len(numbers)
+    return slice(None) if every else to_device(rows, like.device), column(numbers[rows], like)
+
+
+def positive(volumes: Tensor) -> Tensor:
+    """1 where volumes are above 0, and 0 elsewhere; much faster than a comparison."""
+    return volumes.sign().clamp_(min=0)

@@ -23,6 +23,10 @@ from bids_inpaint.training.task import Sums, Task
 from bids_inpaint.training.weights import load_average, load_exported
 
 
+#: A validation comes so many times later than it takes, at least: on a CPU it takes minutes.
+VALIDATIONS = 20
+
+
 def rate(step: int, schedule: Schedule, position: float | None = None) -> float:
     """Fraction of the learning rate at a step: warm-up, plateau, linear decay to zero.
 
@@ -61,8 +65,9 @@ def fit(
     threads, workers : int
         CPU threads of the network, and processes that make samples, or draw those that a GPU makes.
     minutes : float, optional
-        Train for so long, however many steps that is: the schedule is stretched to it. Once a minute, what
-        the task makes of the validation subjects is printed, and ``best.pt`` is the checkpoint that did best.
+        Train for so long, however many steps that is: the schedule is stretched to it. Once a minute, or more
+        rarely where that takes long, what the task makes of the validation subjects is printed, and
+        ``best.pt`` is the checkpoint that did best.
 
     Returns
     -------
@@ -93,7 +98,7 @@ def fit(
         log.add(trainer.step, sums)
         if trainer.is_due() or trainer.done:
             log.write(trainer.step)
-            if minutes:
+            if minutes and (trainer.may_validate() or trainer.done):
                 trainer.validate(run)
             trainer.save(checkpoint)
     log.close(trainer.step)
@@ -118,6 +123,7 @@ class _Trainer:
         self.average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
         self.optimiser = torch.optim.Adam(self.network.parameters(), lr=self.schedule.learning_rate)
         self.since = self.saved = time.monotonic()
+        self.next_validation = self.since
 
     @property
     def position(self) -> float:
@@ -137,6 +143,10 @@ class _Trainer:
         if self.budget is None:
             return self.step % self.schedule.checkpoint_every == 0
         return time.monotonic() - self.saved > min(60, self.budget / 3)
+
+    def may_validate(self) -> bool:
+        """Whether the last validation was short beside the time since then."""
+        return time.monotonic() >= self.next_validation
 
     def advance(self, batch: list[Tensor]) -> Sums:
         """Take one step; what to log of it."""
@@ -160,7 +170,9 @@ class _Trainer:
 
     def validate(self, run: Path) -> None:
         """Print what the averaged network makes of the validation subjects, and keep the best one."""
+        began = time.monotonic()
         scores = self.task.validate(self.average.module.eval())
+        self.next_validation = time.monotonic() + VALIDATIONS * (time.monotonic() - began)
         minutes = (self.seconds + time.monotonic() - self.since) / 60
         row = {"step": self.step, "minutes": round(minutes, 2)} | {k: round(v, 4) for k, v in scores.items()}
         print(run.name, json.dumps(row), flush=True)

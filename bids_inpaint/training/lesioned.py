@@ -16,17 +16,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from bids_inpaint.training.borders import Borders, draw_at_borders, fainter
 from bids_inpaint.training.brains import Brains
-from bids_inpaint.training.config import Config, Synthesis
+from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects, template_priors
 from bids_inpaint.training.filters import to_device
 from bids_inpaint.training.painters import PAINTERS, RealLesions, Scene, draw_kind, draw_lesions
 from bids_inpaint.training.painting import Boxed, box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters, draw_image
 from bids_inpaint.training.patches import Place, draw_place
-from bids_inpaint.training.synthesis import Draws, change_contrast, degrade, vary_tissue
+from bids_inpaint.training.synthesis import Draws, change_contrast, degrade
 from bids_inpaint.training.task import Samples
+from bids_inpaint.training.tissue import draw_mimics, expert_support, redraw_contrast, seen, vary_tissue
 
+#: The middle of the brainstem and the cerebellar peduncles, in voxels of the working grid.
+INFRATENTORIAL = (90, 90, 40)
 #: Of patients' patches, the share that is cut where they have a lesion.
 AT_LESIONS = 0.8
 #: What an image, or what is to become of it, is in a batch, at least and at most; 1 is white matter.
@@ -125,6 +129,9 @@ class Patches(Samples):
         #: Probability of white and of grey matter in the template, if the network looks at them.
         self.priors = template_priors(cache) if config.network.get("priors") else []
         self.brains = Brains(self.subjects, self.priors, self.real, device)
+        at_borders = synthesis.periventricular or synthesis.juxtacortical
+        # once, and not in each process that draws
+        self.borders = [Borders.of(s) if at_borders and not s.patient else None for s in self.subjects]
 
     def draw(self, index: int) -> Recipe:
         """Draw the sample of this index."""
@@ -138,10 +145,13 @@ class Patches(Samples):
             voxels = self._lesion_of(rng, subject)
             centre = voxels[rng.integers(len(voxels))] + rng.normal(0, edge / 8, 3)
             place = Place.around(centre, edge, place.flip)
+        elif not subject.patient and edge and 0 < synthesis.infratentorial > rng.random():
+            place = Place.around(rng.normal(INFRATENTORIAL, (10, 9, 9)), edge, place.flip)
         appearance = draw_image(rng, subject.grey_level, synthesis.vary, synthesis.artefacts)
-        lesions = [] if subject.patient else self._draw_lesions(rng, place, appearance, synthesis)
+        lesions = [] if subject.patient else self._draw_lesions(rng, number, place, appearance)
         # the template fits some brains worse than those of the training
         shift = np.round(rng.normal(0, 2, 3)).astype(int) if len(self.priors) else np.zeros(3, int)
+        appearance = draw_mimics(rng, appearance, place, synthesis)
         return Recipe(number, place, appearance, lesions, tuple(shift.tolist()))
 
     def _draw_subject(self, rng: np.random.Generator, share: float | None) -> int:
@@ -156,12 +166,22 @@ class Patches(Samples):
         return mine[rng.integers(len(mine))] if mine else np.argwhere(subject.lesions)
 
     def _draw_lesions(
-        self, rng: np.random.Generator, place: Place, appearance: ImageParameters, synthesis: Synthesis
+        self, rng: np.random.Generator, number: int, place: Place, appearance: ImageParameters
     ) -> list[LesionParameters]:
+        synthesis = self.config.synthesis
         size = np.minimum(place.size, min(*place.size, 64))
         kind = draw_kind(rng, synthesis.mix)
         scene = Scene(self.shapes, place.centre, size, kind, appearance.grey, self.real)
-        return draw_lesions(rng, scene, synthesis.painters)
+        lesions = draw_lesions(rng, scene, synthesis.painters)
+        borders = self.borders[number]
+        if borders and kind != "none":
+            lesions += draw_at_borders(rng, scene, borders, place.flip, synthesis)
+        if synthesis.faint:
+            lesions = [
+                fainter(rng, lesion, appearance.grey) if rng.random() < synthesis.faint else lesion
+                for lesion in lesions
+            ]
+        return lesions
 
     def make(self, batch: Batch, draws: Draws | None = None) -> list[Tensor]:
         """Make the samples of a batch.
@@ -196,12 +216,18 @@ class Patches(Samples):
             rows = to_device(own, brains.device)
             target = change_contrast(target, brains.levels[which[own]], [appearances[i] for i in own])
             versions.append(image.index_copy(0, rows, target))
+        versions = [redraw_contrast(v, grey, appearances) for v in versions]
         *images, healthy = vary_tissue(versions, grey, appearances, draws)
         corners = [p.corner for p in places]
         lesioned, support = paint_batch(healthy, grey, batch.lesions, corners, draws.texture, brains.changes)
+        unseen, beyond = self.config.synthesis.unseen, self.config.synthesis.beyond
+        if unseen < 1 and batch.lesions.boxes:
+            support.mul_(seen(healthy - lesioned, grey, unseen))
         for image in images:
-            lesioned.index_copy_(0, rows, image[rows])
-            support.index_copy_(0, rows, lesions.float())
+            unhealthy = image[rows]
+            lesioned.index_copy_(0, rows, unhealthy)
+            marked = expert_support(unhealthy, healthy[rows], lesions, grey[rows], unseen, beyond)
+            support.index_copy_(0, rows, marked)
         versions = [lesioned, healthy] if len(own) or batch.lesions.boxes else [healthy]
         versions = degrade(versions, appearances, draws)
         if self.config.intensity == "mean":

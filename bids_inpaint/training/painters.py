@@ -193,8 +193,7 @@ def _varied(rng: np.random.Generator, voxels: Voxels, scene: Scene) -> Voxels:
     return points
 
 
-def _draw_parametric(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:
-    sets = _shapes(rng, scene)
+def _parametric(rng: np.random.Generator, scene: Scene, sets: Sequence[Voxels]) -> list[LesionParameters]:
     contrast = 1 - scene.grey
     # lesions of one patient resemble each other, and are about as dark as grey matter
     typical = rng.uniform(0.5, 0.92) if rng.random() < 0.5 else 1 - rng.uniform(0.3, 1.3) * contrast
@@ -212,10 +211,9 @@ def _draw_parametric(rng: np.random.Generator, scene: Scene) -> list[LesionParam
     ]
 
 
-def _draw_quantile(rng: np.random.Generator, scene: Scene) -> list[LesionParameters]:
+def _quantile(rng: np.random.Generator, scene: Scene, sets: Sequence[Voxels]) -> list[LesionParameters]:
     assert scene.real is not None
     tables = scene.real.tables
-    sets = _shapes(rng, scene)
     strength, depth = rng.uniform(0.6, 1.2), rng.uniform(0, 1.5)
     rim = rng.uniform(0.5, 1.8)
     return [
@@ -288,6 +286,8 @@ def _draw_patch(rng: np.random.Generator, scene: Scene) -> list[LesionParameters
                 retained=0.0,
                 rim=float(rng.uniform(0.5, 1.2)),
                 painter="patch",
+                # what it takes away on average, as a multiple of the contrast
+                depth=-float(scene.real.tables[i].mean()),
                 strength=float(strength * rng.uniform(0.9, 1.1)),
                 more={"source": np.array([patient, flip, *shift], np.int64)},
             )
@@ -308,17 +308,31 @@ class Painter:
         What is added to healthy tissue that is wholly lesion.
     real : bool
         Whether it needs :class:`RealLesions`.
+    of_shapes : callable, optional
+        How it draws lesions of any shapes.
     """
 
     draw: Callable[[np.random.Generator, Scene], list[LesionParameters]]
     outline: Callable[[Outline], Outlined]
     change: Callable[[Paint], Tensor]
     real: bool = False
+    of_shapes: Callable[[np.random.Generator, Scene, Sequence[Voxels]], list[LesionParameters]] | None = None
 
 
 PAINTERS = {
-    "parametric": Painter(_draw_parametric, outline_shape, change_parametric),
-    "quantile": Painter(_draw_quantile, outline_quantile, change_quantile, real=True),
+    "parametric": Painter(
+        lambda rng, scene: _parametric(rng, scene, _shapes(rng, scene)),
+        outline_shape,
+        change_parametric,
+        of_shapes=_parametric,
+    ),
+    "quantile": Painter(
+        lambda rng, scene: _quantile(rng, scene, _shapes(rng, scene)),
+        outline_quantile,
+        change_quantile,
+        real=True,
+        of_shapes=_quantile,
+    ),
     "field": Painter(_draw_field, outline_field, change_field),
     "patch": Painter(_draw_patch, outline_patch, change_patch, real=True),
 }

@@ -24,6 +24,8 @@ from bids_inpaint.training.parameters import LesionParameters
 
 #: Where deep grey matter lies, in voxels of the working grid; lesions grow in it as in white matter.
 DEEP_GREY = (slice(52, 129), slice(88, 149), slice(60, 97))
+#: What is darker than so much of grey matter is fluid.
+FLUID = 0.6
 #: A volume that holds fewer voxels of a lesion has none of it.
 FEWEST = 5
 #: Voxels that take a GPU as long as one stack more.
@@ -79,7 +81,7 @@ class Boxed:
     numbers: np.ndarray
 
 
-NUMBERS = ("level", "retained", "rim", "unevenness", "depth", "strength")
+NUMBERS = ("level", "retained", "rim", "unevenness", "depth", "strength", "melts")
 
 
 def box_lesions(
@@ -192,7 +194,7 @@ def paint_batch(
         White matter 1, background 0.
     grey : Tensor, (N,)
         Grey-matter levels; lesions grow in tissue brighter than about halfway to white matter, and in deep
-        grey matter.
+        grey matter; those that melt, in all but fluid.
     lesions : Boxed
         Of :func:`box_lesions`.
     corners : sequence of sequence of int, length 3
@@ -215,6 +217,8 @@ def paint_batch(
         return image, support
     device = healthy.device
     white, waves = _white(healthy, grey, corners), spread(texture, healthy.shape[1:])
+    melting = lesions.numbers[NUMBERS.index("melts")].any()
+    solid = (healthy / grey.view(-1, 1, 1, 1)).sub_(FLUID).div_(0.8 - FLUID).clamp_(0, 1) if melting else None
     numbers = torch.cat([to_device(lesions.numbers, device), grey[to_device(lesions.volume, device)][None]])
     rims = lesions.numbers[NUMBERS.index("rim")]
     blurs = to_device(kernels(rims, max(max(boxes.size) for boxes in lesions.boxes)), device)
@@ -239,9 +243,14 @@ def paint_batch(
         outline = Outline(shape.view(-1, *boxes.size), origin, blur, radius(rim), more, changes)
         degree, fields = painter.outline(outline)
         where = _where(low, start, boxes.size, healthy.stride())
-        degree.mul_(_cut(white, where))
-        here = _cut(healthy, where)
         named = dict(zip((*NUMBERS, "grey"), those, strict=True))
+        melts, within = named.pop("melts"), _cut(white, where)
+        if solid is not None and melts.any():
+            there = _cut(solid, where)
+            # where nothing melts, all stays as it is
+            within = torch.maximum(within, there * melts).minimum(torch.where(melts > 0, there, 1.0))
+        degree.mul_(within)
+        here = _cut(healthy, where)
         change = painter.change(Paint(here, _cut(waves, where), fields, more, **named))
         _merge(image, where, change.mul_(degree).add_(here).clamp_(min=0), "amin")
         _merge(support, where, degree, "amax")

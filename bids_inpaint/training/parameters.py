@@ -36,10 +36,12 @@ class LesionParameters:
     reach : float
         A third of the voxels around `voxels` that it changes, where that is more than `rim`.
     depth, strength : float
-        How much darker its core is than its border, and its contrast beside that of a real one: see the
-        painters.
+        How much darker its core is than its border, or a real one than white matter, and its contrast beside
+        that of a real one: see the painters.
     more : dict of array
         What its painter needs beside these.
+    melts : float
+        How much of it (0-1) goes on through grey matter and partial volume, as far as the fluid.
     """
 
     voxels: Voxels
@@ -52,6 +54,7 @@ class LesionParameters:
     depth: float = 0.0
     strength: float = 1.0
     more: Mapping[str, np.ndarray] = field(default_factory=dict, repr=False)
+    melts: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,13 @@ class ImageParameters:
         Part of the frequencies along each axis that the image has; less than 1 rings at edges (Gibbs).
     ghost : tuple of float
         Part of the image that a move repeats, and by how many voxels along which axis.
+    tracts : array, optional
+        How much darker white matter is, as a fraction of it, alike in both hemispheres, on a coarse lattice.
+    sulci : float
+        Part of a voxel, at most, by which fluid and cortex grow into the tissue beside them.
+    fluid, deep : float
+        How bright the middle between fluid and grey matter is, and that between grey and white matter, as a
+        multiple of what it was; of the latter, above grey matter.
     """
 
     grey: float
@@ -100,6 +110,10 @@ class ImageParameters:
     spaces: float = 0.0
     ringing: tuple[float, float, float] = (1.0, 1.0, 1.0)
     ghost: tuple[float, int, int] = (0.0, 0, 0)
+    tracts: np.ndarray | None = field(default=None, repr=False)
+    sulci: float = 0.0
+    fluid: float = 1.0
+    deep: float = 1.0
 
 
 def draw_centre(rng: np.random.Generator, shapes: Lesions) -> np.ndarray:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -18,10 +18,13 @@ from bids_inpaint.imaging.intensity import EXPONENTS
 from bids_inpaint.training.filters import (
     NARROWEST,
     Filter,
+    column,
     filtered,
     gaussian,
     gaussians,
+    having,
     joined,
+    positive,
     radius,
     spread,
     to_device,
@@ -148,7 +151,7 @@ def change_contrast(
     if isinstance(parameters, ImageParameters):
         return _to_power(image, torch.tensor(_exponent(grey, parameters.grey), dtype=torch.float32))
     exponents = _exponent(np.asarray(grey), np.array([p.grey for p in parameters]))
-    return _to_power(image, _column(exponents, image))
+    return _to_power(image, column(exponents, image))
 
 
 def _to_power(image: Tensor, exponent: Tensor) -> Tensor:
@@ -169,74 +172,6 @@ def _halves() -> Tensor:
 
 def _exponent(grey: float | np.ndarray, wanted: float | np.ndarray) -> np.ndarray:
     return np.clip(np.log(wanted) / np.log(np.minimum(grey, 0.95)), 0.3, EXPONENTS[1])
-
-
-def vary_tissue(
-    volumes: Sequence[Tensor], grey: Tensor, parameters: Sequence[ImageParameters], draws: Draws
-) -> list[Tensor]:
-    """Dirty white matter, perivascular spaces and enhanced vessels: no lesions, and the same in all versions.
-
-    Parameters
-    ----------
-    volumes : sequence of Tensor, each (N, D, H, W)
-        White matter 1, background 0; tissues are told by the last.
-    grey : Tensor, (N,)
-        Grey-matter levels.
-    parameters : sequence of ImageParameters, length N
-    draws : Draws
-    """
-    if not any(p.dirty or p.spaces or p.vessels for p in parameters):
-        return list(volumes)
-    tissue = volumes[-1]
-    volumes = [v.clone() for v in volumes]
-    level = grey.view(-1, 1, 1, 1)
-
-    def white(rows: Rows) -> Tensor:
-        return ((tissue[rows] - level[rows]) / (1 - level[rows])).clamp_(0, 1)
-
-    def waves(rows: Rows, number: int) -> Tensor:
-        return spread(draws.waves[rows, number], tissue.shape[1:])
-
-    def tubes(rows: Rows, number: int) -> Tensor:
-        # where two smooth fields are zero at once is a curve
-        squares = waves(rows, number).square_() + waves(rows, number + 1).square_()
-        return squares.div_(-0.006).exp_()
-
-    rows, dirty = _having([p.dirty for p in parameters], tissue)
-    if len(dirty):
-        darker = 1 - dirty * white(rows).mul_(waves(rows, 4).clamp_(0, 1.5))
-        _change(volumes, rows, lambda v: v * darker)
-    rows, spaces = _having([p.spaces for p in parameters], tissue)
-    if len(spaces):
-        narrow = 1 - spaces * white(rows).mul_(tubes(rows, 0))
-        _change(volumes, rows, lambda v: v * narrow)
-    rows, vessels = _having([p.vessels for p in parameters], tissue)
-    if len(vessels):
-        brighter = vessels * tubes(rows, 2).mul_(_positive(tissue[rows]))
-        _change(volumes, rows, lambda v: v + brighter)
-    return volumes
-
-
-#: Some volumes of a batch: all of them, or their numbers.
-Rows = slice | Tensor
-
-
-def _having(values: Sequence[float], like: Tensor) -> tuple[Rows, Tensor]:
-    """The volumes of a batch whose value isn't 0, and these values, (n, 1, 1, 1)."""
-    numbers = np.array(values, np.float32)
-    rows = np.flatnonzero(numbers)
-    every = len(rows) == len(numbers)
-    return slice(None) if every else to_device(rows, like.device), _column(numbers[rows], like)
-
-
-def _change(volumes: Sequence[Tensor], rows: Rows, change: Callable[[Tensor], Tensor]) -> None:
-    for volume in volumes:
-        volume[rows] = change(volume[rows])
-
-
-def _positive(volumes: Tensor) -> Tensor:
-    """1 where volumes are above 0, and 0 elsewhere; much faster than a comparison."""
-    return volumes.sign().clamp_(min=0)
 
 
 def degrade(
@@ -260,28 +195,23 @@ def degrade(
     # the gain is a part of the bias
     lattices = np.stack([p.bias + np.float32(np.log(p.gain)) for p in parameters])
     field = spread(to_device(lattices, reference.device), shape).exp_()
-    brain = _positive(reference)
-    rows, rims = _having([p.rim for p in parameters], reference)
+    brain = positive(reference)
+    rows, rims = having([p.rim for p in parameters], reference)
     if len(rims):
         # scalp, fluid or vessels in place of what the image hasn't
-        levels = _column([p.rim_level if p.rim else 0 for p in parameters], reference)
+        levels = column([p.rim_level if p.rim else 0 for p in parameters], reference)
         around = levels * (1 - brain)
         volumes = [v + around for v in volumes]
         brain[rows] = shift_border(brain[rows], rims, draws.border[rows])
     spreads = _point_spreads(parameters, reference)
     noise = [p.noise * p.gain for p in parameters]
-    added = draws.noise * _column(noise, reference) if any(noise) else None
+    added = draws.noise * column(noise, reference) if any(noise) else None
     out = []
     for volume in volumes:
         volume = filtered(volume, spreads)
         volume = volume * field if added is None else torch.addcmul(added, volume, field)
         out.append(volume.clamp_(min=0).mul_(brain))
     return out
-
-
-def _column(values: Sequence[float] | np.ndarray, like: Tensor) -> Tensor:
-    """A number for each volume of a batch, (N, 1, 1, 1)."""
-    return to_device(np.asarray(values, np.float32), like.device).view(-1, 1, 1, 1)
 
 
 def _point_spreads(parameters: Sequence[ImageParameters], like: Tensor) -> list[Filter | None]:
@@ -342,4 +272,4 @@ def shift_border(masks: Tensor, distances: Tensor, lattices: Tensor) -> Tensor:
         soft = turned(matrix / matrix.sum(-1, keepdim=True), soft, radius([sigma]))
     # a straight border becomes the normal distribution
     uneven = spread(lattices * (-math.sqrt(2) / sigma * distances), masks.shape[1:])
-    return _positive(soft.mul_(2).sub_(1).sub_(uneven.erf_()))
+    return positive(soft.mul_(2).sub_(1).sub_(uneven.erf_()))

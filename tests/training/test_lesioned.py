@@ -20,6 +20,7 @@ from bids_inpaint.training.lesioned import Batch, Patches, check_ranges
 from bids_inpaint.training.painters import PAINTERS, RealLesions, Scene, draw_lesions
 from bids_inpaint.training.parameters import LesionParameters, draw_image
 from bids_inpaint.training.patches import Place
+from bids_inpaint.training.tissue import vary_tissue
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +229,7 @@ def test_what_is_no_lesion_is_in_both_versions(people, shapes, settings):
     lesioned = healthy.clone()
     lesioned[:, :8] = 0.7
     draws = synthesis.Draws.seeded([3], healthy.shape[1:])
-    one, two = synthesis.vary_tissue([lesioned, healthy], torch.tensor([0.7]), [parameters], draws)
+    one, two = vary_tissue([lesioned, healthy], torch.tensor([0.7]), [parameters], draws)
     assert torch.equal(one[:, 8:], two[:, 8:])
     assert two.min() < 0.9
     assert two.max() > 1.2
