@@ -21,8 +21,8 @@ from bids_inpaint.dataset.outputs import (
     prefix,
     status_file,
 )
-from bids_inpaint.dataset.sidecars import given_files, provenance
 from bids_inpaint.dataset.scan import Refused
+from bids_inpaint.dataset.sidecars import given_files, provenance
 from bids_inpaint.dataset.status import is_held, saved_file, write_status
 from bids_inpaint.io.files import read_sidecar
 from bids_inpaint.networks.selection import Networks

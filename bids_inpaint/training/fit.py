@@ -22,7 +22,6 @@ from bids_inpaint.training.log import Log
 from bids_inpaint.training.task import Sums, Task
 from bids_inpaint.training.weights import load_average, load_exported
 
-
 #: A validation comes so many times later than it takes, at least: on a CPU it takes minutes.
 VALIDATIONS = 20
 
