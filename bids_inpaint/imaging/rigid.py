@@ -61,7 +61,12 @@ class Stage:
     outline: bool
 
 
-STAGES = (Stage(8.0, 8.0, 1, True), Stage(4.0, 4.0, 1, True), Stage(2.0, 3.0, 3, False), Stage(1.0, 2.0, 3, False))
+STAGES = (
+    Stage(8.0, 8.0, 1, True),
+    Stage(4.0, 4.0, 1, True),
+    Stage(2.0, 3.0, 3, False),
+    Stage(1.0, 2.0, 3, False),
+)
 #: Turns from which the search begins (degrees), about each axis, beside none.
 _TURN = 25.0
 #: A stage ends when no point moves by more (mm) in a step, or after so many steps.
@@ -113,22 +118,27 @@ def register(first: Visit, second: Visit) -> tuple[Array, float]:
     """
     pyramids = [list(_pyramid(visit)) for visit in (first, second)]
     coarse = [pyramid[0] for pyramid in pyramids]
-    matrix, likeness = max((_fit(start, coarse, STAGES[0]) for start in _starts(coarse)), key=lambda fit: fit[1])
+    matrix, likeness = max(
+        (_fit(start, coarse, STAGES[0]) for start in _starts(coarse)), key=lambda fit: fit[1]
+    )
     for stage, *levels in zip(STAGES[1:], *(pyramid[1:] for pyramid in pyramids), strict=True):
         matrix, likeness = _fit(matrix, levels, stage)
     return matrix, likeness
 
 
-def power(matrix: Array, exponent: float) -> Array:
-    """A rigid transform to some power: 0.5 is half of the way.
+def halfway(matrix: Array) -> Array:
+    """Half of a rigid transform of less than half a turn: twice in turn it is the whole.
 
     Examples
     --------
-    >>> half = power(np.array([[0.0, -1, 0, 2], [1, 0, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]), 0.5)
-    >>> (half @ half).round(9).tolist()
-    [[0.0, -1.0, 0.0, 2.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 4.0], [0.0, 0.0, 0.0, 1.0]]
+    >>> half = halfway(np.array([[0.0, -1, 0, 2], [1, 0, 0, 0], [0, 0, 1, 4], [0, 0, 0, 1]]))
+    >>> (half @ half @ [0, 0, 0, 1]).round(9).tolist()
+    [2.0, 0.0, 4.0, 1.0]
     """
-    return linalg.expm(exponent * logarithm(matrix))
+    half = np.eye(4)
+    half[:3, :3] = Rotation.from_rotvec(Rotation.from_matrix(matrix[:3, :3]).as_rotvec() / 2).as_matrix()
+    half[:3, 3] = np.linalg.solve(np.eye(3) + half[:3, :3], matrix[:3, 3])
+    return half
 
 
 def logarithm(matrix: Array) -> Array:
@@ -181,25 +191,27 @@ def _starts(levels: list[_Level]) -> Iterator[Array]:
 
 def _fit(matrix: Array, levels: list[_Level], stage: Stage) -> tuple[Array, float]:
     """The best rigid transform near another, and the correlation of both images."""
-    points = _points(matrix, levels, stage)
+    points, counts = _points(matrix, levels, stage)
+    if not points.size:
+        return matrix, 0.0
     middle = points.mean(1, keepdims=True)
     place = (points - middle) / _UNIT
-    powers = [c for degree in range(stage.degree + 1) for c in combinations_with_replacement(range(3), degree)]
+    powers = [
+        c for degree in range(stage.degree + 1) for c in combinations_with_replacement(range(3), degree)
+    ]
     field = np.stack([np.prod(place[list(c)], axis=0) for c in powers])
     weights, likeness = np.zeros(len(field)), 0.0
     for _ in range(_MOST_STEPS):
         ratio = np.exp(weights @ field / 2)
-        (a, along_a, in_a), (b, along_b, in_b) = (
-            _sample(level, to_world, points)
-            for level, to_world in zip(levels, (power(matrix, -0.5), power(matrix, 0.5)), strict=True)
+        half = halfway(matrix)
+        (a, along_a), (b, along_b) = (
+            _sample(level.values, level.to_voxels @ to_world, points)
+            for level, to_world in zip(levels, (np.linalg.inv(half), half), strict=True)
         )
         a, along_a, b, along_b = a / ratio, along_a / ratio, b * ratio, along_b * ratio
-        counts = np.ones_like(a) if stage.outline else in_a * in_b
-        if not counts.any():
-            return matrix, 0.0
         likeness = _correlation(a, b, counts)
         away = a - b
-        spread = 1.4826 * np.median(np.abs(away[counts > 0.5 * counts.max()])) + 1e-6
+        spread = 1.4826 * np.median(np.abs(away)) + 1e-6
         trust = counts * np.clip(1 - (away / (_OUTLIER * spread)) ** 2, 0, None) ** 2
         along = (along_a + along_b) / 2
         columns = np.concatenate([np.cross(place, along, axis=0), along, field * (a + b) / 2])
@@ -207,7 +219,6 @@ def _fit(matrix: Array, levels: list[_Level], stage: Stage) -> tuple[Array, floa
         solution = np.linalg.lstsq(trusted @ columns.T, trusted @ away, rcond=None)[0]
         weights = weights + solution[6:]
         step = _move(solution[:6], middle[:, 0])
-        half = power(matrix, 0.5)
         # in halfway coordinates, where half of the step belongs to either side
         matrix = half @ step @ half
         if np.abs(step[:3] @ np.vstack([points, np.ones(points.shape[1])]) - points).max() < _TOLERANCE:
@@ -215,13 +226,22 @@ def _fit(matrix: Array, levels: list[_Level], stage: Stage) -> tuple[Array, floa
     return matrix, likeness
 
 
-def _points(matrix: Array, levels: list[_Level], stage: Stage) -> Array:
-    """Where both images are compared, halfway between them: shape (3, n), in mm."""
-    halves = power(matrix, 0.5), power(matrix, -0.5)
+def _points(matrix: Array, levels: list[_Level], stage: Stage) -> tuple[Array, Array]:
+    """Where both images are compared, halfway between them, in mm, and what each place counts.
+
+    Returns
+    -------
+    points : array, shape (3, n)
+    counts : array, shape (n,)
+    """
+    half = halfway(matrix)
+    to_voxels = [
+        level.to_voxels @ side for level, side in zip(levels, (np.linalg.inv(half), half), strict=True)
+    ]
     corners = []
-    for level, to_middle in zip(levels, halves, strict=True):
+    for level, to_voxel in zip(levels, to_voxels, strict=True):
         ends = np.array([*product(*((0, n - 1) for n in level.share.shape), [1])], float)
-        corners.append((to_middle @ np.linalg.inv(level.to_voxels) @ ends.T)[:3])
+        corners.append((np.linalg.inv(to_voxel) @ ends.T)[:3])
     low, high = (np.array([getattr(c, end)(1) for c in corners]) for end in ("min", "max"))
     low, high = (low.min(0), high.max(0)) if stage.outline else (low.max(0), high.min(0))
     axes = [
@@ -229,35 +249,31 @@ def _points(matrix: Array, levels: list[_Level], stage: Stage) -> Array:
         for a, b, n in zip(low, high, np.floor((high - low) / 2 / stage.step + 1e-4).astype(int), strict=True)
     ]
     points = np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")])
-    shares = [
-        _sample(level, to_world, points)[2] for level, to_world in zip(levels, reversed(halves), strict=True)
-    ]
-    least = (shares[0] + shares[1]) > 0.02 if stage.outline else shares[0] * shares[1] > 0.25
-    return points[:, least]
+    one, other = (_sample(level.share, t, points)[0] for level, t in zip(levels, to_voxels, strict=True))
+    counts = np.where(one + other > 0.02, 1.0, 0.0) if stage.outline else one * other
+    kept = counts > 0.25
+    return points[:, kept], counts[kept]
 
 
-def _sample(level: _Level, to_world: Array, points: Array) -> tuple[Array, Array, Array]:
-    """Trilinear values, their slopes (a mm of the points), and shares of the mask, 0 outside."""
-    to_voxels = level.to_voxels @ to_world
+def _sample(volume: Array, to_voxels: Array, points: Array) -> tuple[Array, Array]:
+    """Trilinear values and their slopes (a mm of the points), 0 outside."""
     position = to_voxels[:3, :3] @ points + to_voxels[:3, 3:]
-    size = np.array(level.share.shape)[:, None]
+    size = np.array(volume.shape)[:, None]
     inside = ((position >= 0) & (position <= size - 1)).all(0)
     corner = np.clip(np.floor(position), 0, size - 2).astype(np.intp)
-    part = np.clip(position - corner, 0, 1)
-    strides = np.array([size[1, 0] * size[2, 0], size[2, 0], 1])
-    first = strides @ corner
-    values, share, slopes = np.zeros(points.shape[1]), np.zeros(points.shape[1]), np.zeros(points.shape)
-    for offset in product((0, 1), repeat=3):
-        at = first + strides @ offset
-        value = level.values.ravel()[at]
-        factors = np.where(np.array(offset)[:, None], part, 1 - part)
-        weight = factors.prod(0)
-        values += weight * value
-        share += weight * level.share.ravel()[at]
-        for axis in range(3):
-            other = np.delete(factors, axis, 0).prod(0)
-            slopes[axis] += (other if offset[axis] else -other) * value
-    return values * inside, to_voxels[:3, :3].T @ slopes * inside, share * inside
+    x, y, z = np.clip(position - corner, 0, 1)
+    flat, first = volume.ravel(), np.ravel_multi_index(tuple(corner), volume.shape)
+    row, plane = volume.shape[2], volume.shape[1] * volume.shape[2]
+    # along x, of the four edges of the cell
+    low = [flat[first + offset].astype(float) for offset in (0, 1, row, row + 1)]
+    steps = [flat[first + plane + offset] - v for offset, v in zip((0, 1, row, row + 1), low, strict=True)]
+    near, near_z, far, far_z = (v + x * step for v, step in zip(low, steps, strict=True))
+    front, back = near + z * (near_z - near), far + z * (far_z - far)
+    along_x = steps[0] + z * (steps[1] - steps[0])
+    along_x += y * (steps[2] + z * (steps[3] - steps[2]) - along_x)
+    along_z = (near_z - near) + y * (far_z - far - near_z + near)
+    slopes = np.stack([along_x, back - front, along_z]) * inside
+    return (front + y * (back - front)) * inside, to_voxels[:3, :3].T @ slopes
 
 
 def _move(solution: Array, middle: Array) -> Array:
