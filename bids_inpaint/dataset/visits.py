@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 
-from bids_inpaint.dataset.image import Image
+from bids_inpaint.dataset.image import Image, prefix_of
 from bids_inpaint.dataset.tables import NOTHING, read_table
 from bids_inpaint.errors import printable
 
@@ -130,11 +130,8 @@ def _of_scans(images: list[Image], warnings: list[str]) -> list[datetime | None]
     times = []
     for image in images:
         path = Path(image.path)
-        folder = path.parent.parent
-        table = (
-            folder
-            / f"{'_'.join(f'{k}-{image.entities[k]}' for k in ('sub', 'ses') if k in image.entities)}_scans.tsv"
-        )
+        person_and_session = {k: image.entities[k] for k in ("sub", "ses") if k in image.entities}
+        table = path.parents[1] / f"{prefix_of(person_and_session)}_scans.tsv"
         if table not in tables:
             cells = _cells(table, "filename", warnings)
             tables[table] = {_stem(name): cell for name, cell in cells.items()}

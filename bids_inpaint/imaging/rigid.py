@@ -64,8 +64,8 @@ class Stage:
 STAGES = (
     Stage(8.0, 8.0, 1, True),
     Stage(4.0, 4.0, 1, True),
-    Stage(2.0, 3.0, 3, False),
-    Stage(1.0, 2.0, 3, False),
+    Stage(2.0, 3.0, 4, False),
+    Stage(1.0, 2.0, 4, False),
 )
 #: Turns from which the search begins (degrees), about each axis, beside none.
 _TURN = 25.0

@@ -73,7 +73,8 @@ def test_two_visits_are_aligned_whatever_changed_between_them(brain, lesions):
     assert away(register(other, one)[0] @ matrix, np.eye(4)) < 1e-6
 
 
-@pytest.mark.parametrize("turn", [(30, 0, 0), (0, -30, 0), (-20, 15, 20)])
+@pytest.mark.slow
+@pytest.mark.parametrize("turn", [(0, -30, 0), (-20, 15, 20)])
 def test_a_head_may_be_turned_and_its_scanner_may_have_another_origin(brain, turn):
     one, one_true = scan(brain, 0)
     other, other_true = scan(brain, 1)
@@ -84,12 +85,14 @@ def test_a_head_may_be_turned_and_its_scanner_may_have_another_origin(brain, tur
     assert away(other_true @ np.linalg.inv(moved) @ register(one, turned)[0], one_true) < 0.1
 
 
+@pytest.mark.slow
 def test_without_masks_all_that_is_no_background_counts(brain):
     (one, one_true), (other, other_true) = scan(brain, 0), scan(brain, 1)
     matrix, _ = register(Visit(one.data, one.grid), Visit(other.data, other.grid))
     assert away(other_true @ matrix, one_true) < 0.1
 
 
+@pytest.mark.slow
 def test_another_brain_is_not_like_it(brain):
     """A mirrored template, squeezed as heads differ, is none of this person."""
     data, grid = brain
@@ -100,6 +103,7 @@ def test_another_brain_is_not_like_it(brain):
     assert register(one, Visit(warped, grid, warped > 0))[1] < SAME_PERSON
 
 
+@pytest.mark.slow
 def test_the_middle_of_three_visits_knows_no_order(brain):
     visits, true = zip(*(scan(brain, index, 10 * index) for index in range(3)), strict=True)
     middle = middle_space(visits)
@@ -114,6 +118,7 @@ def test_the_middle_of_three_visits_knows_no_order(brain):
         assert away(one, other) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_template_is_between_the_visits(brain):
     visits, true = zip(*(scan(brain, index, 10 * index) for index in range(2)), strict=True)
     middle = middle_space(visits)
@@ -132,6 +137,7 @@ def test_the_template_is_between_the_visits(brain):
     assert (again.mask == made.mask).all()
 
 
+@pytest.mark.slow
 def test_a_place_that_one_visit_has_not_seen_is_of_the_other(brain):
     one, _ = scan(brain, 0)
     cut = Visit(one.data[:, :, 25:], one.grid.part((slice(0, 113), slice(0, 140), slice(25, 120))), None)
