@@ -8,6 +8,7 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from bids_inpaint.dataset import template
+from bids_inpaint.imaging import person
 from bids_inpaint.imaging.person import (
     SAME_PERSON,
     build,
@@ -18,7 +19,7 @@ from bids_inpaint.imaging.person import (
 )
 from bids_inpaint.imaging.rigid import Visit, register
 from bids_inpaint.io import images
-from bids_inpaint.space import Grid, mirrored, resample
+from bids_inpaint.space import Grid, resample
 
 #: Turn (degrees about each axis), shift (mm), voxel sizes (mm), unit of intensity of each visit.
 SCANS = [
@@ -64,9 +65,8 @@ def away(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(((one - other) @ points)[:3], axis=0).mean())
 
 
-@pytest.mark.parametrize("lesions", [0, 30])
-def test_two_visits_are_aligned_whatever_changed_between_them(brain, lesions):
-    (one, one_true), (other, other_true) = scan(brain, 0), scan(brain, 1, lesions, wider=1)
+def test_two_visits_are_aligned_whatever_changed_between_them(brain):
+    (one, one_true), (other, other_true) = scan(brain, 0), scan(brain, 1, lesions=30, wider=1)
     matrix, likeness = register(one, other)
     assert away(other_true @ matrix, one_true) < 0.1
     assert likeness > SAME_PERSON
@@ -74,12 +74,11 @@ def test_two_visits_are_aligned_whatever_changed_between_them(brain, lesions):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("turn", [(0, -30, 0), (-20, 15, 20)])
-def test_a_head_may_be_turned_and_its_scanner_may_have_another_origin(brain, turn):
+def test_a_head_may_be_turned_and_its_scanner_may_have_another_origin(brain):
     one, one_true = scan(brain, 0)
     other, other_true = scan(brain, 1)
     moved = np.eye(4)
-    moved[:3, :3] = Rotation.from_euler("xyz", turn, degrees=True).as_matrix()
+    moved[:3, :3] = Rotation.from_euler("xyz", (-20, 15, 20), degrees=True).as_matrix()
     moved[:3, 3] = 80, -120, 60
     turned = Visit(other.data, Grid.of(other.grid.shape, moved @ other.grid.matrix), other.mask)
     assert away(other_true @ np.linalg.inv(moved) @ register(one, turned)[0], one_true) < 0.1
@@ -92,30 +91,39 @@ def test_without_masks_all_that_is_no_background_counts(brain):
     assert away(other_true @ matrix, one_true) < 0.1
 
 
-@pytest.mark.slow
-def test_another_brain_is_not_like_it(brain):
-    """A mirrored template, squeezed as heads differ, is none of this person."""
-    data, grid = brain
-    shape = np.diag([0.94, 1.05, 0.93, 1.0])
-    other = resample(mirrored(data) ** 2, grid, grid, shape, order=1)
-    warped = ndimage.shift(other, (0, 0, 0)) * (1 + 0.3 * np.sin(np.arange(182) / 4))[:, None, None]
-    one, _ = scan(brain, 0)
-    assert register(one, Visit(warped, grid, warped > 0))[1] < SAME_PERSON
+def test_the_middle_of_three_visits_knows_no_order(monkeypatch):
+    """Registrations that contradict each other a little have one middle, from whichever visit one looks."""
+    rng = np.random.default_rng(0)
 
+    def rigid(degrees: float, shift: float) -> np.ndarray:
+        matrix = np.eye(4)
+        matrix[:3, :3] = Rotation.from_rotvec(rng.normal(0, degrees, 3), degrees=True).as_matrix()
+        matrix[:3, 3] = rng.normal(0, shift, 3)
+        return matrix
 
-@pytest.mark.slow
-def test_the_middle_of_three_visits_knows_no_order(brain):
-    visits, true = zip(*(scan(brain, index, 10 * index) for index in range(3)), strict=True)
+    from_brain = [rigid(10, 20) for _ in range(3)]
+    found = {(i, j): from_brain[j] @ rigid(0.02, 0.02) @ np.linalg.inv(from_brain[i])
+             for i, j in ((0, 1), (0, 2), (1, 2))}  # fmt: skip
+    found |= {(j, i): np.linalg.inv(matrix) for (i, j), matrix in found.items()}
+    grid = Grid.of((200, 200, 200), [[1, 0, 0, -100], [0, 1, 0, -100], [0, 0, 1, -100], [0, 0, 0, 1]])
+    visits = [Visit(np.full(grid.shape, i, np.uint8), grid) for i in range(3)]
+
+    def look_up(one: Visit, other: Visit) -> tuple[np.ndarray, float]:
+        i, j = int(one.data[0, 0, 0]), int(other.data[0, 0, 0])
+        return found[i, j], 1 - 0.01 * (i + j)
+
+    monkeypatch.setattr(person, "register", look_up)
     middle = middle_space(visits)
-    assert middle.apart < 0.2
-    assert (middle.likeness == middle.likeness.T).all()
-    # what was true of the brains holds in the middle space
+    assert 0.01 < middle.apart < 0.2
+    assert middle.likeness[0, 2] == middle.likeness[2, 0] == 0.98
     for i, j in permutations(range(3), 2):
         there = np.linalg.inv(middle.to_template[j]) @ middle.to_template[i]
-        assert away(true[j] @ there, true[i]) < 0.1
-    turned = middle_space(visits[::-1])
-    for one, other in zip(middle.to_template, turned.to_template[::-1], strict=True):
-        assert away(one, other) < 1e-6
+        assert away(there, from_brain[j] @ np.linalg.inv(from_brain[i])) < 0.1
+    for order in permutations(range(3)):
+        again = middle_space([visits[i] for i in order])
+        assert again.apart == pytest.approx(middle.apart, abs=1e-9)
+        for i, matrix in zip(order, again.to_template, strict=True):
+            assert away(matrix, middle.to_template[i]) < 1e-9
 
 
 @pytest.mark.slow
