@@ -3,9 +3,9 @@
     python benchmarks/repeats.py CACHE LESIONS OUTPUT [SUBJECT ...] [--unchanged] [--seed N]
 
 Lesions are painted into healthy brains of a cache (``python -m bids_inpaint.training prepare``). At the
-second visit some have grown and one is new, or, with ``--unchanged``, all are as they were. Each visit has its
-own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit of
-every other person has other voxels. OUTPUT becomes a BIDS dataset with two sessions. Its folder
+second visit some have grown and one is new, or, with ``--unchanged``, all are as they were. Each visit has
+its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
+of every other person has other voxels. OUTPUT becomes a BIDS dataset with two sessions. Its folder
 ``derivatives/painted`` holds the lesion mask of each visit and ``from-ses1_to-ses2_xfm.txt``, the true
 transform (4x4, RAS+, mm).
 

@@ -130,7 +130,9 @@ def _of_scans(images: list[Image], warnings: list[str]) -> list[datetime | None]
     times = []
     for image in images:
         path = Path(image.path)
-        person_and_session = {k: image.entities[k] for k in ("sub", "ses") if k in image.entities}
+        person_and_session: dict[str, str] = {
+            k: image.entities[k] for k in ("sub", "ses") if k in image.entities
+        }
         table = path.parents[1] / f"{prefix_of(person_and_session)}_scans.tsv"
         if table not in tables:
             cells = _cells(table, "filename", warnings)

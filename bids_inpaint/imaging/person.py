@@ -94,7 +94,7 @@ def middle_space(visits: Sequence[Visit]) -> Middle:
     """
     n = len(visits)
     likeness = np.eye(n)
-    matrices = {(i, i): np.eye(4) for i in range(n)}
+    matrices: dict[tuple[int, int], Array] = {(i, i): np.eye(4) for i in range(n)}
     for i, j in combinations(range(n), 2):
         matrices[i, j], likeness[i, j] = register(visits[i], visits[j])
         matrices[j, i], likeness[j, i] = np.linalg.inv(matrices[i, j]), likeness[i, j]

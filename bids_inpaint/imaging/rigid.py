@@ -73,6 +73,8 @@ _TURN = 25.0
 _TOLERANCE, _MOST_STEPS = 1e-3, 30
 #: Residuals beyond so many standard deviations count nothing (Tukey 1974): lesions that changed.
 _OUTLIER = 4.685
+#: Of the log of the ratio of both bias fields, half.
+_MOST_RATIO = 1.5
 #: Of length in the equations (mm).
 _UNIT = 50.0
 
@@ -99,7 +101,13 @@ def register(first: Visit, second: Visit) -> tuple[Array, float]:
         World of the first to that of the second (RAS+, mm). With the images exchanged it is the inverse, up
         to rounding.
     likeness : float
-        Correlation of both images, each smoothed by a Gaussian of 1 mm, where they are compared.
+        Correlation of both images, each smoothed by a Gaussian of 1 mm, where they are compared; 0 where
+        nothing can be.
+
+    Raises
+    ------
+    ValueError
+        If a mask is empty, or most of it has no signal.
 
     Notes
     -----
@@ -153,7 +161,10 @@ def _pyramid(visit: Visit) -> Iterator[_Level]:
     box = bounding_box(support, margin=int(np.ceil(3 * finest / visit.grid.voxel_sizes.min())))
     share = support[box].astype(np.float32)
     image = np.asarray(visit.data[box], np.float32) * share
-    image /= np.median(image[share > 0])
+    level = float(np.median(image[share > 0]))
+    if not level > 0:
+        raise ValueError("most of the brain has no signal")
+    image /= level
     matrix, before = visit.grid.part(box).matrix, 0.0
     levels = []
     for stage in reversed(STAGES):
@@ -202,7 +213,7 @@ def _fit(matrix: Array, levels: list[_Level], stage: Stage) -> tuple[Array, floa
     field = np.stack([np.prod(place[list(c)], axis=0) for c in powers])
     weights, likeness = np.zeros(len(field)), 0.0
     for _ in range(_MOST_STEPS):
-        ratio = np.exp(weights @ field / 2)
+        ratio = np.exp(np.clip(weights @ field / 2, -_MOST_RATIO, _MOST_RATIO))
         half = halfway(matrix)
         (a, along_a), (b, along_b) = (
             _sample(level.values, level.to_voxels @ to_world, points)

@@ -65,6 +65,7 @@ def away(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.linalg.norm(((one - other) @ points)[:3], axis=0).mean())
 
 
+@pytest.mark.slow
 def test_two_visits_are_aligned_whatever_changed_between_them(brain):
     (one, one_true), (other, other_true) = scan(brain, 0), scan(brain, 1, lesions=30, wider=1)
     matrix, likeness = register(one, other)
@@ -89,6 +90,14 @@ def test_without_masks_all_that_is_no_background_counts(brain):
     (one, one_true), (other, other_true) = scan(brain, 0), scan(brain, 1)
     matrix, _ = register(Visit(one.data, one.grid), Visit(other.data, other.grid))
     assert away(other_true @ matrix, one_true) < 0.1
+
+
+@pytest.mark.parametrize(("mask", "reason"), [(0, "empty mask"), (1, "no signal")])
+def test_without_signal_there_is_nothing_to_align(mask, reason):
+    grid = Grid.of((30, 30, 30), np.eye(4))
+    nothing = Visit(np.zeros(grid.shape, np.float32), grid, np.full(grid.shape, mask, bool))
+    with pytest.raises(ValueError, match=reason):
+        register(nothing, nothing)
 
 
 def test_the_middle_of_three_visits_knows_no_order(monkeypatch):
