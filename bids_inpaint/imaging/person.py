@@ -137,6 +137,7 @@ def build(visits: Sequence[Visit], to_template: Sequence[Array]) -> Template:
     Parameters
     ----------
     visits : sequence of Visit
+        Best without bias fields: one scale can't undo their differences.
     to_template : sequence of array, shape (4, 4)
         Of :func:`middle_space`.
 
