@@ -10,7 +10,7 @@ from pathlib import Path
 #: What stands for an unknown value.
 NOTHING = "n/a"
 _KEYS = ("participant_id", "session_id")
-_PREFIX = {"participant_id": "sub-", "session_id": "ses-"}
+_PREFIX = {"participant_id": "sub-", "session_id": "ses-", "filename": ""}
 #: Names that people give to a column of sessions.
 _SESSION = re.compile(r"(?i)(session|ses|visit|time_?point|wave)([ _-]?(id|label|name|number|no|nr))?")
 Row = dict[str, str]
@@ -52,7 +52,7 @@ def read_table(path: Path, key: str) -> Table:
     Parameters
     ----------
     path : Path
-    key : {'participant_id', 'session_id'}
+    key : {'participant_id', 'session_id', 'filename'}
         The column that it must have.
     """
     table = Table()
@@ -73,13 +73,14 @@ def read_table(path: Path, key: str) -> Table:
         )
     lines = [(i, line) for i, line in enumerate(re.split(r"\r\n|\r|\n", text), 1) if line.strip()]
     header = _cells(lines[0][1]) if lines else []
-    names = [name.lower() if name.lower() in _KEYS else name for name in header]
+    keys = dict.fromkeys((*_KEYS, key))
+    names = [name.lower() if name.lower() in keys else name for name in header]
     if key not in names:
         commas = "\t" not in text and any(mark in ",;" for mark in "".join(header))
         why = "has commas in place of tabs" if commas else f"has no column {key}"
         table.warnings.append(f"{file_name} {why}, and is not used: write it as BIDS asks.")
         return table
-    if twice := next((k for k in _KEYS if names.count(k) > 1), None):
+    if twice := next((k for k in keys if names.count(k) > 1), None):
         table.warnings.append(f"{file_name} has two columns {twice}, and is not used: remove one.")
         return table
     if wrong := [old for old, new in zip(header, names, strict=True) if old != new]:
@@ -89,7 +90,7 @@ def read_table(path: Path, key: str) -> Table:
         )
     names = _told_apart(names, file_name, table.warnings)
     table.used, table.sessions = True, "session_id" in names
-    table.columns = [name for name in names if name and name not in _KEYS]
+    table.columns = [name for name in names if name and name not in keys]
     odd = []
     for number, line in lines[1:]:
         cells = _cells(line)
@@ -99,7 +100,7 @@ def read_table(path: Path, key: str) -> Table:
             odd.append(str(number))
             continue
         row = {name: cell or NOTHING for name, cell in zip(names, cells, strict=True) if name}
-        labels = {k: label_of(row[k], _PREFIX[k]) for k in _KEYS if k in row}
+        labels = {k: label_of(row[k], _PREFIX[k]) for k in keys if k in row}
         if labels[key]:
             table.rows.append(row | labels)
     if odd:

@@ -1,0 +1,162 @@
+"""People who were scanned twice, with a known truth, and how well their visits are aligned.
+
+    python benchmarks/repeats.py CACHE LESIONS OUTPUT [SUBJECT ...] [--unchanged] [--seed N]
+
+Lesions are painted into healthy brains of a cache (``python -m bids_inpaint.training prepare``). At the
+second visit some have grown and one is new, or, with ``--unchanged``, all are as they were. Each visit has
+its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
+of every other person has other voxels. OUTPUT becomes a BIDS dataset with two sessions. Its folder
+``derivatives/painted`` holds the lesion mask of each visit and ``from-ses1_to-ses2_xfm.txt``, the true
+transform (4x4, RAS+, mm).
+
+A row is printed for each person: the mean and the largest error of the registration over the brain, by how
+much an exchange of the visits changes it (mm), the correlation of both, and the seconds of one core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+from scipy.spatial.transform import Rotation
+
+from bids_inpaint.imaging.brain import stripped_mask
+from bids_inpaint.imaging.rigid import Visit, register
+from bids_inpaint.io import images
+from bids_inpaint.io.files import write_json, write_text
+from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.training.data import Lesions, Subject
+from bids_inpaint.training.paint import MASKS
+from bids_inpaint.training.parameters import LesionParameters, draw_patient
+from bids_inpaint.training.synthesis import paint
+
+#: Voxel sizes (mm) of the first visit, and those of the second, in turn.
+SIZES = (1.0, 1.0, 1.0), ((1.0, 1.0, 1.0), (0.9, 0.9, 1.3))
+#: Standard deviations of turns (degrees), shifts (mm), the log of the bias field on a coarse lattice, and
+#: noise (of white matter).
+TURN, SHIFT, BIAS, NOISE = 3.0, 4.0, 0.1, 0.03
+#: Lesions that grow have as many voxels at least.
+GROWING = 30
+#: The middle of the brain in the world of the working grid (mm).
+MIDDLE = np.array([0.0, -18.0, 10.0])
+
+
+def main() -> None:
+    """Write the dataset and print the rows."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("cache", type=Path)
+    p.add_argument("lesions", type=Path)
+    p.add_argument("output", type=Path)
+    p.add_argument("subjects", nargs="*", default=[f"ds002748_sub-{i}" for i in range(35, 41)])
+    p.add_argument("--unchanged", action="store_true")
+    p.add_argument("--seed", type=int, default=0)
+    args = p.parse_args()
+    shapes = Lesions.load(args.lesions)
+    for folder, kind in ((args.output, "raw"), (args.output / MASKS, "derivative")):
+        write_json(
+            folder / "dataset_description.json",
+            {"Name": f"Repeats ({kind})", "BIDSVersion": "1.10.0", "DatasetType": kind},
+        )
+    print(f"{'':<20}mean mm    max mm  exchanged      like   seconds")
+    for number, name in enumerate(args.subjects):
+        rng = np.random.default_rng([args.seed, *name.encode()])
+        visits = scan_twice(Subject(args.cache / name), shapes, rng, SIZES[1][number % 2], args.unchanged)
+        print(f"{name:<20}" + measure(*write(args.output, name.split("-")[-1], visits)), flush=True)
+
+
+def scan_twice(
+    subject: Subject, shapes: Lesions, rng: np.random.Generator, sizes: tuple[float, ...], unchanged: bool
+) -> list[tuple[np.ndarray, np.ndarray, Grid, np.ndarray]]:
+    """Image, lesion mask, grid, and the transform from its world to that of the brain, of each visit."""
+    first = draw_patient(rng, shapes)
+    second = list(first)
+    if not unchanged:
+        large = [i for i, lesion in enumerate(first) if len(lesion.voxels) >= GROWING]
+        for i in rng.permutation(large)[: rng.integers(0, 4)]:
+            second[i] = replace(first[i], voxels=grown(first[i].voxels))
+        single = shapes.singles[rng.integers(len(shapes.singles))].astype(float)
+        second.append(LesionParameters(single, 0.7, 0.5, 0.8))
+    healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
+    seed = int(rng.integers(2**31))
+    out = []
+    for lesions, edges in ((first, SIZES[0]), (second, sizes)):
+        image, support = paint(healthy, subject.grey_level, lesions, (0, 0, 0), seed)
+        out.append(scan(image.numpy(), (support > 0.5).numpy(), edges, rng))
+    return out
+
+
+def grown(voxels: np.ndarray) -> np.ndarray:
+    """The voxels of a lesion and their neighbours."""
+    steps = np.concatenate([np.zeros((1, 3)), np.eye(3), -np.eye(3)])
+    return np.unique((voxels[:, None] + steps).reshape(-1, 3), axis=0)
+
+
+def scan(
+    brain: np.ndarray, lesion: np.ndarray, sizes: tuple[float, ...], rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, Grid, np.ndarray]:
+    """A brain on the working grid as a scanner sees it."""
+    to_brain = np.eye(4)
+    to_brain[:3, :3] = Rotation.from_rotvec(rng.normal(0, TURN, 3), degrees=True).as_matrix()
+    to_brain[:3, 3] = MIDDLE - to_brain[:3, :3] @ MIDDLE + rng.normal(0, SHIFT, 3)
+    shape = np.ceil(np.array([200, 240, 200]) / sizes).astype(int)
+    matrix = np.diag([*sizes, 1.0])
+    matrix[:3, 3] = MIDDLE - np.array(sizes) * (shape - 1) / 2
+    grid = Grid.of(shape, matrix)
+    # what a voxel averages over
+    blur = 0.4 * np.sqrt(np.maximum(np.square(sizes) - 1, 0))
+    inside = resample(brain > 0, WORKING_GRID, grid, to_brain, order=1) > 0.5
+    image = resample(ndimage.gaussian_filter(brain, blur), WORKING_GRID, grid, to_brain)
+    image *= np.exp(ndimage.zoom(rng.normal(0, BIAS, (4, 4, 4)), shape / 4, order=3))
+    noise = rng.normal(0, NOISE, (2, *grid.shape))
+    image = np.hypot(image + noise[0], noise[1]) * inside * rng.uniform(200, 2000)
+    return image, resample(lesion, WORKING_GRID, grid, to_brain, order=1) > 0.5, grid, to_brain
+
+
+def write(
+    output: Path, label: str, visits: list[tuple[np.ndarray, np.ndarray, Grid, np.ndarray]]
+) -> tuple[list[Path], np.ndarray]:
+    """Write the images, masks, times and the transform; return the images and the transform."""
+    paths = []
+    for session, (image, lesion, grid, _) in enumerate(visits, 1):
+        anat = Path(f"sub-{label}/ses-{session}/anat")
+        name = f"sub-{label}_ses-{session}"
+        for root in (output, output / MASKS):
+            (root / anat).mkdir(parents=True, exist_ok=True)
+        paths.append(output / anat / f"{name}_T1w.nii.gz")
+        images.save(paths[-1], np.round(image), grid, np.int16)
+        images.save(output / MASKS / anat / f"{name}_label-lesion_mask.nii.gz", lesion, grid, np.uint8)
+    times = "".join(f"ses-{i}\t{1900 + i}-06-01T12:00:00\n" for i in (1, 2))
+    write_text(output / f"sub-{label}" / f"sub-{label}_sessions.tsv", f"session_id\tacq_time\n{times}")
+    matrix = np.linalg.inv(visits[1][3]) @ visits[0][3]
+    lines = "\n".join(" ".join(f"{v:.9f}" for v in row) for row in matrix)
+    write_text(output / MASKS / f"sub-{label}" / f"sub-{label}_from-ses1_to-ses2_xfm.txt", f"{lines}\n")
+    return paths, matrix
+
+
+def measure(paths: list[Path], true: np.ndarray) -> str:
+    """The row of a person."""
+    visits = []
+    for path in paths:
+        data, grid = images.load_t1w(path)
+        visits.append(Visit(data, grid, stripped_mask(data, grid)))
+    start = time.process_time()
+    matrix, likeness = register(*visits)
+    seconds = time.process_time() - start
+    back, _ = register(*visits[::-1])
+    first = visits[0]
+    voxels = np.argwhere(first.support)[::101]
+    points = first.grid.matrix @ np.column_stack([voxels, np.ones(len(voxels))]).T
+    away, exchanged = (
+        np.linalg.norm((difference @ points)[:3], axis=0)
+        for difference in (matrix - true, back @ matrix - np.eye(4))
+    )
+    return f"{away.mean():7.4f}{away.max():10.4f}{exchanged.max():11.1e}{likeness:10.4f}{seconds:10.1f}"
+
+
+if __name__ == "__main__":
+    main()
