@@ -255,6 +255,12 @@ def _add_maps(p: argparse.ArgumentParser) -> None:
         "SPM12; with none, lesions are looked for in the template's white matter",
     )
     g.add_argument(
+        "--longitudinal",
+        action="store_true",
+        help="process the T1w of a person's sessions together: one space, one decision about lesions, and "
+        "what became of each lesion over time; people with T1w of one session are processed as without it",
+    )
+    g.add_argument(
         "--compare-segmentation", action="store_true", help="segment the original image too, lesions and all"
     )
     g.add_argument(

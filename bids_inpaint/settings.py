@@ -72,6 +72,7 @@ class Settings:
     template: str = options.TEMPLATE
     skull_strip: options.SkullStrip = options.SKULL_STRIP[0]
     bias_correction: options.BiasCorrection = options.BIAS_CORRECTIONS[0]
+    longitudinal: bool = False
     reports_only: bool = False
     boilerplate_only: bool = False
     write_graph: bool = False

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.image import Image
@@ -14,12 +16,14 @@ from bids_inpaint.dataset.outputs import (
     image_wf_name,
     tissue_key,
 )
+from bids_inpaint.dataset.people import people
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
 from bids_inpaint.workflows.flair import init_flair_wf
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
+from bids_inpaint.workflows.person import Interwoven, init_person_wf, weave
 from bids_inpaint.workflows.preprocess import init_preprocess_wf, name_source
 from bids_inpaint.workflows.saving import init_outputs_wf
 from bids_inpaint.workflows.segment import TISSUE_MAPS, init_segment_wf
@@ -48,9 +52,10 @@ def init_participants_wf(
     Returns
     -------
     Workflow
-        ``bids_inpaint_wf``, with one workflow an image inside.
+        ``bids_inpaint_wf``, with one workflow an image inside, and one for each person with several visits
+        (:func:`bids_inpaint.dataset.people.together`), whose images must all be there.
     """
-    whole = pe.Workflow(name=GRAPH, base_dir=str(settings.work_dir))
+    whole = Interwoven(name=GRAPH, base_dir=str(settings.work_dir))
     threads = settings.threads(len(images))
     for image in images:
         workflow = init_image_wf(
@@ -61,11 +66,20 @@ def init_participants_wf(
             run_uuid=run_uuid,
             threads=threads,
         )
-        crashes = crash_folder(settings.output_dir, image.subject, run_uuid)
-        for node in workflow._get_all_nodes():
-            node.config = {"execution": {"crashdump_dir": str(crashes)}}
-        whole.add_nodes([workflow])
+        _add(whole, workflow, crash_folder(settings.output_dir, image.subject, run_uuid))
+    for person in people(images):
+        workflow = init_person_wf(
+            person=person, settings=settings, networks=networks, template=template, run_uuid=run_uuid
+        )
+        _add(whole, workflow, crash_folder(settings.output_dir, person.subject, run_uuid))
+        weave(whole, person)
     return whole
+
+
+def _add(whole: pe.Workflow, workflow: pe.Workflow, crashes: Path) -> None:
+    for node in workflow._get_all_nodes():
+        node.config = {"execution": {"crashdump_dir": str(crashes)}}
+    whole.add_nodes([workflow])
 
 
 def init_image_wf(
@@ -125,6 +139,7 @@ class _ImageGraph:
         self.rule = networks.rule(settings)
         # a blind network makes its own map; given masks lead to the reference it is compared with
         self.lesion_mask = None if networks.main.blind else image.lesion_mask
+        self.together = bool(image.visits)
         self.workflow = pe.Workflow(name=image_wf_name(image))
         self.steps: list[pe.Workflow] = []
         self.preprocess = init_preprocess_wf(
@@ -133,6 +148,7 @@ class _ImageGraph:
             brain_mask=image.brain_mask,
             brain_mask_xfm=image.brain_mask_xfm,
             xfm=image.xfm,
+            visits=len(image.visits),
             bias_correction=settings.bias_correction,
             random_seed=settings.random_seed,
             omp_nthreads=threads,
@@ -173,6 +189,7 @@ class _ImageGraph:
             rule=self.rule,
             second=self.networks.second,
             second_alone=self.networks.second_alone,
+            together=self.together,
         )
         inpaint.inputs.inputnode.t1w = self.image.path
         self.link(self.preprocess, inpaint, _same("preproc", "working_mask", "xfm", "inverse_xfm"))
@@ -180,9 +197,7 @@ class _ImageGraph:
         if self.products.segmented:
             segmented = self.segment(inpaint, "segment_wf", "inpainted", "inpainted")
         given, uncertain = self.lesion_mask is not None, self.products.uncertain
-        lesions = self.map_lesions(
-            inpaint, segmented, "lesions_wf", self.settings.fill, given, uncertain
-        )
+        lesions = self.map_lesions(inpaint, segmented, "lesions_wf", self.settings.fill, given, uncertain)
         self.link(lesions, self.outputs, _same(*(f"native_{key}" for key in uncertain)))
         self.link(inpaint, self.outputs, _same("inpainted", *(["lesion_warnings"] if given else [])))
         native = [key for key in NATIVE if key.startswith("native_")]
@@ -224,6 +239,7 @@ class _ImageGraph:
             given=given,
             segmented=segmented is not None,
             uncertain=uncertain,
+            together=self.together and not given,
             name=name,
         )
         step.inputs.inputnode.t1w = self.image.path

@@ -9,7 +9,7 @@ from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.imaging.lesions import Rule
-from bids_inpaint.interfaces.inpaint import Inpaint
+from bids_inpaint.interfaces.inpaint import FillDecided, Inpaint
 from bids_inpaint.interfaces.lesions import LesionMask
 from bids_inpaint.networks.card import Model
 from bids_inpaint.settings import Settings
@@ -27,6 +27,7 @@ def init_inpaint_wf(
     rule: Rule | None = None,
     second: Model | None = None,
     second_alone: bool = False,
+    together: bool = False,
     name: str = "inpaint_wf",
 ) -> pe.Workflow:
     """Build the inpainting of one preprocessed brain.
@@ -52,6 +53,9 @@ def init_inpaint_wf(
         Non-blind network that fills them again.
     second_alone : bool
         Whether its filling is the result, not the mean of both.
+    together : bool
+        Whether all visits of the person decide what is lesion, before it is filled again. Their workflow
+        gives the lesions to the node ``fill`` (:func:`bids_inpaint.workflows.person.weave`).
 
     Inputs
     ------
@@ -98,16 +102,23 @@ def init_inpaint_wf(
         ),
         name="outputnode",
     )
-    inpaint = pe.Node(
-        Inpaint(
-            **network_inputs(model, template, settings.device, omp_nthreads),
-            **_second_inputs(settings, second, second_alone, rule, confine),
-        ),
-        name="inpaint", n_procs=omp_nthreads, mem_gb=4,
-    )  # fmt: skip
+    network = network_inputs(model, template, settings.device, omp_nthreads)
+    again = _second_inputs(settings, second, second_alone, rule, confine)
+    once = _second_inputs(settings, None, False, None, False) if together else again
+    inpaint = pe.Node(Inpaint(**network, **once), name="inpaint", n_procs=omp_nthreads, mem_gb=4)
+    last = inpaint
+    if together:
+        last = pe.Node(FillDecided(**network, **again), name="fill", n_procs=omp_nthreads, mem_gb=4)
+        workflow.connect([
+            (inputnode, last, [("preproc", "in_file"), ("working_mask", "mask_file")]),
+            (inpaint, last, [
+                ("whole_file", "first_file"), ("probability", "probability"),
+                *((f, f) for f in ("spread", "doubt") if settings.tta),
+            ]),
+        ])  # fmt: skip
     workflow.connect([
         (inputnode, inpaint, [("preproc", "in_file"), ("working_mask", "mask_file")]),
-        (inpaint, outputnode, [
+        (last, outputnode, [
             ("out_file", "inpainted"), ("whole_file", "whole"),
             ("white", "white"), ("exponent", "exponent"), ("probability", "probability"),
             ("spread", "spread"), ("doubt", "doubt"),

@@ -6,6 +6,7 @@ from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.imaging.history import Limits
 from bids_inpaint.imaging.intensity import GREY
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.interfaces.lesions import MapLesions
@@ -30,6 +31,7 @@ def init_lesions_wf(
     given: bool = False,
     segmented: bool = True,
     uncertain: tuple[str, ...] = (),
+    together: bool = False,
     name: str = "lesions_wf",
 ) -> pe.Workflow:
     """Build the lesion map and the native results.
@@ -48,6 +50,9 @@ def init_lesions_wf(
         Whether `wm` is that of a segmentation, and not the template's.
     uncertain : tuple of str
         Which of 'spread' and 'doubt' there are.
+    together : bool
+        Whether all visits of the person decide what is lesion, and their workflow gives the lesions to the
+        node ``map_lesions`` (:func:`bids_inpaint.workflows.person.weave`).
 
     Inputs
     ------
@@ -70,7 +75,7 @@ def init_lesions_wf(
         The same of `spread` and `doubt`, if there are any.
     """
     workflow = pe.Workflow(name=name)
-    workflow.__desc__ = _methods(rule, fill, given, segmented)
+    workflow.__desc__ = _methods(rule, fill, given, segmented, together)
     inputnode = pe.Node(IdentityInterface(fields=_INPUTS), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     map_lesions = pe.Node(
@@ -118,7 +123,7 @@ def init_lesions_wf(
     return workflow
 
 
-def _methods(rule: Rule, fill: str, given: bool, segmented: bool) -> str:
+def _methods(rule: Rule, fill: str, given: bool, segmented: bool, together: bool) -> str:
     """The paragraph of the methods text."""
     region = "inpainted image and near that of the template" if segmented else "template"
     if given:
@@ -135,6 +140,11 @@ def _methods(rule: Rule, fill: str, given: bool, segmented: bool) -> str:
             f"Lesions were mapped {told[rule.kind]}components below {rule.min_volume:g} mm³ were dropped, and "
             "so were those that became as small on the voxels of the T1w image. "
         )
+        if together:
+            mapped += (
+                "All visits of a person decided together: a voxel that had this probability at one visit "
+                f"needed {Limits.of(rule).supported:g} at the others. "
+            )
     filled = (
         "The difference of both images, with the bias field and scale restored and feathered to 3 mm around "
         "the lesions, was resampled to the T1w image and subtracted from it; elsewhere the original is "

@@ -25,6 +25,7 @@ def init_preprocess_wf(
     brain_mask: str | None = None,
     brain_mask_xfm: str | None = None,
     xfm: tuple[str, str] | None = None,
+    visits: int = 0,
     bias_correction: str = "n4",
     random_seed: int = 0,
     omp_nthreads: int = 1,
@@ -45,6 +46,9 @@ def init_preprocess_wf(
         ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
     xfm : tuple of two str, optional
         Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
+    visits : int
+        Of how many visits of the person this is one. Their workflow gives the affine to the node ``register``
+        (:func:`bids_inpaint.workflows.person.weave`).
     bias_correction : {'n4', 'ants'}
         Whose N4 removes the bias field: the app's or that of ANTs.
 
@@ -71,7 +75,9 @@ def init_preprocess_wf(
         What is unusual about the T1w and about a precomputed mask.
     """
     workflow = pe.Workflow(name=name)
-    workflow.__desc__ = _describe(template.name, skull_strip, brain_mask, xfm, bias_correction)
+    workflow.__desc__ = _describe(
+        skull_strip, brain_mask, _describe_affine(template.name, xfm, visits), bias_correction
+    )
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
@@ -85,7 +91,9 @@ def init_preprocess_wf(
         CorrectBias(method=bias_correction, sloppy=sloppy), name="correct_bias", mem_gb=2
     )  # fmt: skip
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
-    if xfm:
+    if visits:
+        register = pe.Node(GivenAffine(), name="register")
+    elif xfm:
         register = pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
     else:
         register = pe.Node(
@@ -145,9 +153,25 @@ def name_source(workflow: pe.Workflow, path: str) -> None:
             node.inputs.source = path
 
 
-def _describe(
-    template: str, skull_strip: str, brain_mask: str | None, xfm: tuple[str, str] | None, bias_correction: str
-) -> str:
+def _describe_affine(template: str, xfm: tuple[str, str] | None, visits: int) -> str:
+    """How the brain came to the template."""
+    if xfm:
+        return "A precomputed affine was used"
+    registered = (
+        f"registered to {template} with an affine transform (ANTs [@ants]), which was moved to the nearest "
+        "least-squares fit of both"
+    )
+    if not visits:
+        return f"The brain was {registered}"
+    return (
+        f"The {visits} T1w images of the person, one of each session, were registered rigidly, each two of "
+        "them symmetrically and robustly, and meet in their middle space, of which none is the reference; "
+        f"the median image of all, without bias fields, was {registered}. Both transforms of each image were "
+        "composed"
+    )
+
+
+def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correction: str) -> str:
     network = "a 3D U-Net trained on heads of any contrast drawn from label maps [as in @synthstrip]"
     if brain_mask:
         brain = "A precomputed brain mask was used. "
@@ -161,12 +185,6 @@ def _describe(
             f"of all others the brain was extracted with {network}, and the mask was cut to within 4 mm "
             "of the registered template's brain. "
         )
-    affine = (
-        "A precomputed affine was used"
-        if xfm
-        else f"The brain was registered to {template} with an affine transform (ANTs [@ants]), which was "
-        "moved to the nearest least-squares fit of both"
-    )
     n4 = {
         "n4": "N4 [@n4], as bids_inpaint implements it, with 4 levels of 50 iterations",
         "ants": "N4 [@n4] of ANTs [@ants]",

@@ -33,6 +33,9 @@ class Image:
         What may be worth to know besides.
     brain_mask_xfm : str, optional
         ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
+    visits : tuple of str
+        Prefixes of the images of the person that are processed together, this one among them, in the order of
+        time; none if it is processed by itself.
     """
 
     path: str
@@ -46,6 +49,7 @@ class Image:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     brain_mask_xfm: str | None = None
+    visits: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:

@@ -145,8 +145,8 @@ class Products:
         return _REFERENCE if self.reference else {}
 
 
-#: What earlier steps warn of, on the T1w and on masks that were given for it.
-WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings")
+#: What earlier steps warn of: of the T1w, masks that were given for it, and the other visits of the person.
+WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings", "visit_warnings")
 #: Of a run with default options, and of one that makes everything.
 USUAL, EVERYTHING = Products(), Products(SEGMENTED, reference=True, flair=True)
 

@@ -37,10 +37,15 @@ def given_files(image: Image) -> dict[str, str]:
     return {"GivenFiles": names} if names else {}
 
 
+def own_options(image: Image) -> dict[str, Any]:
+    """The options of an image alone: which files were given, and whether it is one of several visits."""
+    return given_files(image) | ({"Longitudinal": True} if image.visits else {})
+
+
 def provenance(settings: Settings, networks: Networks) -> dict[str, Any]:
     """What made the inpainted images of a run, for their sidecars: version, networks, options that matter.
 
-    Of a single image, `given_files` is one more option.
+    Of a single image, there are `own_options` besides.
     """
     model, second = networks.main, networks.second
     out: dict[str, Any] = {"SoftwareVersion": __version__, **_made_by(model, second)}
@@ -96,10 +101,12 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
         for key in FLAIR:
             out[key] |= _made_by(networks.flair)
     origin = provenance(settings, networks)
-    origin["Options"] |= given_files(image)
+    origin["Options"] |= own_options(image)
     for key in ("native_inpainted", "inpainted"):
         out[key] |= origin
     out["native_inpainted"]["Fill"] = settings.fill
+    if image.visits:
+        out["native_inpainted"]["Visits"] = list(image.visits)
     rule = networks.rule(settings)
     unit = "fraction of the median of normal-appearing white matter"
     lesions = network | {

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.imaging.lesions import CONNECTIVITY
+from bids_inpaint.imaging.lesions import CONNECTIVITY, Rule
 from bids_inpaint.options import LESION_MIN_VOLUME
 from bids_inpaint.space import Grid
 
@@ -23,6 +23,8 @@ Array = np.ndarray
 #: What can become of a lesion. Transient is one that neither the first nor the last of the visits has.
 Change = Literal["stable", "new", "enlarging", "shrinking", "resolved", "transient"]
 CHANGES: tuple[Change, ...] = get_args(Change)
+#: Of the probability from which a voxel is lesion by itself, the part from which other visits support it.
+SUPPORTED = 0.5
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class Limits:
             raise ValueError("limits of probability must be 0 < supported <= alone <= 1")
         if min(self.growth, self.least_change, self.least_volume) < 0:
             raise ValueError("limits of volume must not be negative")
+
+    @classmethod
+    def of(cls, rule: Rule) -> Limits:
+        """The limits that agree with the map of one visit: its least probability and its least volume."""
+        return cls(alone=rule.low, supported=SUPPORTED * rule.low, least_volume=rule.min_volume)
 
 
 @dataclass(frozen=True)
@@ -120,6 +127,47 @@ def decide(probabilities: Sequence[Array], limits: Limits | None = None) -> list
     limits = limits or Limits()
     anywhere = np.max(probabilities, axis=0) >= limits.alone
     return [anywhere & (probability >= limits.supported) for probability in probabilities]
+
+
+def follow(
+    probabilities: Sequence[Array], rule: Rule, grid: Grid
+) -> tuple[list[Array], Array, list[LesionHistory]]:
+    """Lesion masks of all visits, and the history of each lesion, by what counts as a lesion at one visit.
+
+    The visits decide together (:func:`decide`) which voxels are lesion. A lesion is kept if its surest voxel
+    at any visit has the threshold of the rule, and is there at the visits where it has its least volume. With
+    one visit that is :func:`bids_inpaint.imaging.lesions.find_probable`.
+
+    Parameters
+    ----------
+    probabilities : sequence of array, shape `grid.shape`
+        Calibrated probability (0-1) of lesion at each visit, in the order of time.
+    rule : Rule
+        For the probability.
+    grid : Grid
+        Gives volumes and coordinates.
+
+    Returns
+    -------
+    masks : list of array of bool
+        Of each visit.
+    labels, lesions
+        Of :func:`histories` of these masks.
+    """
+    limits = Limits.of(rule)
+    masks = decide(probabilities, limits)
+    surest = np.max(probabilities, axis=0)
+    while True:
+        labels, lesions = histories(masks, grid, limits)
+        there = np.zeros((len(masks), len(lesions) + 1), bool)
+        sure = np.unique(labels[surest >= rule.threshold])
+        for lesion in lesions:
+            if lesion.label in sure:
+                there[:, lesion.label] = np.array(lesion.volumes) >= limits.least_volume
+        kept = [mask & at_visit[labels] for mask, at_visit in zip(masks, there, strict=True)]
+        if all(np.array_equal(*pair) for pair in zip(kept, masks, strict=True)):
+            return masks, labels, lesions
+        masks = kept
 
 
 def histories(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
@@ -12,7 +14,13 @@ from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.interfaces.base import FileInterface, NetworkInputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.networks import inpainting, registry, volumes
+from bids_inpaint.networks.card import Filled, Model
 from bids_inpaint.networks.session import Runtime
+from bids_inpaint.space import Grid
+
+Array = np.ndarray
+#: Reads the part of a volume on the working grid that the networks see.
+Reader = Callable[[str], Array]
 
 
 class InpaintInputSpec(NetworkInputSpec):
@@ -60,14 +68,13 @@ class Inpaint(FileInterface):
             return np.ascontiguousarray(images.read(path)[0][box])
 
         data, mask = read(self.inputs.in_file), mask[box] > 0
-        masked = read(self.inputs.lesion_mask) > 0 if isdefined(self.inputs.lesion_mask) else None
         priors = [read(path) for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
         options = self._runtime()
-        out = inpainting.inpaint(model, data, mask, scale, masked, options, priors)
+        out = self._first(model, data, mask, scale, priors, read)
 
         def lesion_map() -> np.ndarray:
-            return inpainting.found(out, data, scale, priors[0], self._rule(), grid)
+            return self._found(out, data, scale, priors[0], grid, read)
 
         if isdefined(self.inputs.second_model):
             second = registry.find(self.inputs.second_model, sha256=self.inputs.second_sha256)
@@ -91,9 +98,20 @@ class Inpaint(FileInterface):
             **{name: save(f"{name}.nii.gz", v, scratch=True) for name, v in told.items() if v is not None},
         }
 
-    def _rule(self) -> Rule:
+    def _first(
+        self, model: Model, data: Array, mask: Array, scale: Scale, priors: list[Array], read: Reader
+    ) -> Filled:
+        """What the first network makes of the brain."""
+        masked = read(self.inputs.lesion_mask) > 0 if isdefined(self.inputs.lesion_mask) else None
+        return inpainting.inpaint(model, data, mask, scale, masked, self._runtime(), priors)
+
+    def _found(
+        self, filled: Filled, data: Array, scale: Scale, white: Array, grid: Grid, read: Reader
+    ) -> Array:
+        """The lesions that it found."""
         inputs = self.inputs
-        return Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
+        rule = Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
+        return inpainting.found(filled, data, scale, white, rule, grid)
 
     def _runtime(self) -> Runtime:
         sampler, steps = self.inputs.sampler, self.inputs.sampling_steps
@@ -105,3 +123,28 @@ class Inpaint(FileInterface):
             steps if isdefined(steps) else None,
             self.inputs.mirror,
         )
+
+
+class FillDecidedInputSpec(InpaintInputSpec):
+    first_file = File(exists=True, mandatory=True, desc="what the first network made, with nothing undone")
+    decided = File(exists=True, mandatory=True, desc="lesions (working grid), as all visits decided")
+    probability = File(exists=True, desc="of a lesion, that the first network told")
+    spread = File(exists=True, desc="standard deviation among the fillings of the first network")
+    doubt = File(exists=True, desc="standard deviation of its lesion probability")
+
+
+class FillDecided(Inpaint):
+    """The rest of :class:`Inpaint` where the first network has run and all visits have decided."""
+
+    input_spec = FillDecidedInputSpec
+
+    def _first(
+        self, model: Model, data: Array, mask: Array, scale: Scale, priors: list[Array], read: Reader
+    ) -> Filled:
+        told = (getattr(self.inputs, name) for name in ("probability", "spread", "doubt"))
+        return Filled(read(self.inputs.first_file), *(read(v) if isdefined(v) else None for v in told))
+
+    def _found(
+        self, filled: Filled, data: Array, scale: Scale, white: Array, grid: Grid, read: Reader
+    ) -> Array:
+        return read(self.inputs.decided) > 0

@@ -91,6 +91,9 @@ class MapLesionsInputSpec(InputSpec):
     low = traits.Float(0.0, usedefault=True, desc="least probability of a voxel of a lesion")
     min_volume = traits.Float(mandatory=True, desc="mm³")
     given = File(exists=True, desc="lesion mask (working grid) to use in place of the map")
+    decided = File(
+        exists=True, desc="lesions (working grid) by the probabilities of all visits of the person"
+    )
 
 
 class MapLesionsOutputSpec(TraitedSpec):
@@ -120,7 +123,10 @@ class MapLesions(FileInterface):
             mask = graded > 0
         elif self.inputs.lesion_map == "probability":
             graded = images.read(self.inputs.lesion_probability)[0]
-            mask = lesions.find_probable(graded, self._rule(), grid)
+            if isdefined(self.inputs.decided):
+                mask = images.read(self.inputs.decided)[0] > 0
+            else:
+                mask = lesions.find_probable(graded, self._rule(), grid)
         else:
             prior = images.read(self.inputs.wm_prior)[0]
             graded, mask = lesions.find(dark, wm, prior, self._rule(), grid)

@@ -26,6 +26,7 @@ class CheckQualityInputSpec(InputSpec):
     input_warnings = traits.List(traits.Str, desc="of the T1w's file")
     mask_warnings = traits.List(traits.Str, desc="of a precomputed brain mask")
     lesion_warnings = traits.List(traits.Str, desc="of a given lesion mask")
+    visit_warnings = traits.List(traits.Str, desc="of the other visits of the person")
 
 
 class CheckQualityOutputSpec(TraitedSpec):
@@ -50,7 +51,7 @@ class CheckQuality(FileInterface):
             volumes["preproc"], volumes["working_mask"] > 0, volumes["template"], volumes["template_mask"],
             volumes["wm_prior"], volumes["gm_prior"], read_xfm(self.inputs.xfm), volumes["mask"] > 0,
         )  # fmt: skip
-        names = ("dataset", "input", "mask", "lesion")
+        names = ("dataset", "input", "mask", "lesion", "visit")
         earlier = (getattr(self.inputs, f"{name}_warnings") for name in names)
         warnings = quality.judge(measures)
         warnings += [warning for sentences in earlier if isdefined(sentences) for warning in sentences]

@@ -70,7 +70,12 @@ class Networks:
         reference = registry.find(registry.REFERENCE) if settings.lesion_masks and main.blind else None
         flair = registry.find(settings.flair, "flair") if settings.flair else None
         networks = cls(main, second, second_alone, reference, flair)
-        networks.rule(settings)
+        rule = networks.rule(settings)
+        if settings.longitudinal and not (main.blind and rule.kind == "probability"):
+            raise InputError(
+                "--longitudinal needs a blind network and lesion maps by its probability: leave it out, or "
+                f"leave out {'--lesion-map difference and --lesion-threshold' if main.blind else '--model'}."
+            )
         return networks
 
     def rule(self, settings: Settings) -> Rule:

@@ -6,7 +6,7 @@ import logging
 from itertools import chain
 
 from bids_inpaint.errors import InputError
-from bids_inpaint.participant import outcomes
+from bids_inpaint.participant import outcomes, visits
 from bids_inpaint.participant.crashes import Crash, read_crashes
 from bids_inpaint.participant.outcomes import Before, Outcome, Run
 from bids_inpaint.participant.progress import Progress, tell
@@ -39,7 +39,7 @@ def finish(run: Run, error: Exception | None, progress: Progress, before: dict[s
     results = _judge(run, error, progress, before, crashes)
     unwritten = 0
     if not settings.reports_only:
-        unwritten = _record(run, results) + _record_refused(run)
+        unwritten = _record(run, results) + _record_refused(run) + visits.record(run)
     _report_failures(results)
     unreported = _write_reports(run, results, crashes)
     warned = sum(_report_warnings(run, result) for result in results)

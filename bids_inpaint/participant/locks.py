@@ -13,6 +13,7 @@ from typing import IO
 
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import GRAPH, image_wf_name
+from bids_inpaint.dataset.people import people
 from bids_inpaint.errors import InputError
 from bids_inpaint.settings import Settings
 
@@ -48,7 +49,9 @@ def claim(images: Sequence[Image], settings: Settings, held: ExitStack) -> IO:
         raise InputError(
             f"{path} can't be opened ({error.strerror}): name another work folder with -w."
         ) from None
-    busy = [image.prefix for image in images if not _lock(lock, image_wf_name(image))]
+    names = {image_wf_name(image): image.prefix for image in images}
+    names |= {person.workflow: f"sub-{person.subject}" for person in people(images)}
+    busy = [name for workflow, name in names.items() if not _lock(lock, workflow)]
     if busy:
         raise InputError(
             f"Another run works on {', '.join(busy[:5])}{' and others' if len(busy) > 5 else ''} in "

@@ -22,7 +22,7 @@ from bids_inpaint.dataset.outputs import (
     status_file,
 )
 from bids_inpaint.dataset.scan import Refused
-from bids_inpaint.dataset.sidecars import given_files, provenance
+from bids_inpaint.dataset.sidecars import own_options, provenance
 from bids_inpaint.dataset.status import is_held, saved_file, write_status
 from bids_inpaint.io.files import read_sidecar
 from bids_inpaint.networks.selection import Networks
@@ -322,7 +322,7 @@ def differences(image: Image, settings: Settings, current: dict) -> list[str]:
     )
     had = sidecar.get("Options")
     had = had if isinstance(had, dict) else {}
-    options = current["Options"] | given_files(image)
+    options = current["Options"] | own_options(image)
     for name, value in options.items() if had else ():
         if had.get(name) != value:
             out.append(f"{name} {had.get(name, 'unknown')}, not {value}")

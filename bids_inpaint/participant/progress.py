@@ -6,6 +6,7 @@ import sys
 import time
 from typing import TextIO
 
+from bids_inpaint.dataset.people import is_image
 from bids_inpaint.errors import printable
 
 
@@ -65,12 +66,12 @@ class Progress:
             self.cached += took < 0.5
             self.left[image] -= 1
             self._line(f"{image}: {parts[-1]} done in {took:.0f} s" if took >= 0.5 else "")
-            if not self.left[image]:
+            if not self.left[image] and is_image(image):
                 self._line(f"{image}: finished")
 
     def _line(self, event: str) -> None:
         total = round(sum(self.steps.values()) / len(self.steps) * self.images)
-        finished = sum(not n for n in self.left.values())
+        finished = sum(not n for name, n in self.left.items() if is_image(name))
         counts = f"{self.done}/{total} steps, {finished}/{self.images} images"
         text = f"[{counts}{self._time_left(total)}] {event}"
         if self.stream.isatty():

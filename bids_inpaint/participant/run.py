@@ -19,10 +19,12 @@ from bids_inpaint.dataset import bids, description, template
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.matching import listed
 from bids_inpaint.dataset.outputs import Products, expected, image_of, image_wf_name
+from bids_inpaint.dataset.people import together
 from bids_inpaint.dataset.validation import validate
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.networks.session import Runtime
+from bids_inpaint.participant import visits
 from bids_inpaint.participant.ending import finish
 from bids_inpaint.participant.locks import claim, clean
 from bids_inpaint.participant.outcomes import Before, Run
@@ -78,7 +80,8 @@ def _run(settings: Settings, held: ExitStack) -> int:
         init_participants_wf, settings=settings, networks=networks, template=files, run_uuid=run_uuid
     )
     description.describe(settings)
-    first = graph(images=images[:1]).get_node(image_wf_name(images[0]))
+    example = visits.example(images)
+    first = graph(images=example).get_node(image_wf_name(example[0]))
     citation = description.write_boilerplate(settings.output_dir, first.__desc__)
     if settings.boilerplate_only:
         print(citation)
@@ -94,11 +97,12 @@ def _run(settings: Settings, held: ExitStack) -> int:
         with progress:
             # a cluster works on more of them at once
             size = BATCH if settings.use_plugin is None else 4 * BATCH
-            for start in range(0, len(images), size):
-                batch = graph(images=images[start : start + size])
-                error = _execute(batch, progress, *run_nodes) or error
-                if error and settings.stop_on_first_crash:
-                    break
+            waiting = list(visits.batches(images, size))
+            while waiting and not (error and settings.stop_on_first_crash):
+                batch = waiting.pop(0)
+                error = _execute(graph(images=batch), progress, *run_nodes) or error
+                if again := visits.without_failed(batch, run, progress):
+                    waiting.insert(0, again)
     return finish(run, error, progress, before)
 
 
@@ -115,6 +119,9 @@ def _collect(settings: Settings, networks: Networks) -> tuple[list[Image], list[
     refused = [*collected.refused, *too_long]
     if not images:
         raise InputError(bids.nothing_left(refused))
+    if settings.longitudinal:
+        images = together(images)
+        visits.announce(images, settings)
     _report_collected(collected.warnings, refused, images)
     if not settings.skip_bids_validation:
         validate(settings, known={path for one in refused for path in one.paths})

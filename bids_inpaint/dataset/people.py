@@ -1,0 +1,210 @@
+"""The people whose visits are processed together: which images these are, and the outputs of a person.
+
+What each visit leaves has the names of :mod:`bids_inpaint.dataset.outputs`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from pathlib import Path
+
+from bids_inpaint.dataset.image import Image
+from bids_inpaint.dataset.outputs import USUAL, names_of
+from bids_inpaint.dataset.sidecars import provenance, standard_space
+from bids_inpaint.dataset.visits import timeline
+from bids_inpaint.imaging.history import Limits
+from bids_inpaint.networks.selection import Networks
+from bids_inpaint.settings import Settings
+
+#: Part of a person's status: there is one alone.
+PART = "longitudinal"
+#: Name of the workflow of a person, up to the label.
+_WORKFLOW = "person_"
+_CHANGES = {
+    "stable": "It changed by less than the limits",
+    "new": "It is at the last visit and not at the first",
+    "enlarging": "It is larger at the last visit than at the first",
+    "shrinking": "It is smaller at the last visit than at the first",
+    "resolved": "It is at the first visit and not at the last",
+    "transient": "It is neither at the first nor at the last visit, but between them",
+}
+
+
+@dataclass(frozen=True)
+class Person:
+    """A person with visits that are processed together.
+
+    Attributes
+    ----------
+    images : tuple of Image
+        One of each session, in the order of time.
+    years : tuple of float or None
+        Between the first image whose time is known and each; None where the time of an image is unknown.
+    """
+
+    images: tuple[Image, ...]
+    years: tuple[float | None, ...]
+
+    @property
+    def subject(self) -> str:
+        """Participant label."""
+        return self.images[0].subject
+
+    @property
+    def sessions(self) -> list[str]:
+        """Labels of the sessions, as ``ses-1``."""
+        return [f"ses-{image.entities['ses']}" for image in self.images]
+
+    @property
+    def workflow(self) -> str:
+        """Name of the workflow of what its visits have in common, as ``person_01``."""
+        return _WORKFLOW + self.subject.replace("+", "-")
+
+    def names(self, template: str) -> dict[str, str]:
+        """Path of each result of the person below the output folder, by its key."""
+        stem, changes = f"sub-{self.subject}/anat/sub-{self.subject}", "desc-lesionchange_dseg"
+        out = {
+            "template": f"{stem}_desc-longitudinal_T1w.nii.gz",
+            "changes": f"{stem}_{changes}.nii.gz",
+            "standard_changes": f"{stem}_space-{template}_res-1_{changes}.nii.gz",
+            "table": f"{stem}_{changes}.tsv",
+        }
+        spaces = {"standard": template} | {
+            f"visit{i}": session.replace("-", "") for i, session in enumerate(self.sessions)
+        }
+        for key, space in spaces.items():
+            out[f"to_{key}"] = f"{stem}_from-template_to-{space}_mode-image_xfm.txt"
+            out[f"from_{key}"] = f"{stem}_from-{space}_to-template_mode-image_xfm.txt"
+        return out
+
+    def metadata(self, settings: Settings, networks: Networks) -> dict[str, dict]:
+        """What the sidecar of each result says that is known before the run, by its key."""
+        template = settings.template
+        visits = {
+            "Visits": [image.prefix for image in self.images],
+            "Years": [None if year is None else round(year, 4) for year in self.years],
+            "YearsDescription": "Between the first visit whose time is known and each",
+        }
+        made = [names_of(image, template, USUAL)["probability"] for image in self.images]
+        changes = {
+            **visits,
+            "Sources": [f"bids::{name}" for name in made],
+            **provenance(settings, networks),
+            "Limits": asdict(Limits.of(networks.rule(settings))),
+            **self._columns(),
+        }
+        return {
+            "template": {
+                **visits,
+                "Description": "Median of all visits, without bias fields, in their middle space",
+                "SkullStripped": True,
+                "Sources": [image.uri for image in self.images],
+            },
+            "changes": changes,
+            "standard_changes": changes | standard_space(template),
+        }
+
+    def _columns(self) -> dict[str, dict]:
+        """What the columns of the table of lesions are."""
+        levels = {"Levels": _CHANGES}
+        mm = {"Units": "mm"}
+        out: dict[str, dict] = {
+            "index": {"Description": "Value of the lesion in the labelled image"},
+            "name": {"Description": "Name of the lesion"},
+            "change": {"Description": "What became of it from the first visit to the last", **levels},
+            "x": {"Description": "Centroid of its voxels at any visit, towards the right", **mm},
+            "y": {"Description": "Centroid of its voxels at any visit, towards the front", **mm},
+            "z": {"Description": "Centroid of its voxels at any visit, towards the top", **mm},
+        }
+        for session in self.sessions:
+            out[f"volume_{session}"] = {"Description": f"Volume at {session}", "Units": "mm^3"}
+        for session in self.sessions[1:]:
+            text = f"What became of it from the visit before to {session}"
+            out[f"change_{session}"] = {"Description": text, **levels}
+        return out
+
+
+def is_image(workflow: str) -> bool:
+    """Whether the workflow of that name is that of an image, and not that of a person."""
+    return not workflow.startswith(_WORKFLOW)
+
+
+def together(images: Sequence[Image]) -> list[Image]:
+    """The same images, of which those that are visits of one person know each other.
+
+    A person has one visit a session. Of several images of a session, that which has the entities that most
+    sessions have is the visit (one without a contrast agent, if there is a choice), and the others are
+    processed by themselves.
+
+    Parameters
+    ----------
+    images : sequence of Image
+        Those of a person stand together.
+    """
+    out: list[Image] = []
+    for _, group in groupby(images, key=lambda image: image.subject):
+        of_person = list(group)
+        chosen = _one_a_session(of_person)
+        if len(chosen) < 2:
+            out += of_person
+            continue
+        line = timeline(chosen)
+        visits = tuple(image.prefix for image in line.images)
+        for image in of_person:
+            if image.prefix in visits:
+                out.append(_as_visit(image, visits, line.warnings))
+            elif "ses" in image.entities:
+                note = "another image stands for its session in the longitudinal steps of the person."
+                out.append(replace(image, notes=(*image.notes, note)))
+            else:
+                out.append(image)
+    return out
+
+
+def _as_visit(image: Image, visits: tuple[str, ...], warnings: Sequence[str]) -> Image:
+    """The image as one of several visits, whose affine is that of all."""
+    said = list(warnings)
+    if image.xfm:
+        said.append(
+            "the given affine is not used, as all visits of the person share one: leave out --longitudinal "
+            "if it is to be used."
+        )
+    return replace(
+        image,
+        visits=visits,
+        xfm=None,
+        sources=[source for source in image.sources if not (image.xfm and source.endswith("_xfm.txt"))],
+        warnings=tuple(dict.fromkeys([*image.warnings, *said])),
+    )
+
+
+def people(images: Sequence[Image]) -> list[Person]:
+    """The people among images that know each other (:func:`together`)."""
+    out = []
+    for _, group in groupby((image for image in images if image.visits), key=lambda image: image.subject):
+        line = timeline(list(group))
+        out.append(Person(tuple(line.images), tuple(line.years)))
+    return out
+
+
+def status_file(output_dir: Path, subject: str) -> Path:
+    """Where the output folder says what became of the longitudinal results of a person."""
+    return output_dir / f"sub-{subject}" / "log" / f"sub-{subject}_{PART}_status.json"
+
+
+def _one_a_session(images: Sequence[Image]) -> list[Image]:
+    def kind(image: Image) -> tuple[str | None, ...]:
+        return tuple(image.entities.get(key) for key in ("acq", "ce", "rec"))
+
+    sessions: dict[str, list[Image]] = {}
+    for image in images:
+        if session := image.entities.get("ses"):
+            sessions.setdefault(session, []).append(image)
+    often = Counter(one for of_session in sessions.values() for one in {kind(image) for image in of_session})
+    return [
+        min(of_session, key=lambda i: (-often[kind(i)], "ce" in i.entities, i.prefix))
+        for of_session in sessions.values()
+    ]
