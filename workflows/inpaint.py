@@ -14,6 +14,11 @@ from bids_inpaint.interfaces.lesions import LesionMask
 from bids_inpaint.networks.card import Model
 from bids_inpaint.settings import Settings
 
+_OUTPUTS = [
+    "inpainted", "whole", "white", "exponent", "probability", "spread", "doubt", "given_lesions",
+    "native_given_lesions", "lesion_warnings",
+]  # fmt: skip
+
 
 def init_inpaint_wf(
     *,
@@ -85,23 +90,7 @@ def init_inpaint_wf(
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )
-    outputnode = pe.Node(
-        IdentityInterface(
-            fields=[
-                "inpainted",
-                "whole",
-                "white",
-                "exponent",
-                "probability",
-                "spread",
-                "doubt",
-                "given_lesions",
-                "native_given_lesions",
-                "lesion_warnings",
-            ]
-        ),
-        name="outputnode",
-    )
+    outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     network = network_inputs(model, template, settings.device, omp_nthreads)
     again = _second_inputs(settings, second, second_alone, rule, confine)
     once = _second_inputs(settings, None, False, None, False) if together else again

@@ -70,7 +70,9 @@ class Progress:
                 self._line(f"{image}: finished")
 
     def _line(self, event: str) -> None:
-        total = round(sum(self.steps.values()) / len(self.steps) * self.images)
+        of_images = [steps for name, steps in self.steps.items() if is_image(name)]
+        shared = sum(self.steps.values()) - sum(of_images)
+        total = round(sum(of_images) / len(of_images) * self.images) + shared
         finished = sum(not n for name, n in self.left.items() if is_image(name))
         counts = f"{self.done}/{total} steps, {finished}/{self.images} images"
         text = f"[{counts}{self._time_left(total)}] {event}"

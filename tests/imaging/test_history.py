@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
-from bids_inpaint.imaging.history import CHANGES, Limits, change_between, change_map, decide, histories
+from bids_inpaint.imaging.history import (
+    CHANGES,
+    Limits,
+    change_between,
+    change_map,
+    decide,
+    follow,
+    histories,
+)
+from bids_inpaint.imaging.lesions import Rule, find_probable
 from bids_inpaint.space import Grid
 
 GRID = Grid.of((40, 40, 40), np.diag([1, 1, 2, 1]))
@@ -121,3 +131,43 @@ def test_noise_about_the_threshold_is_no_change():
 def test_limits_that_make_no_sense_are_refused(wrong):
     with pytest.raises(ValueError, match="limits of"):
         Limits(**wrong)
+
+
+RULE = Rule("probability", threshold=0.4, low=0.3, min_volume=10)
+
+
+def chance(*lesions: tuple[np.ndarray, float]) -> np.ndarray:
+    out = np.full(GRID.shape, 0.02, np.float32)
+    for mask, probability in lesions:
+        out[mask] = probability
+    return out
+
+
+def test_one_visit_decides_as_its_own_map_does():
+    rng = np.random.default_rng(0)
+    rough = ndimage.gaussian_filter(rng.normal(size=GRID.shape), 2)
+    probability = np.clip(0.2 + 2 * rough, 0, 1).astype(np.float32)
+    alone = find_probable(probability, RULE, GRID)
+    (mask,), labels, lesions = follow([probability], RULE, GRID)
+    assert alone.any()
+    assert (mask == alone).all()
+    assert ((labels > 0) == alone).all()
+    assert sum(lesion.volumes[0] for lesion in lesions) == pytest.approx(2 * alone.sum())
+
+
+def test_what_is_sure_at_one_visit_needs_less_at_the_others():
+    place, elsewhere = box((2, 2, 2, 4)), box((20, 2, 2, 4))
+    masks, _, lesions = follow([chance((place, 0.6)), chance((place, 0.2), (elsewhere, 0.2))], RULE, GRID)
+    assert [(mask == place).all() for mask in masks] == [True, True]
+    assert [lesion.change for lesion in lesions] == ["stable"]
+    # what is lesion nowhere by itself is none, and so is what no visit is sure of
+    assert not follow([chance((place, 0.35)), chance((elsewhere, 0.2))], RULE, GRID)[2]
+
+
+def test_a_visit_has_no_part_of_a_lesion_below_the_least_volume():
+    place, crumb = box((2, 2, 2, 4)), box((2, 2, 2, 1))
+    masks, labels, lesions = follow([chance((crumb, 0.9)), chance((place, 0.9))], RULE, GRID)
+    assert not masks[0].any()
+    assert (masks[1] == place).all()
+    assert [lesion.change for lesion in lesions] == ["new"]
+    assert ((labels > 0) == place).all()
