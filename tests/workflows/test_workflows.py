@@ -11,6 +11,7 @@ from nipype.interfaces.base import isdefined
 from bids_inpaint.dataset import bids, template
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import Products, crash_folder, expected, image_wf_name
+from bids_inpaint.dataset.people import together
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks import registry
 from bids_inpaint.networks.card import Model
@@ -90,6 +91,46 @@ def test_the_bias_correction_is_the_one_asked_for(tmp_path, toy_model, method):
     saved = nodes[f"{image}.outputs_wf.save"].inputs.metadata["native_inpainted"]["Options"]
     assert saved["BiasCorrection"] == method
     assert ("N4 [@n4] of ANTs" in workflow.get_node(image).__desc__) is (method == "ants")
+
+
+def test_visits_share_an_affine_and_decide_together(tmp_path):
+    """And a person with one session has the graph that it has without the option."""
+    root = write_dataset(tmp_path / "bids", *NAMES, "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz")
+    graphs = {}
+    for longitudinal in BOTH:
+        settings = Settings(root, tmp_path / "out", tmp_path / "w", longitudinal=longitudinal, tta=True)
+        check(settings)
+        images = bids.collect(settings).images
+        workflow = init_participants_wf(
+            images=together(images) if longitudinal else images, settings=settings,
+            networks=Networks.of(settings), run_uuid="x",
+            template=template.prepare(template.DEFAULT, tmp_path),
+        )  # fmt: skip
+        graphs[longitudinal] = {node.fullname.split(".", 1)[1]: node for node in expanded(workflow).nodes()}
+        assert_visits_are_saved(workflow, longitudinal)
+    added = {name for name in graphs[True] if name not in graphs[False]}
+    fills = {f"{name}.inpaint_wf.fill" for name in ("sub_01_ses_1_wf", "sub_01_ses_2_run_1_wf")}
+    assert {name for name in added if not name.startswith("person_01.")} == fills
+    for name, node in graphs[False].items():
+        if name.startswith("sub_02"):
+            own = graphs[True][name].inputs
+            assert own.get_hashval(hash_method="content") == node.inputs.get_hashval(hash_method="content")
+
+
+def assert_visits_are_saved(workflow, longitudinal: bool) -> None:
+    flat = workflow._create_flat_graph()
+    save = [node for node in flat.nodes() if node.fullname.endswith("person_01.save")]
+    assert len(save) == longitudinal
+    for node in save:
+        arrives = {pair[1] for *_, data in flat.in_edges(node, data=True) for pair in data["connect"]}
+        assert arrives == {*node.inputs.names, "facts"}
+
+
+def test_visits_need_a_probability(tmp_path, toy_model):
+    for options in ({"model": str(toy_model)}, {"lesion_map": "difference"}, {"lesion_threshold": 0.1}):
+        settings = Settings(tmp_path, tmp_path / "out", tmp_path / "w", longitudinal=True, **options)
+        with pytest.raises(InputError, match="--longitudinal needs a blind network"):
+            Networks.of(settings)
 
 
 def test_labels_with_a_plus_are_told_apart(tmp_path, toy_model):
