@@ -1,0 +1,75 @@
+"""Once the visits of a person have decided, the rest goes as with an image by itself."""
+
+import numpy as np
+import pytest
+from helpers import write_card
+
+from bids_inpaint.interfaces.inpaint import FillDecided, Inpaint
+from bids_inpaint.interfaces.visits import ShareAffine, write_xfm
+from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.networks import inpainting, registry
+from bids_inpaint.space import WORKING_GRID
+
+LESION = np.float32(0.45)
+
+
+@pytest.fixture
+def inputs(tmp_path, monkeypatch, toy_model) -> dict:
+    """A box of white matter in grey matter with a lesion, and two toy networks."""
+    monkeypatch.chdir(tmp_path)
+    brain = np.zeros(WORKING_GRID.shape, np.float32)
+    brain[30:150, 30:190, 30:150] = 0.4
+    brain[40:140, 40:180, 40:140] = 1
+    white, grey = (brain == 1).astype(np.float32), (brain == np.float32(0.4)).astype(np.float32)
+    mask = brain > 0
+    brain[60:70, 60:70, 60:70] = LESION
+    filling = tmp_path / "filling.onnx"
+    filling.write_bytes(toy_model.read_bytes())
+    write_card(filling, blind=False)
+    main, second = registry.find(str(toy_model)), registry.find(str(filling))
+    volumes = {"in_file": brain, "mask_file": mask.astype(np.uint8), "wm_prior": white, "gm_prior": grey}
+    for name, data in volumes.items():
+        images.save(tmp_path / f"{name}.nii.gz", data, WORKING_GRID)
+    return {
+        **{name: str(tmp_path / f"{name}.nii.gz") for name in volumes},
+        "model": main.identifier, "model_sha256": main.sha256,
+        "second_model": second.identifier, "second_sha256": second.sha256, "device": "cpu",
+    }  # fmt: skip
+
+
+def test_what_all_decide_is_filled_as_what_one_finds(inputs, tmp_path, monkeypatch):
+    """With the same lesions, the result is the same to the last bit."""
+    brain = images.read(inputs["in_file"])[0]
+    monkeypatch.setattr(inpainting, "found", lambda filled, image, *_: image == LESION)
+    rule = {"lesion_map": "difference", "threshold": 0.1}
+    whole = Inpaint(**inputs, **rule, confine=True).run(cwd=tmp_path).outputs
+    kept = {name: images.read(getattr(whole, name))[0] for name in ("out_file", "whole_file")}
+    assert (kept["out_file"] != brain)[brain == LESION].all()
+    assert (kept["out_file"] != kept["whole_file"]).any()
+    (tmp_path / "first").mkdir()
+    once = {name: value for name, value in inputs.items() if not name.startswith("second")}
+    first = Inpaint(**once).run(cwd=tmp_path / "first").outputs
+    assert (images.read(first.whole_file)[0] != kept["whole_file"]).any()
+    decided = images.save(tmp_path / "decided.nii.gz", brain == LESION, WORKING_GRID, np.uint8)
+    rest = FillDecided(**inputs, first_file=first.whole_file, decided=decided, confine=True).run(cwd=tmp_path)
+    for name, values in kept.items():
+        assert np.array_equal(images.read(getattr(rest.outputs, name))[0], values)
+    assert (rest.outputs.white, rest.outputs.exponent) == (whole.white, whole.exponent)
+
+
+def test_the_affine_of_a_visit_is_its_rigid_one_and_that_of_all(tmp_path):
+    affine = np.array([[1.1, 0.02, 0, 4], [-0.03, 0.97, 0.05, -3], [0, -0.04, 1.1, 6], [0, 0, 0, 1]])
+    rigid = np.array([[0.0, -1, 0, 5], [1, 0, 0, -2], [0, 0, 1, 9], [0, 0, 0, 1]])
+    standard = write_xfm(str(tmp_path / "standard.txt"), affine)
+    visits = [
+        write_xfm(str(tmp_path / f"{n}.txt"), matrix)
+        for n, matrix in enumerate((rigid, np.linalg.inv(rigid)))
+    ]
+    out = ShareAffine(standard_xfm=standard, to_template=visits).run(cwd=tmp_path).outputs
+    for path, back, matrix in zip(out.xfms, out.inverse_xfms, (rigid, np.linalg.inv(rigid)), strict=True):
+        # a point of the standard goes to the template of the person, and from there to the visit
+        # a point of the standard goes to the template of the person, and from there to the visit; the files
+        # have six digits
+        np.testing.assert_allclose(read_xfm(path), matrix @ affine, atol=1e-4)
+        np.testing.assert_allclose(read_xfm(back) @ read_xfm(path), np.eye(4), atol=1e-4)
