@@ -148,7 +148,7 @@ class _ImageGraph:
             brain_mask=image.brain_mask,
             brain_mask_xfm=image.brain_mask_xfm,
             xfm=image.xfm,
-            visits=len(image.visits),
+            together=self.together,
             bias_correction=settings.bias_correction,
             random_seed=settings.random_seed,
             omp_nthreads=threads,

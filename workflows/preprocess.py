@@ -25,7 +25,7 @@ def init_preprocess_wf(
     brain_mask: str | None = None,
     brain_mask_xfm: str | None = None,
     xfm: tuple[str, str] | None = None,
-    visits: int = 0,
+    together: bool = False,
     bias_correction: str = "n4",
     random_seed: int = 0,
     omp_nthreads: int = 1,
@@ -46,9 +46,9 @@ def init_preprocess_wf(
         ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
     xfm : tuple of two str, optional
         Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
-    visits : int
-        Of how many visits of the person this is one. Their workflow gives the affine to the node ``register``
-        (:func:`bids_inpaint.workflows.person.weave`).
+    together : bool
+        Whether this is one of several visits of a person, whose workflow gives the affine to the node
+        ``register`` (:func:`bids_inpaint.workflows.person.weave`).
     bias_correction : {'n4', 'ants'}
         Whose N4 removes the bias field: the app's or that of ANTs.
 
@@ -76,7 +76,7 @@ def init_preprocess_wf(
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _describe(
-        skull_strip, brain_mask, _describe_affine(template.name, xfm, visits), bias_correction
+        skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction
     )
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
@@ -91,7 +91,7 @@ def init_preprocess_wf(
         CorrectBias(method=bias_correction, sloppy=sloppy), name="correct_bias", mem_gb=2
     )  # fmt: skip
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
-    if visits:
+    if together:
         register = pe.Node(GivenAffine(), name="register")
     elif xfm:
         register = pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
@@ -153,7 +153,7 @@ def name_source(workflow: pe.Workflow, path: str) -> None:
             node.inputs.source = path
 
 
-def _describe_affine(template: str, xfm: tuple[str, str] | None, visits: int) -> str:
+def _describe_affine(template: str, xfm: tuple[str, str] | None, together: bool) -> str:
     """How the brain came to the template."""
     if xfm:
         return "A precomputed affine was used"
@@ -161,13 +161,13 @@ def _describe_affine(template: str, xfm: tuple[str, str] | None, visits: int) ->
         f"registered to {template} with an affine transform (ANTs [@ants]), which was moved to the nearest "
         "least-squares fit of both"
     )
-    if not visits:
+    if not together:
         return f"The brain was {registered}"
     return (
-        f"The {visits} T1w images of the person, one of each session, were registered rigidly, each two of "
-        "them symmetrically and robustly, and meet in their middle space, of which none is the reference; "
-        f"the median image of all, without bias fields, was {registered}. Both transforms of each image were "
-        "composed"
+        "The T1w images of each person with several sessions, one of each, were registered rigidly, each two "
+        "of them symmetrically and robustly, and meet in their middle space, of which none is the "
+        f"reference; their median image, without bias fields, was {registered}, as was the brain of everybody "
+        "else. Both transforms of each image were composed"
     )
 
 

@@ -101,7 +101,8 @@ def _run(settings: Settings, held: ExitStack) -> int:
             while waiting and not (error and settings.stop_on_first_crash):
                 batch = waiting.pop(0)
                 error = _execute(graph(images=batch), progress, *run_nodes) or error
-                if again := visits.without_failed(batch, run, progress):
+                ended = error and settings.stop_on_first_crash
+                if not ended and (again := visits.without_failed(batch, run, progress)):
                     waiting.insert(0, again)
     return finish(run, error, progress, before)
 

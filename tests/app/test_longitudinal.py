@@ -176,7 +176,18 @@ def test_a_rerun_changes_nothing(root, finished):
     assert contents(root / "out") == before
 
 
-def test_if_a_visit_fails_the_other_is_processed_as_by_itself(root, finished, tmp_path):
+@pytest.fixture(scope="module")
+def alone(root, finished, tmp_path_factory) -> tuple[Path, subprocess.CompletedProcess]:
+    """The second visit by itself, after a run of both."""
+    folder = tmp_path_factory.mktemp("alone")
+    for name in ("out", "work-out", "bids"):
+        shutil.copytree(root / name, folder / name)
+    done = run(folder, "out", "--session-label", "2")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_if_a_visit_fails_the_other_is_processed_as_by_itself(root, alone, tmp_path):
     bids = tmp_path / "bids"
     shutil.copytree(root / "bids", bids)
     broken = bids / VISITS[0].path
@@ -188,10 +199,8 @@ def test_if_a_visit_fails_the_other_is_processed_as_by_itself(root, finished, tm
     status = json.loads((tmp_path / "out/sub-01/log/sub-01_longitudinal_status.json").read_text())
     assert status["Status"] == "failed"
     assert not (tmp_path / "out/sub-01/anat").exists()
-    alone = run(tmp_path, "alone", "--session-label", "2")
-    assert alone.returncode == 0, alone.stderr
     left = {n: v for n, v in contents(tmp_path / "out").items() if "ses-2" in n}
-    right = {n: v for n, v in contents(tmp_path / "alone").items() if "ses-2" in n}
+    right = {n: v for n, v in contents(alone[0] / "out").items() if "ses-2" in n}
     assert left.keys() == right.keys()
     # the warning stands in the sidecars of the inpainted image
     differing = {n for n in left if left[n] != right[n]}
@@ -201,12 +210,9 @@ def test_if_a_visit_fails_the_other_is_processed_as_by_itself(root, finished, tm
     assert "Longitudinal" not in warnings["Options"]
 
 
-def test_results_of_an_earlier_run_are_not_taken_for_those_of_this_one(root, finished, tmp_path):
+def test_results_of_an_earlier_run_are_not_taken_for_those_of_this_one(alone):
     """Once a visit is processed by itself, what all visits had in common is not that of its files."""
-    for name in ("out", "work-out", "bids"):
-        shutil.copytree(root / name, tmp_path / name)
-    done = run(tmp_path, "out", "--session-label", "2")
-    assert done.returncode == 0, done.stderr
+    folder, done = alone
     assert "sub-01 has no longitudinal results of this run; those in the output folder are of" in done.stderr
-    status = json.loads((tmp_path / "out/sub-01/log/sub-01_longitudinal_status.json").read_text())
+    status = json.loads((folder / "out/sub-01/log/sub-01_longitudinal_status.json").read_text())
     assert status["Status"] == "failed"
