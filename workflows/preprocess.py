@@ -166,8 +166,8 @@ def _describe_affine(template: str, xfm: tuple[str, str] | None, together: bool)
     return (
         "The T1w images of each person with several sessions, one of each, were registered rigidly, each two "
         "of them symmetrically and robustly, and meet in their middle space, of which none is the "
-        f"reference; their median image, without bias fields, was {registered}, as was the brain of everybody "
-        "else. Both transforms of each image were composed"
+        f"reference; their median image, without bias fields, was {registered}, as was the brain of all "
+        "others. Both transforms of each image were composed"
     )
 
 
