@@ -275,10 +275,13 @@ def _image(
 ) -> Image:
     entities = _own_entities(t1w)
     warnings, notes = [], []
-    if _contrast_agent(sidecars.of(t1w.path), entities.get("ce")):
+    said = sidecars.of(t1w.path)
+    if _contrast_agent(said, entities.get("ce")):
         warnings.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
     if is_child(entities["sub"], entities.get("ses")):
         warnings.append("By participants.tsv it is of a child: the networks were trained with adults.")
+    if "Inpainting" in said:
+        notes.append("By its sidecar its lesions were inpainted already.")
     if (t1w.subject, t1w.session) in there.flair:
         notes.append("A FLAIR lies beside it and is not used.")
     return Image(
