@@ -94,6 +94,10 @@ class Settings:
         _check_numbers(self)
         if self.segmentation == "none" and self.compare_segmentation:
             raise InputError("--compare-segmentation needs a segmentation: leave out --segmentation none.")
+        if self.edits and self.fill != "lesions":
+            raise InputError(
+                "--edits needs --fill lesions, as all that is no lesion stays as it is: leave out --fill."
+            )
         if self.segmentation != "spm12" and self.spm12:
             raise InputError(
                 "--spm12 is for --segmentation spm12 alone: add --segmentation spm12, or leave --spm12 out."
