@@ -17,6 +17,9 @@ from bids_inpaint.io.pointers import problem_of
 if TYPE_CHECKING:
     from bids_inpaint.dataset.image import Image
 
+#: Whether a file counts.
+Filter = Callable[[File], bool]
+
 
 def add_derivatives(
     pairs: list[tuple[Image, T1w]], dataset: Dataset, name: str, path: Path, template: str
@@ -314,12 +317,7 @@ def _is_meant(file: File) -> bool:
 
 
 def sorted_out(
-    folder: Folder,
-    t1w: T1w,
-    dataset: Dataset,
-    template: str,
-    sidecars: Sidecars,
-    counts: Callable[[File], bool],
+    folder: Folder, t1w: T1w, dataset: Dataset, template: str, sidecars: Sidecars, counts: Filter
 ) -> tuple[list[File], list[str]]:
     """The lesion masks of a T1w among those that count, and the others of its name with the reasons."""
     usable, unused = [], []

@@ -50,9 +50,10 @@ def run_export(settings: Settings) -> int:
     origin = {"dataset": str(settings.bids_dir), "--unzipped": settings.unzipped}
     with _alone(root):
         export = Export(root, origin)
-        scope = Scope(
-            settings.participant_label or participants_in(settings.bids_dir), settings.session_label
-        )
+        # who is no longer in the dataset leaves the export
+        known = {f.split("/")[0].removeprefix("sub-") for f in export.files if f.startswith("sub-")}
+        everybody = known.union(participants_in(settings.bids_dir))
+        scope = Scope(settings.participant_label or everybody, settings.session_label)
         others = {f for f in export.files if f.startswith("sub-") and not scope.holds(f)}
         options = {"unzipped": settings.unzipped, "lesion_rois": settings.lesion_rois}
         planned = plan(settings.bids_dir, results, scope, others, options)

@@ -246,6 +246,13 @@ def test_an_image_that_is_no_longer_finished_leaves_the_export(data):
     assert errors(data / "raw") == []
 
 
+def test_who_is_no_longer_in_the_dataset_leaves_the_export(data):
+    export(data)
+    shutil.rmtree(data / "bids/sub-03")
+    assert export(data) == 0
+    assert not (data / "raw/sub-03").exists()
+
+
 def test_rerun_writes_what_changed_alone(data):
     export(data)
     times = {name: (data / "raw" / name).stat().st_mtime_ns for name in files(data / "raw")}
