@@ -36,9 +36,9 @@ _EDIT_COLUMN = {
         },
     }
 }
-#: Results that are made before lesions are looked at.
 #: What the network tells of lesions, whatever a person makes of it.
 _TOLD = ("native_probability", "probability", "native_doubt")
+#: Results that are made before lesions are looked at.
 _BEFORE_LESIONS = ("native_preproc", "preproc", "brain_mask", "working_mask", "native_original", "original")
 
 

@@ -128,7 +128,8 @@ def test_sidecars_and_table_keep_who_and_how_far(root, automatic, edited):
     assert np.array_equal(
         values(root, "edited", "label-L_probseg"), values(root, "automatic", "label-L_probseg")
     )
-    rows = list(csv.DictReader((anat / "sub-01_desc-lesions_dseg.tsv").open(), delimiter="\t"))
+    table = (anat / "sub-01_desc-lesions_dseg.tsv").read_text()
+    rows = list(csv.DictReader(table.splitlines(), delimiter="\t"))
     states = [row["edit"] for row in rows]
     assert states.count("added") == 1
     assert "changed" in states
