@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bids_inpaint.dataset.edits import Edit
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Image:
         What may be worth to know besides.
     brain_mask_xfm : str, optional
         ITK text: takes images from the T1w to the space of `brain_mask`, where that is another.
+    edit : Edit, optional
+        The lesion map as a person corrected it.
     """
 
     path: str
@@ -46,6 +52,7 @@ class Image:
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     brain_mask_xfm: str | None = None
+    edit: Edit | None = None
 
     @property
     def subject(self) -> str:

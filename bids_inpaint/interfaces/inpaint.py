@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
@@ -63,7 +65,7 @@ class Inpaint(FileInterface):
         masked = read(self.inputs.lesion_mask) > 0 if isdefined(self.inputs.lesion_mask) else None
         priors = [read(path) for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
-        options = self._runtime()
+        options = runtime_of(self.inputs)
         out = inpainting.inpaint(model, data, mask, scale, masked, options, priors)
 
         def lesion_map() -> np.ndarray:
@@ -95,13 +97,15 @@ class Inpaint(FileInterface):
         inputs = self.inputs
         return Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
 
-    def _runtime(self) -> Runtime:
-        sampler, steps = self.inputs.sampler, self.inputs.sampling_steps
-        return Runtime(
-            self.inputs.device,
-            self.inputs.num_threads,
-            self.inputs.random_seed,
-            sampler if isdefined(sampler) else None,
-            steps if isdefined(steps) else None,
-            self.inputs.mirror,
-        )
+
+def runtime_of(inputs: Any) -> Runtime:
+    """How a network runs, by the inputs of a node that fills."""
+    sampler, steps = inputs.sampler, inputs.sampling_steps
+    return Runtime(
+        inputs.device,
+        inputs.num_threads,
+        inputs.random_seed,
+        sampler if isdefined(sampler) else None,
+        steps if isdefined(steps) else None,
+        inputs.mirror,
+    )
