@@ -12,7 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from bids_inpaint.environment import settle, use_utf8
-from bids_inpaint.parser import parser, participant_options
+from bids_inpaint.parser import options_of_others, parser
 
 if TYPE_CHECKING:
     from bids_inpaint.settings import Settings
@@ -30,10 +30,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             signal.signal(number, _stop)
         argv = sys.argv[1:]
     args = parser().parse_args(argv)
-    if args.analysis_level == "group" and (flags := participant_options(argv)):
+    if flags := options_of_others(argv, args.analysis_level):
         print(
-            f"bids_inpaint: error: The group level takes results as they are and has no {', '.join(flags)}: "
-            f"leave {'it' if len(flags) == 1 else 'them'} out, or run the participant level.",
+            f"bids_inpaint: error: The {args.analysis_level} level has no {', '.join(flags)}: "
+            f"leave {'it' if len(flags) == 1 else 'them'} out, or run the level that has.",
             file=sys.stderr,
         )
         return 2
@@ -43,10 +43,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"bids_inpaint: error: {error.strerror}", file=sys.stderr)
         return 2
     from bids_inpaint.errors import InputError
-    from bids_inpaint.settings import check
+    from bids_inpaint.settings import check, check_export
 
     try:
         settings = settings_of(args)
+        if args.analysis_level == "export":
+            check_export(settings)
+            from bids_inpaint.export.level import run_export
+
+            return run_export(settings)
         check(settings)
         if args.analysis_level == "participant":
             from bids_inpaint.participant.run import run_participants

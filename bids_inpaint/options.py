@@ -5,12 +5,17 @@ The parser, :class:`bids_inpaint.settings.Settings` and the nodes take their cho
 
 from __future__ import annotations
 
+import argparse
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Literal, get_args
 
 from bids_inpaint.errors import InputError
 
-#: Levels of analysis, as BIDS Apps have them.
-Level = Literal["participant", "group"]
+#: Levels of analysis, as BIDS Apps have them, and one that hands their results to other tools.
+Level = Literal["participant", "group", "export"]
 #: Where a network runs.
 Device = Literal["auto", "cpu", "cuda"]
 #: How a diffusion model draws.
@@ -23,6 +28,8 @@ LesionMap = Literal["probability", "difference"]
 Segmentation = Literal["gmm", "atropos", "spm12", "none"]
 #: Whose N4 removes the bias field: the app's or that of ANTs.
 BiasCorrection = Literal["n4", "ants"]
+#: How the files of a dataset come into its export.
+ExportFiles = Literal["copy", "hardlink", "symlink"]
 #: Whether brains are extracted: if the image is not stripped yet, always or never.
 SkullStrip = Literal["auto", "force", "skip"]
 
@@ -35,6 +42,7 @@ LESION_MAPS: tuple[LesionMap, ...] = get_args(LesionMap)
 SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
 BIAS_CORRECTIONS: tuple[BiasCorrection, ...] = get_args(BiasCorrection)
 SKULL_STRIP: tuple[SkullStrip, ...] = get_args(SkullStrip)
+EXPORT_FILES: tuple[ExportFiles, ...] = get_args(ExportFiles)
 #: The choices of each option that has some, by the name of its setting.
 CHOICES: dict[str, tuple[str, ...]] = {
     "device": DEVICES,
@@ -44,6 +52,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "segmentation": SEGMENTATIONS,
     "skull_strip": SKULL_STRIP,
     "bias_correction": BIAS_CORRECTIONS,
+    "export_files": EXPORT_FILES,
 }
 
 #: Shipped networks: the default one, which is blind; the non-blind one of the second pass, which also fills
@@ -67,3 +76,23 @@ def check_steps(steps: int) -> None:
     """Raise `InputError` for a number of steps that can't be taken."""
     if not 1 <= steps <= SAMPLING_STEPS:
         raise InputError(f"--sampling-steps {steps} is out of range: 1 to {SAMPLING_STEPS}.")
+
+
+def label(prefix: str) -> Callable[[str], str]:
+    """What reads a label of BIDS on the command line, with or without its prefix."""
+
+    def strip(text: str) -> str:
+        return text.removeprefix(prefix)
+
+    strip.__name__ = "label"
+    return strip
+
+
+def named_path(text: str) -> tuple[str, Path]:
+    """Name and folder of a derivative: a folder alone has its own name, as for fMRIPrep."""
+    name, equals, path = text.partition("=")
+    if not equals or "/" in name:
+        name, path = re.sub(r"[^A-Za-z0-9_.-]", "-", os.path.basename(os.path.abspath(text))), text
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH or PATH")
+    return name, Path(path)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from bids_inpaint import __version__, options
@@ -33,16 +31,17 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument(
         "analysis_level",
         choices=options.LEVELS,
-        help="work on each participant, or gather the results of those that are finished",
+        help="work on each participant, gather the results of those that are finished, or export them as a "
+        "raw dataset for other tools",
     )
     p.add_argument("--version", action="version", version=f"bids_inpaint {__version__}")
-    for add in (*_BOTH_LEVELS, *_PARTICIPANT_LEVEL):
+    for add in (*_SHARED, *_PARTICIPANT_LEVEL, *_EXPORT_LEVEL):
         add(p)
     return p
 
 
 def _add_selection(p: argparse.ArgumentParser) -> None:
-    g = p.add_argument_group("Data (both levels)")
+    g = p.add_argument_group("Data (all levels)")
     g.add_argument(
         "--participant-label",
         "--participant_label",
@@ -50,7 +49,7 @@ def _add_selection(p: argparse.ArgumentParser) -> None:
         action="extend",
         metavar="LABEL",
         default=[],
-        type=_label("sub-"),
+        type=options.label("sub-"),
         help="participants, with or without 'sub-' (default: all)",
     )
     g.add_argument(
@@ -60,7 +59,7 @@ def _add_selection(p: argparse.ArgumentParser) -> None:
         action="extend",
         metavar="LABEL",
         default=[],
-        type=_label("ses-"),
+        type=options.label("ses-"),
         help="sessions, with or without 'ses-' (default: all)",
     )
     g.add_argument(
@@ -91,7 +90,7 @@ def _add_derivatives(p: argparse.ArgumentParser) -> None:
         action="extend",
         metavar="[NAME=]PATH",
         default=[],
-        type=_pair,
+        type=options.named_path,
         help="BIDS derivatives whose brain masks (desc-brain_mask) and affines to the "
         "template (from-T1w_to-TEMPLATE_mode-image_xfm.txt) are used instead of our own; a folder without "
         "NAME= has its own name",
@@ -192,6 +191,13 @@ def _add_inpainting(p: argparse.ArgumentParser) -> None:
         "augmentation), and write how far fillings and lesion probabilities differ (desc-uncertainty)",
     )
     g.add_argument(
+        "--edits",
+        type=Path,
+        metavar="DIR",
+        help="folder with lesion maps that people corrected (label-L_desc-edited_mask), on the voxels of the "
+        "T1w or on those of the map in standard space: images that have one are filled by it",
+    )
+    g.add_argument(
         "--fill",
         choices=options.FILLS,
         default=options.FILLS[0],
@@ -284,37 +290,49 @@ def _add_outcomes(p: argparse.ArgumentParser) -> None:
     g.add_argument("--boilerplate-only", action="store_true", help="only write the methods text")
 
 
-#: What adds the options that the group level reads, or that say where and how a run goes.
-_BOTH_LEVELS = (_add_selection, _add_derivatives, _add_running, _add_execution)
+def _add_export(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group(
+        "Export (export level alone)",
+        "The export is a raw BIDS dataset with the inpainted T1w images, and with all else of the dataset.",
+    )
+    g.add_argument(
+        "--export-dir", type=Path, metavar="DIR", help="new folder, or one of an earlier export, to write to"
+    )
+    g.add_argument(
+        "--export-files",
+        choices=options.EXPORT_FILES,
+        default=options.EXPORT_FILES[0],
+        help="how all else comes there. Links take no space: a tool that writes into a hard link changes the "
+        "original, and symbolic links lead nowhere in a container that doesn't have the original",
+    )
+    g.add_argument("--unzipped", action="store_true", help="write images as .nii, as SPM and CAT12 read them")
+    g.add_argument(
+        "--lesion-rois",
+        action="store_true",
+        help="also write the lesion map beside each T1w, as fMRIPrep reads it (T1w_label-lesion_roi)",
+    )
+    g.add_argument(
+        "--include-warned",
+        action="store_true",
+        help="also export images with quality warnings, which are left out otherwise",
+    )
+
+
+#: What adds the options that all levels accept: what is worked on, and where and how a run goes.
+_SHARED = (_add_selection, _add_derivatives, _add_running, _add_execution)
 #: What adds the options that decide over the results or the exit code of the participant level.
 _PARTICIPANT_LEVEL = (_add_inpainting, _add_maps, _add_outcomes)
+_EXPORT_LEVEL = (_add_export,)
 
 
-def participant_options(argv: Sequence[str]) -> list[str]:
-    """Options on a command line that are for the participant level alone, as ``--model``."""
+def options_of_others(argv: Sequence[str], level: str) -> list[str]:
+    """Options on a command line that a level does not have, as ``--model`` at the group level."""
     alone = argparse.ArgumentParser(add_help=False)
-    for add in _PARTICIPANT_LEVEL:
-        add(alone)
+    for its, adds in (("participant", _PARTICIPANT_LEVEL), ("export", _EXPORT_LEVEL)):
+        for add in adds if its != level else ():
+            add(alone)
     names = list(vars(alone.parse_args([])))
     # the parser replaces what is there already only where an option was given, be it by its default
     untouched = object()
     args = parser().parse_args(argv, argparse.Namespace(**dict.fromkeys(names, untouched)))
     return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name) is not untouched]
-
-
-def _label(prefix: str) -> Callable[[str], str]:
-    def strip(text: str) -> str:
-        return text.removeprefix(prefix)
-
-    strip.__name__ = "label"
-    return strip
-
-
-def _pair(text: str) -> tuple[str, Path]:
-    """Name and folder of a derivative: a folder alone has its own name, as for fMRIPrep."""
-    name, equals, path = text.partition("=")
-    if not equals or "/" in name:
-        name, path = re.sub(r"[^A-Za-z0-9_.-]", "-", os.path.basename(os.path.abspath(text))), text
-    if not name or not path:
-        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=PATH or PATH")
-    return name, Path(path)

@@ -21,7 +21,7 @@ from bids_inpaint.spm.program import find as find_spm
 #: Options that are paths.
 _PATHS = (
     "bids_dir", "output_dir", "work_dir", "bids_filter_file", "bids_database_dir", "use_plugin",
-    "lesion_masks", "spm12",
+    "lesion_masks", "edits", "spm12", "export_dir",
 )  # fmt: skip
 #: Options that name a network, or its file.
 _NETWORKS = ("model", "second_pass", "flair")
@@ -65,6 +65,7 @@ class Settings:
     lesion_threshold: float | None = None
     lesion_min_volume: float = options.LESION_MIN_VOLUME
     lesion_masks: Path | None = None
+    edits: Path | None = None
     flair: str | None = None
     segmentation: options.Segmentation = options.SEGMENTATIONS[0]
     compare_segmentation: bool = False
@@ -80,6 +81,11 @@ class Settings:
     strict: bool = False
     random_seed: int = options.RANDOM_SEED
     sloppy: bool = False
+    export_dir: Path | None = None
+    export_files: options.ExportFiles = options.EXPORT_FILES[0]
+    unzipped: bool = False
+    lesion_rois: bool = False
+    include_warned: bool = False
     verbose: int = 0
 
     def __post_init__(self) -> None:
@@ -89,6 +95,15 @@ class Settings:
         _check_numbers(self)
         if self.segmentation == "none" and self.compare_segmentation:
             raise InputError("--compare-segmentation needs a segmentation: leave out --segmentation none.")
+        if self.edits and self.longitudinal:
+            raise InputError(
+                "--longitudinal and --edits can't be used together, as an edit is of one visit and the lesions "
+                "are those of all: leave one of them out."
+            )
+        if self.edits and self.fill != "lesions":
+            raise InputError(
+                "--edits needs --fill lesions, as all that is no lesion stays as it is: leave out --fill."
+            )
         if self.segmentation != "spm12" and self.spm12:
             raise InputError(
                 "--spm12 is for --segmentation spm12 alone: add --segmentation spm12, or leave --spm12 out."
@@ -188,10 +203,37 @@ def check(settings: Settings) -> None:
     for name, path in settings.derivatives.items():
         if not path.is_dir():
             raise InputError(f"-d {name}={path}: {path} is not a folder: check the path.")
-    if settings.lesion_masks and not settings.lesion_masks.is_dir():
-        raise InputError(
-            f"--lesion-masks {settings.lesion_masks} is not a folder: give a BIDS derivative with masks."
-        )
+    for option, folder in (("--lesion-masks", settings.lesion_masks), ("--edits", settings.edits)):
+        if folder and not folder.is_dir():
+            raise InputError(f"{option} {folder} is not a folder: give a BIDS derivative with masks.")
+
+
+def check_export(settings: Settings) -> None:
+    """Check the settings of the export level, and make its folder; nothing else is written.
+
+    Raises
+    ------
+    InputError
+        As :func:`check`.
+    """
+    folder = settings.export_dir
+    if folder is None:
+        raise InputError("The export level needs a folder to write to: name a new one with --export-dir.")
+    for what, path in (
+        ("the root of a BIDS dataset", settings.bids_dir),
+        ("the results", settings.output_dir),
+    ):
+        if not path.is_dir():
+            raise InputError(f"{path} is not a folder: give {what}.")
+    dataset, results, export = (path.resolve() for path in (settings.bids_dir, settings.output_dir, folder))
+    for outer, inner in ((dataset, export), (results, export), (export, dataset), (export, results)):
+        # what is in a dataset's derivatives is a dataset of its own
+        if inner.is_relative_to(outer) and not inner.is_relative_to(dataset / "derivatives" / inner.name):
+            raise InputError(
+                f"Export folder {folder} lies in the dataset or the results, or around them: choose one "
+                "beside them with --export-dir."
+            )
+    check_writable("Export", folder)
 
 
 def check_writable(name: str, path: Path) -> None:

@@ -87,10 +87,11 @@ def cache(tmp_path_factory) -> Path:
 
 #: Below ``tests/``: what runs the app or a training, or takes ITK, for more than some seconds.
 SLOW = (
-    "app/test_disguises.py", "app/test_fuzz.py", "app/test_geometry.py", "app/test_lesion_maps.py",
-    "app/test_longitudinal.py", "app/test_participant.py",
-    "app/test_real.py", "app/test_sentences.py", "dataset/test_irregular.py", "dataset/test_output_folder.py",
-    "dataset/test_tables.py", "dataset/test_template.py", "group/test_group.py", "imaging/test_alignment.py",
+    "app/test_disguises.py", "app/test_edits.py", "app/test_fuzz.py", "app/test_geometry.py",
+    "app/test_lesion_maps.py", "app/test_longitudinal.py", "app/test_participant.py",
+    "app/test_real.py", "app/test_sentences.py",
+    "dataset/test_irregular.py", "dataset/test_output_folder.py", "dataset/test_tables.py",
+    "dataset/test_template.py", "export", "group/test_group.py", "imaging/test_alignment.py",
     "imaging/test_brain.py", "imaging/test_quality.py", "interfaces", "networks/test_diffusion.py",
     "networks/test_engines.py", "participant", "spm", "training", "workflows",
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 from nipype.pipeline import engine as pe
 
@@ -20,6 +20,7 @@ from bids_inpaint.dataset.people import people
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
+from bids_inpaint.workflows.edits import init_edit_wf
 from bids_inpaint.workflows.flair import init_flair_wf
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
@@ -57,29 +58,15 @@ def init_participants_wf(
     """
     whole = Interwoven(name=GRAPH, base_dir=str(settings.work_dir))
     threads = settings.threads(len(images))
+    of_run: Any = {"settings": settings, "networks": networks, "template": template, "run_uuid": run_uuid}
     for image in images:
-        workflow = init_image_wf(
-            image=image,
-            settings=settings,
-            networks=networks,
-            template=template,
-            run_uuid=run_uuid,
-            threads=threads,
-        )
-        _add(whole, workflow, crash_folder(settings.output_dir, image.subject, run_uuid))
+        workflow = init_image_wf(image=image, threads=threads, **of_run)
+        whole.take(workflow, crash_folder(settings.output_dir, image.subject, run_uuid))
     for person in people(images):
-        workflow = init_person_wf(
-            person=person, settings=settings, networks=networks, template=template, run_uuid=run_uuid
-        )
-        _add(whole, workflow, crash_folder(settings.output_dir, person.subject, run_uuid))
+        workflow = init_person_wf(person=person, **of_run)
+        whole.take(workflow, crash_folder(settings.output_dir, person.subject, run_uuid))
         weave(whole, person)
     return whole
-
-
-def _add(whole: pe.Workflow, workflow: pe.Workflow, crashes: Path) -> None:
-    for node in workflow._get_all_nodes():
-        node.config = {"execution": {"crashdump_dir": str(crashes)}}
-    whole.add_nodes([workflow])
 
 
 def init_image_wf(
@@ -113,7 +100,8 @@ def init_image_wf(
     graph = _ImageGraph(image, settings, networks, template, run_uuid, threads)
     graph.add_inpainting()
     if "original" in graph.products.segmented:
-        graph.segment(graph.preprocess, "segment_original_wf", "original", "preproc")
+        original = graph.segment(graph.preprocess, "segment_original_wf", "preproc")
+        graph.save_segmented(original, "original")
     if networks.flair:
         graph.add_flair()
     if networks.reference:
@@ -193,20 +181,55 @@ class _ImageGraph:
         )
         inpaint.inputs.inputnode.t1w = self.image.path
         self.link(self.preprocess, inpaint, _same("preproc", "working_mask", "xfm", "inverse_xfm"))
+        given, uncertain = self.lesion_mask is not None, self.products.uncertain
         segmented = None
         if self.products.segmented:
-            segmented = self.segment(inpaint, "segment_wf", "inpainted", "inpainted")
-        given, uncertain = self.lesion_mask is not None, self.products.uncertain
+            segmented = self.segment(inpaint, "segment_wf", "inpainted")
         lesions = self.map_lesions(inpaint, segmented, "lesions_wf", self.settings.fill, given, uncertain)
+        self.steps += [self.preprocess, inpaint, *([segmented] if segmented else []), lesions]
+        if self.image.edit:
+            inpaint, segmented, lesions = self.add_edit(inpaint, lesions)
+            given = True
+        if segmented:
+            self.save_segmented(segmented, "inpainted")
         self.link(lesions, self.outputs, _same(*(f"native_{key}" for key in uncertain)))
         self.link(inpaint, self.outputs, _same("inpainted", *(["lesion_warnings"] if given else [])))
         native = [key for key in NATIVE if key.startswith("native_")]
         mapped = [key for key in STANDARD if key in ("mask", "probability")]
         self.link(lesions, self.outputs, _same(*native, *mapped, "darkening", "table"))
-        self.steps += [self.preprocess, inpaint, *([segmented] if segmented else []), lesions]
 
-    def segment(self, source: pe.Workflow, name: str, image_name: str, field: str) -> pe.Workflow:
-        """Segment an image, and save its tissues."""
+    def add_edit(
+        self, automatic: pe.Workflow, lesions: pe.Workflow
+    ) -> tuple[pe.Workflow, pe.Workflow | None, pe.Workflow]:
+        """Fill by the map that a person corrected; what is made by the network's own map stays in between."""
+        assert self.image.edit is not None
+        assert self.networks.second is not None
+        uncertain = self.products.uncertain
+        edit = init_edit_wf(
+            edit=self.image.edit,
+            model=self.networks.second,
+            settings=self.settings,
+            template=self.template,
+            uncertain=uncertain,
+            omp_nthreads=self.threads,
+        )
+        edit.inputs.inputnode.t1w = self.image.path
+        masks = _same("preproc", "brain_mask", "working_mask", "xfm", "inverse_xfm")
+        self.link(self.preprocess, edit, masks)
+        self.link(automatic, edit, [("whole", "inpainted"), *_same("white", "exponent", *uncertain)])
+        self.link(lesions, edit, _same("mask", "native_mask", "probability"))
+        segmented = None
+        if self.products.segmented:
+            segmented = self.segment(edit, "segment_edited_wf", "inpainted")
+        mapped = self.map_lesions(
+            edit, segmented, "edited_lesions_wf", "lesions", True, uncertain, edited=True
+        )
+        self.link(edit, self.outputs, _same("edit"))
+        self.steps.append(edit)
+        return edit, segmented, mapped
+
+    def segment(self, source: pe.Workflow, name: str, field: str) -> pe.Workflow:
+        """Segment an image."""
         step = init_segment_wf(
             template=self.template,
             method=self.settings.segmentation,
@@ -216,11 +239,14 @@ class _ImageGraph:
         )
         self.link(source, step, [(field, "in_file")])
         self.link(self.preprocess, step, _same("working_mask", "brain_mask", "inverse_xfm"))
+        return step
+
+    def save_segmented(self, step: pe.Workflow, image_name: str) -> None:
+        """Save the tissues of an image."""
         standard = [(tissue, tissue_key(image_name, tissue)) for tissue in TISSUE_MAPS]
         native = [(f"native_{a}", f"native_{b}") for a, b in standard]
         facts = [(fact, f"{image_name}_{fact}") for fact in ("volumes", "method")]
         self.link(step, self.outputs, [*standard, *native, *facts])
-        return step
 
     def map_lesions(
         self,
@@ -230,6 +256,7 @@ class _ImageGraph:
         fill: str,
         given: bool,
         uncertain: tuple[str, ...] = (),
+        edited: bool = False,
     ) -> pe.Workflow:
         """The lesion map of an inpainted image, and both on the voxels of the T1w."""
         step = init_lesions_wf(
@@ -240,16 +267,18 @@ class _ImageGraph:
             segmented=segmented is not None,
             uncertain=uncertain,
             together=self.together and not given,
+            edited=edited,
             name=name,
         )
         step.inputs.inputnode.t1w = self.image.path
         needed = ("brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm")
         self.link(self.preprocess, step, _same(*needed))
         self.link(inpaint, step, [("whole", "inpainted"), *_same("white", "exponent", *uncertain)])
-        if self.rule.kind == "probability" and not given:
+        if edited or (self.rule.kind == "probability" and not given):
             self.link(inpaint, step, [("probability", "lesion_probability")])
         if given:
-            self.link(inpaint, step, _same("given_lesions", "native_given_lesions"))
+            more = ("added", "removed") if edited else ()
+            self.link(inpaint, step, _same("given_lesions", "native_given_lesions", *more))
         if segmented:
             self.link(segmented, step, _same("wm"))
         else:
@@ -297,7 +326,8 @@ class _ImageGraph:
         )
         segmented = None
         if "reference" in self.products.segmented:
-            segmented = self.segment(reference, "segment_reference_wf", "reference", "inpainted")
+            segmented = self.segment(reference, "segment_reference_wf", "inpainted")
+            self.save_segmented(segmented, "reference")
         native = self.map_lesions(reference, segmented, "reference_lesions_wf", "lesions", True)
         self.link(native, self.outputs, [("native_inpainted", "native_reference")])
         self.steps.append(reference)

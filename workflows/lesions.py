@@ -15,7 +15,7 @@ from bids_inpaint.interfaces.native import BackToNative
 _PREPROCESSED = ["brain_mask", "denoised", "preproc", "bias", "scale", "offset", "inverse_xfm"]
 _INPUTS = [
     "t1w", *_PREPROCESSED, "inpainted", "white", "exponent", "lesion_probability", "spread", "doubt",
-    "given_lesions", "native_given_lesions", "wm",
+    "given_lesions", "native_given_lesions", "added", "removed", "wm",
 ]  # fmt: skip
 _OUTPUTS = [
     "mask", "probability", "darkening", "native_inpainted", "native_preproc", "native_mask",
@@ -32,6 +32,7 @@ def init_lesions_wf(
     segmented: bool = True,
     uncertain: tuple[str, ...] = (),
     together: bool = False,
+    edited: bool = False,
     name: str = "lesions_wf",
 ) -> pe.Workflow:
     """Build the lesion map and the native results.
@@ -53,6 +54,8 @@ def init_lesions_wf(
     together : bool
         Whether all visits of the person decide what is lesion, and their workflow gives the lesions to the
         node ``map_lesions`` (:func:`bids_inpaint.workflows.person.weave`).
+    edited : bool
+        Whether the given masks are the map as a person corrected it.
 
     Inputs
     ------
@@ -62,6 +65,8 @@ def init_lesions_wf(
         Of the preprocessing.
     inpainted, white, exponent, lesion_probability, spread, doubt, given_lesions, native_given_lesions
         Of the inpainting.
+    added, removed
+        Of :func:`bids_inpaint.workflows.edits.init_edit_wf`, if the map was edited.
     wm
         White matter on the working grid.
 
@@ -75,7 +80,7 @@ def init_lesions_wf(
         The same of `spread` and `doubt`, if there are any.
     """
     workflow = pe.Workflow(name=name)
-    workflow.__desc__ = _methods(rule, fill, given, segmented, together)
+    workflow.__desc__ = "" if edited else _methods(rule, fill, given, segmented, together)
     inputnode = pe.Node(IdentityInterface(fields=_INPUTS), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     map_lesions = pe.Node(
@@ -112,7 +117,7 @@ def init_lesions_wf(
         (inputnode, native, [(f, f) for f in uncertain]),
         (native, outputnode, [(f, f"native_{f}") for f in uncertain]),
     ])  # fmt: skip
-    if rule.kind == "probability" and not given:
+    if edited or (rule.kind == "probability" and not given):
         workflow.connect(inputnode, "lesion_probability", map_lesions, "lesion_probability")
     if given:
         # they are kept as they are
@@ -120,6 +125,8 @@ def init_lesions_wf(
             (inputnode, map_lesions, [("given_lesions", "given")]),
             (inputnode, native, [("native_given_lesions", "given")]),
         ])  # fmt: skip
+    if edited:
+        workflow.connect([(inputnode, native, [("added", "added"), ("removed", "removed")])])
     return workflow
 
 

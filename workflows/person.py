@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from nipype.interfaces.utility import Function, Merge
@@ -47,6 +48,12 @@ class Interwoven(pe.Workflow):
         super().__init__(name, base_dir)
         #: Full name of a node, its output, and the same of another node and its input.
         self.threads: list[tuple[str, Any, str, str]] = []
+
+    def take(self, workflow: pe.Workflow, crashes: Path) -> None:
+        """Add a workflow whose crash files go into a folder."""
+        for node in workflow._get_all_nodes():
+            node.config = {"execution": {"crashdump_dir": str(crashes)}}
+        self.add_nodes([workflow])
 
     def _generate_flatgraph(self) -> None:
         super()._generate_flatgraph()

@@ -63,6 +63,8 @@ def init_outputs_wf(
         What is unusual about the T1w, and about the masks given for it.
     darkening
         Shown in the figure of the difference.
+    edit
+        Who edited the lesion map, and by how much, if somebody did.
     flair, joint_mask
         Shown in the figure of the FLAIR, if there is one.
     xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
@@ -75,6 +77,7 @@ def init_outputs_wf(
     facts = _facts(products)
     more = ["flair", "joint_mask"] if products.flair else []
     names = names_of(image, template.name, products)
+    more += ["edit"] if image.edit else []
     fields = ["conformed", "darkening", "mask_method", *WARNINGS, *more, *chain.from_iterable(facts.values())]
     inputnode = pe.Node(IdentityInterface(fields=[*fields, *names]), name="inputnode")
     every = names | figures_of(image, products)
@@ -97,6 +100,7 @@ def init_outputs_wf(
             name=f"save{after}", mem_gb=0.2, run_without_submitting=True,
         )  # fmt: skip
         known = ["mask_method", *facts.get(part, [])]
+        known += ["edit"] if image.edit and part == PARTS[0] else []
         describe = pe.Node(
             Function(
                 function=_describe,
@@ -199,7 +203,7 @@ def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:
     ])  # fmt: skip
 
 
-def _describe(mask_method, quality=None, reference_warnings=None, **facts):
+def _describe(mask_method, quality=None, reference_warnings=None, edit=None, **facts):
     """What sidecars of a part say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
@@ -214,6 +218,8 @@ def _describe(mask_method, quality=None, reference_warnings=None, **facts):
             **({"QualityWarnings": reference_warnings} if reference_warnings else {}),
         },
     }
+    for key in ("native_inpainted", "inpainted", "native_mask", "mask", "native_labels") if edit else ():
+        out[key] = {**out.get(key, {}), "LesionEdit": edit}
     for image in ("inpainted", "original", "reference"):
         if f"{image}_volumes" not in facts:
             continue

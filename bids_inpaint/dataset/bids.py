@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint.dataset.derivatives import add_derivatives, add_lesion_masks
+from bids_inpaint.dataset.edits import add_edits
 from bids_inpaint.dataset.image import Image, prefix_of
 from bids_inpaint.dataset.index import matching_filters
 from bids_inpaint.dataset.matching import Dataset, listed
@@ -96,6 +97,9 @@ def collect(settings: Any, processing: bool = True) -> Collection:
         pairs, more, said = add_lesion_masks(
             pairs, dataset, Path(settings.lesion_masks), settings.template, needed=processing
         )
+        refused, warnings = [*refused, *more], [*warnings, *said]
+    if settings.edits and processing:
+        pairs, more, said = add_edits(pairs, dataset, Path(settings.edits), settings.template)
         refused, warnings = [*refused, *more], [*warnings, *said]
     if not pairs:
         raise InputError(nothing_left(refused) or _no_t1w(settings, labels, present))
@@ -275,10 +279,13 @@ def _image(
 ) -> Image:
     entities = _own_entities(t1w)
     warnings, notes = [], []
-    if _contrast_agent(sidecars.of(t1w.path), entities.get("ce")):
+    said = sidecars.of(t1w.path)
+    if _contrast_agent(said, entities.get("ce")):
         warnings.append("By its name or sidecar it has a contrast agent: the networks were trained without.")
     if is_child(entities["sub"], entities.get("ses")):
         warnings.append("By participants.tsv it is of a child: the networks were trained with adults.")
+    if "Inpainting" in said:
+        notes.append("By its sidecar its lesions were inpainted already.")
     if (t1w.subject, t1w.session) in there.flair:
         notes.append("A FLAIR lies beside it and is not used.")
     return Image(

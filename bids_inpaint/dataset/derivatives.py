@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,9 @@ from bids_inpaint.io.pointers import problem_of
 
 if TYPE_CHECKING:
     from bids_inpaint.dataset.image import Image
+
+#: Whether a file counts.
+Filter = Callable[[File], bool]
 
 
 def add_derivatives(
@@ -48,9 +51,9 @@ def add_derivatives(
     matches = []
     for image, t1w in pairs:
         match = Match(t1w)
-        to_mean = _to_mean(folder, t1w, dataset)
-        _add_brain_mask(match, image, folder, dataset, name, to_mean)
-        _add_affines(match, image, folder, dataset, name, template, of_mean=bool(to_mean))
+        transforms = to_mean(folder, t1w, dataset)
+        _add_brain_mask(match, image, folder, dataset, name, transforms)
+        _add_affines(match, image, folder, dataset, name, template, of_mean=bool(transforms))
         matches.append(match)
     if pairs and not any(m.changes or m.warnings or m.problem for m in matches):
         raise InputError(
@@ -79,10 +82,10 @@ def add_derivatives(
             f"{path} has transforms that join an affine with a warp ({len(composite)}, such as "
             f"{min(composite).name}), which are not used: affines are made here."
         )
-    return (*_split(pairs, matches), warnings)
+    return (*split(pairs, matches), warnings)
 
 
-def _split(
+def split(
     pairs: Sequence[tuple[Image, T1w]], matches: Sequence[Match]
 ) -> tuple[list[tuple[Image, T1w]], list[Refused]]:
     """The images that go on, and those that don't."""
@@ -116,7 +119,7 @@ def _is_transform(file: File, *ends: tuple[str, str], extension: str = ".txt") -
     )
 
 
-def _to_mean(folder: Folder, t1w: T1w, dataset: Dataset) -> list[File]:
+def to_mean(folder: Folder, t1w: T1w, dataset: Dataset) -> list[File]:
     """Transforms to the one image that some programs make of several T1w images, which the dataset notes.
 
     Its coordinates are its own, and what its derivatives call the space T1w.
@@ -168,15 +171,15 @@ def _choose(files: list[File], match: Match, what: str) -> File | None:
 
 
 def _add_brain_mask(
-    match: Match, image: Image, folder: Folder, dataset: Dataset, name: str, to_mean: list[File]
+    match: Match, image: Image, folder: Folder, dataset: Dataset, name: str, transforms: list[File]
 ) -> None:
     t1w = match.t1w
-    mean = _choose(to_mean, match, "transform from its own space to that of the mask")
+    mean = _choose(transforms, match, "transform from its own space to that of the mask")
     usable, shared = [], []
     for mask in folder.of_session(t1w):
         if not (_is_brain_mask(mask) and mask.could_be_of(t1w)):
             continue
-        if mask.space() != "orig" and to_mean:
+        if mask.space() != "orig" and transforms:
             # without one transform nobody knows where it lies
             usable += [mask] if mean else []
         elif dataset.is_of_alone(mask, t1w):
@@ -263,8 +266,8 @@ def add_lesion_masks(
     matches = []
     for image, t1w in pairs:
         match = Match(t1w)
-        _to_mean(folder, t1w, dataset)
-        usable, unused = _sorted_out(folder, t1w, dataset, template, sidecars)
+        to_mean(folder, t1w, dataset)
+        usable, unused = sorted_out(folder, t1w, dataset, template, sidecars, _is_meant)
         native = [file for file in usable if file.space() in NATIVE]
         chosen = distinct(native or usable)
         if native:
@@ -289,17 +292,18 @@ def add_lesion_masks(
             remedy = "give it one on its T1w" if others else "add an empty mask if it has no lesion"
             match.problem = (
                 f"{path} has no lesion mask (label-L_mask.nii.gz or label-lesion_mask.nii.gz) of "
-                f"{image.prefix}{_not_used(others)}: {remedy}, or leave the participant out."
+                f"{image.prefix}{not_used(others)}: {remedy}, or leave the participant out."
             )
         if unused:
-            match.notes.append(f"Masks that are not used{_not_used(unused).replace(' but', ':', 1)}.")
+            match.notes.append(f"Masks that are not used{not_used(unused, ':')}.")
         matches.append(match)
     warnings = dataset.unowned(folder, "masks", _is_meant)
-    return (*_split(pairs, matches), warnings)
+    return (*split(pairs, matches), warnings)
 
 
-def _not_used(unused: list[str]) -> str:
-    return f" but {listed(unused)}" if unused else ""
+def not_used(unused: list[str], joint: str = " but") -> str:
+    """Files that are not used, as the end of a clause."""
+    return f"{joint} {listed(unused)}" if unused else ""
 
 
 def _is_meant(file: File) -> bool:
@@ -312,13 +316,13 @@ def _is_meant(file: File) -> bool:
     )
 
 
-def _sorted_out(
-    folder: Folder, t1w: T1w, dataset: Dataset, template: str, sidecars: Sidecars
+def sorted_out(
+    folder: Folder, t1w: T1w, dataset: Dataset, template: str, sidecars: Sidecars, counts: Filter
 ) -> tuple[list[File], list[str]]:
-    """The lesion masks of a T1w, and the others that its name allows, each with the reason."""
+    """The lesion masks of a T1w among those that count, and the others of its name with the reasons."""
     usable, unused = [], []
     for file in folder.of_session(t1w):
-        if not _is_meant(file) or not dataset.may_be_of(file, t1w):
+        if not counts(file) or not dataset.may_be_of(file, t1w):
             continue
         owners = dataset.owners(file, t1w.subject)
         label = file.entities.get("label")

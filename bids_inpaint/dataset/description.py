@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint import __version__
-from bids_inpaint.dataset.names import LESION_MASKS
+from bids_inpaint.dataset.names import EDITS, LESION_MASKS
 from bids_inpaint.errors import InputError, first_line, printable
 from bids_inpaint.io.files import read_json, write_json, write_text
 from bids_inpaint.settings import Settings
@@ -98,6 +98,8 @@ def _links(settings: Settings) -> dict[str, str]:
     links = {"raw": settings.bids_dir.as_uri()}
     if settings.lesion_masks:
         links[LESION_MASKS] = settings.lesion_masks.absolute().as_uri()
+    if settings.edits:
+        links[EDITS] = settings.edits.absolute().as_uri()
     for name, path in settings.derivatives.items():
         uri = Path(path).absolute().as_uri()
         if links.setdefault(name, uri) != uri:

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bids_inpaint.dataset.edits import Edit
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,8 @@ class Image:
     visits : tuple of str
         Prefixes of the images of the person that are processed together, this one among them, in the order of
         time; none if it is processed by itself.
+    edit : Edit, optional
+        The lesion map as a person corrected it.
     """
 
     path: str
@@ -50,6 +56,7 @@ class Image:
     notes: tuple[str, ...] = ()
     brain_mask_xfm: str | None = None
     visits: tuple[str, ...] = ()
+    edit: Edit | None = None
 
     @property
     def subject(self) -> str:

@@ -127,8 +127,49 @@ def read_lesions_and_reach(
             "check that the mask belongs to this image and space."
         )
     if brain is not None:
-        _check_amount(out, brain, path, t1w, warnings)
+        check_amount(out, brain, path, t1w, warnings)
     return out, reached
+
+
+def read_edited(
+    path: str | os.PathLike, grid: Grid, t1w: str | os.PathLike, warnings: list[str] | None = None
+) -> np.ndarray:
+    """A lesion map that a person corrected, voxel for voxel.
+
+    Its axes may have another order or direction than those of the grid, as viewers store them.
+
+    Parameters
+    ----------
+    path : str
+    grid : Grid
+        Where it must lie.
+    t1w : str
+        The image it belongs to, for messages.
+    warnings : list of str, optional
+        Takes a sentence on each thing that is unusual.
+
+    Returns
+    -------
+    array of bool
+
+    Raises
+    ------
+    InputError
+        If it isn't a mask, or lies on other voxels.
+    """
+    data, mask_grid = _read(path, t1w, warnings)
+    mask = _positive(data, path, "lesion", warnings)
+    if mask_grid.same_as(grid):
+        return mask
+    same_size = sorted(mask_grid.shape) == sorted(grid.shape)
+    apart = headers.same_box(mask_grid.matrix, grid.matrix, mask_grid.shape, grid.shape)
+    if not same_size or apart > 0.5 * float(grid.voxel_sizes.min()):
+        raise InputError(
+            f"{path} is not on the voxels of the lesion map of {t1w} that it corrects "
+            f"({'×'.join(map(str, mask_grid.shape))}, not {'×'.join(map(str, grid.shape))} voxels, or at "
+            "another place): save it on the voxels of the map."
+        )
+    return resample(mask, mask_grid, grid, order=0) > 0.5
 
 
 def check_place(path: str | os.PathLike, t1w: str | os.PathLike) -> None:
@@ -259,7 +300,7 @@ def _are_levels(data: np.ndarray) -> bool:
     return different > _DIFFERENT * pairs
 
 
-def _check_amount(
+def check_amount(
     lesions: np.ndarray,
     brain: np.ndarray,
     path: str | os.PathLike,

@@ -12,6 +12,8 @@ from bids_inpaint.io.files import read_sidecar
 
 #: Name of the folder of given lesion masks in BIDS URIs and in ``DatasetLinks``.
 LESION_MASKS = "lesions"
+#: The same of the folder of corrected lesion maps.
+EDITS = "edits"
 #: Entities that tell the T1w images of one participant apart, in BIDS order, by PyBIDS name.
 ENTITIES = {
     "subject": "sub",

@@ -37,7 +37,7 @@ _REFERENCE: dict[str, tuple[str, dict]] = {
 }
 #: What is made of a T1w without lesion masks or a FLAIR.
 FLAIR: dict[str, tuple[str, dict]] = {
-    "native_flair": ("desc-synthFLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
+    "native_flair": ("desc-synth_FLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
     "native_joint_mask": ("label-L_desc-joint_mask.nii.gz", {"Type": "Lesion"}),
 }
 #: How far what is averaged differs: of fillings and of lesion probabilities.
@@ -66,7 +66,7 @@ FIGURES = {
     "brain": "desc-brain_T1w.svg",
     "inpainting": "desc-inpainted_T1w.svg",
     "difference": "desc-difference_T1w.svg",
-    "flair": "desc-synthFLAIR.svg",
+    "flair": "desc-synth_FLAIR.svg",
     "tissues": "desc-tissues_T1w.svg",
     "lesions": "desc-lesions_T1w.html",
 }

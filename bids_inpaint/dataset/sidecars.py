@@ -6,8 +6,8 @@ from typing import Any
 
 from bids_inpaint import __version__
 from bids_inpaint.dataset.image import Image
-from bids_inpaint.dataset.names import LESION_MASKS
-from bids_inpaint.dataset.outputs import FLAIR, TISSUES, Products, names_of, tissue_key
+from bids_inpaint.dataset.names import EDITS, LESION_MASKS
+from bids_inpaint.dataset.outputs import FLAIR, PARTS, TISSUES, Products, names_of, part_of, tissue_key
 from bids_inpaint.dataset.template import reference
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.networks.card import Model
@@ -26,6 +26,18 @@ _COLUMNS = {
         "of normal-appearing white matter: the scale of λ"
     },
 }
+_EDIT_COLUMN = {
+    "edit": {
+        "Description": "What a person did to the lesion",
+        "Levels": {
+            "none": "It is as the network told it",
+            "changed": "Voxels were added or removed",
+            "added": "The network told no voxel of it",
+        },
+    }
+}
+#: What the network tells of lesions, whatever a person makes of it.
+_TOLD = ("native_probability", "probability", "native_doubt")
 #: Results that are made before lesions are looked at.
 _BEFORE_LESIONS = ("native_preproc", "preproc", "brain_mask", "working_mask", "native_original", "original")
 
@@ -122,7 +134,7 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
         out[key] |= lesions
     if "spread" in products.uncertain:
         out["native_spread"] |= network
-    out["native_labels"] |= _COLUMNS
+    out["native_labels"] |= _COLUMNS | (_EDIT_COLUMN if image.edit else {})
     return out
 
 
@@ -143,8 +155,11 @@ def _described(image: Image, settings: Settings, networks: Networks, products: P
     def sources(key: str) -> list[str]:
         # a blind network does not see the lesion mask that leads to the reference
         sees_mask = "reference" in key or (given and key not in _BEFORE_LESIONS)
-        of_masks = [s for s in image.sources if sees_mask or not s.startswith(f"bids:{LESION_MASKS}:")]
-        return [image.uri, *of_masks]
+        # nor does what is made before lesions are looked at, or apart from the map, know of its edit
+        sees_edit = part_of(key) == PARTS[0] and key not in (*_BEFORE_LESIONS, *_TOLD)
+        unseen = {LESION_MASKS: not sees_mask, EDITS: not sees_edit}
+        prefixes = tuple(f"bids:{name}:" for name, is_unseen in unseen.items() if is_unseen)
+        return [image.uri, *(s for s in image.sources if not s.startswith(prefixes))]
 
     out: dict[str, dict] = {}
     for key, (_, metadata) in products.native().items():

@@ -6,7 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint import __version__
+from bids_inpaint.dataset.image import Image
+from bids_inpaint.errors import printable
 from bids_inpaint.io.files import read_sidecar, write_json
+
+#: Parts of a run that may fail without harm to the inpainted image and its lesion map.
+OPTIONAL = frozenset({"reference", "flair", "original"})
 
 
 def saved_file(status_file: Path, run_uuid: str, part: str) -> Path:
@@ -24,3 +29,42 @@ def write_status(status_file: Path, run_uuid: str, status: str, **more: Any) -> 
     """Say what became of an image: "done", "failed" or "unfinished", in which run, and what else there is."""
     content = {"Status": status, "SoftwareVersion": __version__, "RunUUID": run_uuid}
     write_json(status_file, content | more)
+
+
+def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
+    """What became of an image in the last run of the participant level that began it.
+
+    Parameters
+    ----------
+    image : Image
+    out_dir : Path
+
+    Returns
+    -------
+    reason : str
+        Why its results can't be used; empty if they can.
+    parts : frozenset of str
+        Which of the `OPTIONAL` parts it made; all that did not fail if an earlier version wrote the status.
+    """
+    path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
+    # those of 0.1.0 have none
+    if not path.exists():
+        return "", OPTIONAL
+    content = read_sidecar(path)
+    status = content.get("Status")
+    listed = content.get("Parts")
+    parts = OPTIONAL.intersection(map(str, listed)) if isinstance(listed, list) else OPTIONAL
+    if status == "done":
+        return "", parts
+    if status == "unfinished":
+        return "its last run did not end, so its results may be those of several runs", frozenset()
+    if status != "failed":
+        return f"{path} can't be read", frozenset()
+    failed = content.get("Failed")
+    lost = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
+    if lost and lost <= OPTIONAL:
+        return "", parts - lost
+    error = content.get("Error")
+    reason = f" ({printable(str(error)).rstrip('.')})" if error else ""
+    then = ", so its results are of an earlier one" if content.get("EarlierResults") is True else ""
+    return f"its last run failed{reason}{then}", frozenset()

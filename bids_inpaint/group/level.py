@@ -15,10 +15,11 @@ from bids_inpaint.dataset import bids, description, template
 from bids_inpaint.dataset.outputs import Products, is_finished
 from bids_inpaint.dataset.participants import people
 from bids_inpaint.dataset.sidecars import standard_space
+from bids_inpaint.dataset.status import last_run
 from bids_inpaint.environment import keep_memory
 from bids_inpaint.errors import InputError, printable
 from bids_inpaint.group.comparisons import lesion_statistics, tissue_statistics
-from bids_inpaint.group.measure import Measured, Task, compare_provenance, last_run, measure
+from bids_inpaint.group.measure import Measured, Task, compare_provenance, measure
 from bids_inpaint.group.page import Group, write_page
 from bids_inpaint.group.tables import (
     LESIONS,

@@ -13,10 +13,11 @@ import numpy as np
 from bids_inpaint.dataset import masks
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import prefix
-from bids_inpaint.errors import InputError, printable
+from bids_inpaint.dataset.status import OPTIONAL
+from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.io import images
-from bids_inpaint.io.files import read_json, read_sidecar
+from bids_inpaint.io.files import read_json
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.space import WORKING_GRID, bounding_box
 
@@ -29,8 +30,6 @@ PROVENANCE = {
     "Smallest lesion (mm³)": ("LesionMinVolume", "label-L_desc-inpaint_mask", "none"),
     "Segmentation": ("Segmentation", "dseg", "none"),
 }
-#: Parts of a run that may fail without harm to the inpainted image and its lesion map.
-OPTIONAL = frozenset({"reference", "flair", "original"})
 
 
 @dataclass
@@ -257,42 +256,3 @@ def compare_provenance(measured: Sequence[Measured]) -> dict[str, dict[str, list
             images_of.setdefault(value, []).append(one.image.prefix)
         out[label] = dict(sorted(images_of.items(), key=lambda item: -len(item[1])))
     return out
-
-
-def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
-    """What became of an image in the last run of the participant level that began it.
-
-    Parameters
-    ----------
-    image : Image
-    out_dir : Path
-
-    Returns
-    -------
-    reason : str
-        Why its results can't be used; empty if they can.
-    parts : frozenset of str
-        Which of the `OPTIONAL` parts it made; all that did not fail if an earlier version wrote the status.
-    """
-    path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
-    # those of 0.1.0 have none
-    if not path.exists():
-        return "", OPTIONAL
-    content = read_sidecar(path)
-    status = content.get("Status")
-    listed = content.get("Parts")
-    parts = OPTIONAL.intersection(map(str, listed)) if isinstance(listed, list) else OPTIONAL
-    if status == "done":
-        return "", parts
-    if status == "unfinished":
-        return "its last run did not end, so its results may be those of several runs", frozenset()
-    if status != "failed":
-        return f"{path} can't be read", frozenset()
-    failed = content.get("Failed")
-    lost = frozenset(map(str, failed)) if isinstance(failed, list) else frozenset()
-    if lost and lost <= OPTIONAL:
-        return "", parts - lost
-    error = content.get("Error")
-    reason = f" ({printable(str(error)).rstrip('.')})" if error else ""
-    then = ", so its results are of an earlier one" if content.get("EarlierResults") is True else ""
-    return f"its last run failed{reason}{then}", frozenset()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
@@ -70,7 +71,7 @@ class Inpaint(FileInterface):
         data, mask = read(self.inputs.in_file), mask[box] > 0
         priors = [read(path) for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         scale = Scale.measure(data, mask, *priors)
-        options = self._runtime()
+        options = runtime_of(self.inputs)
         out = self._first(model, data, mask, scale, priors, read)
 
         def lesion_map() -> np.ndarray:
@@ -103,7 +104,7 @@ class Inpaint(FileInterface):
     ) -> Filled:
         """What the first network makes of the brain."""
         masked = read(self.inputs.lesion_mask) > 0 if isdefined(self.inputs.lesion_mask) else None
-        return inpainting.inpaint(model, data, mask, scale, masked, self._runtime(), priors)
+        return inpainting.inpaint(model, data, mask, scale, masked, runtime_of(self.inputs), priors)
 
     def _found(
         self, filled: Filled, data: Array, scale: Scale, white: Array, grid: Grid, read: Reader
@@ -112,17 +113,6 @@ class Inpaint(FileInterface):
         inputs = self.inputs
         rule = Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
         return inpainting.found(filled, data, scale, white, rule, grid)
-
-    def _runtime(self) -> Runtime:
-        sampler, steps = self.inputs.sampler, self.inputs.sampling_steps
-        return Runtime(
-            self.inputs.device,
-            self.inputs.num_threads,
-            self.inputs.random_seed,
-            sampler if isdefined(sampler) else None,
-            steps if isdefined(steps) else None,
-            self.inputs.mirror,
-        )
 
 
 class FillDecidedInputSpec(InpaintInputSpec):
@@ -148,3 +138,16 @@ class FillDecided(Inpaint):
         self, filled: Filled, data: Array, scale: Scale, white: Array, grid: Grid, read: Reader
     ) -> Array:
         return read(self.inputs.decided) > 0
+
+
+def runtime_of(inputs: Any) -> Runtime:
+    """How a network runs, by the inputs of a node that fills."""
+    sampler, steps = inputs.sampler, inputs.sampling_steps
+    return Runtime(
+        inputs.device,
+        inputs.num_threads,
+        inputs.random_seed,
+        sampler if isdefined(sampler) else None,
+        steps if isdefined(steps) else None,
+        inputs.mirror,
+    )

@@ -119,8 +119,10 @@ class MapLesions(FileInterface):
         scale = Scale(self.inputs.white, self.inputs.exponent)
         dark = lesions.darkening(scale.apply(preproc), scale.apply(inpainted), wm)
         if isdefined(self.inputs.given):
-            graded = images.read(self.inputs.given)[0]
-            mask = graded > 0
+            mask = images.read(self.inputs.given)[0] > 0
+            # a person corrects the map, and not what the network told
+            told = isdefined(self.inputs.lesion_probability)
+            graded = images.read(self.inputs.lesion_probability)[0] if told else mask
         elif self.inputs.lesion_map == "probability":
             graded = images.read(self.inputs.lesion_probability)[0]
             if isdefined(self.inputs.decided):

@@ -12,6 +12,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 
 from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesion_table, lesions
+from bids_inpaint.imaging.edits import Change, state_of
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
@@ -43,6 +44,8 @@ class BackToNativeInputSpec(InputSpec):
     )
     min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
     given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
+    added = File(exists=True, desc="those of them that a person added to a map")
+    removed = File(exists=True, desc="what a person removed from it, which is to stay as it is")
 
 
 class BackToNativeOutputSpec(TraitedSpec):
@@ -65,8 +68,8 @@ class BackToNative(FileInterface):
     def process(self, runtime) -> dict:
         raw, stored, slope, grid = images.stored_values(self.inputs.t1w)
         brain = images.read(self.inputs.brain_mask, np.uint8)[0] > 0
-        # nothing is done beyond, and an image of small voxels is large
-        box = bounding_box(brain)
+        # nothing is done beyond, and an image of small voxels is large; an edited map is kept as it is
+        box = bounding_box(brain | (self._mask("given") if self._edited else False))
         brain, part = brain[box].copy(), grid.part(box)
         to_template = read_xfm(self.inputs.inverse_xfm)
 
@@ -105,13 +108,25 @@ class BackToNative(FileInterface):
             outputs["doubt"] = save("doubt", native(self.inputs.doubt), np.float32)
         labels, measured = lesion_table.tabulate(mask, native(self.inputs.darkening, inside=mask), part)
         outputs["labels"] = save("labels", labels, np.int32)
-        write_table(outputs["table"], measured)
+        edited = None
+        if self._edited:
+            edited = state_of(labels, Change(mask, self._mask("added")[box], self._mask("removed")[box]))
+        write_table(outputs["table"], measured, edited)
         return outputs
+
+    @property
+    def _edited(self) -> bool:
+        """Whether a person corrected the map."""
+        return isdefined(self.inputs.added)
+
+    def _mask(self, name: str) -> np.ndarray:
+        return images.read(getattr(self.inputs, name), np.uint8)[0] > 0
 
     def _lesions(self, brain: np.ndarray, grid: Grid, native: Callable, box: tuple) -> np.ndarray:
         """Lesions in the box of the brain."""
         if isdefined(self.inputs.given):
-            return brain & (images.read(self.inputs.given, np.uint8)[0][box] > 0)
+            given = self._mask("given")[box]
+            return given if self._edited else brain & given
         # resampling shrinks lesions
         least = lesions.least_voxels(self.inputs.min_volume, grid)
         return lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
@@ -128,7 +143,11 @@ class BackToNative(FileInterface):
             around = brain & feathering.neighbourhood(mask, grid, reach)
             change = native((images.read(self.inputs.preproc)[0] - inpainted) * unit, inside=around)
             weight = native(self.inputs.weight, inside=around)
-            if isdefined(self.inputs.given):
+            if self._edited:
+                # lesions that were not edited are filled as before
+                weight[brain & self._mask("added")[box]] = 1
+                weight[self._mask("removed")[box]] = 0
+            elif isdefined(self.inputs.given):
                 weight[mask] = 1
             return change, weight
         plain = images.read_data(raw, self.inputs.t1w)[box] - np.float32(self.inputs.offset)
@@ -137,12 +156,23 @@ class BackToNative(FileInterface):
         return change, brain * np.float32(native(np.ones_like(bias)) > 0.999)
 
 
-def write_table(path: str, measured: list[lesion_table.Lesion]) -> None:
-    """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``)."""
+def write_table(path: str, measured: list[lesion_table.Lesion], edited: list[str] | None = None) -> None:
+    """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``).
+
+    Parameters
+    ----------
+    path : str
+    measured : list of Lesion
+    edited : list of str, optional
+        What a person did to each.
+    """
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast"])
-        for lesion in measured:
+        more = [[]] * len(measured) if edited is None else [[state] for state in edited]
+        column = [] if edited is None else ["edit"]
+        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast", *column])
+        for lesion, state in zip(measured, more, strict=True):
             centre = (f"{c:.2f}" for c in lesion.centroid)
             name = f"lesion {lesion.label}"
-            writer.writerow([lesion.label, name, f"{lesion.volume:.2f}", *centre, f"{lesion.contrast:.4f}"])
+            volume, contrast = f"{lesion.volume:.2f}", f"{lesion.contrast:.4f}"
+            writer.writerow([lesion.label, name, volume, *centre, contrast, *state])

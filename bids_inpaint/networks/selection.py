@@ -67,6 +67,15 @@ class Networks:
                 "--tta is not for networks that fill slices, which see the other side anyway: leave it out, "
                 "or choose another network."
             )
+        if settings.edits and not main.blind:
+            raise InputError(
+                f"--edits corrects the maps of a blind network, and {main.name} fills the masks of "
+                "--lesion-masks: correct these masks, or leave --model out."
+            )
+        if settings.edits and second is None:
+            raise InputError(
+                "--edits needs a non-blind network for the lesions that were added: leave out --second-pass."
+            )
         reference = registry.find(registry.REFERENCE) if settings.lesion_masks and main.blind else None
         flair = registry.find(settings.flair, "flair") if settings.flair else None
         networks = cls(main, second, second_alone, reference, flair)

@@ -8,7 +8,7 @@ import pytest
 from helpers import write_dataset
 
 from bids_inpaint import __version__, cli
-from bids_inpaint.parser import participant_options
+from bids_inpaint.parser import options_of_others
 from bids_inpaint.settings import Settings
 
 
@@ -88,7 +88,7 @@ def test_the_group_level_takes_the_line_of_the_participant_level(dataset, capsys
     )
     argv = [str(dataset), str(dataset.parent / "out"), "group", "-w", str(dataset.parent / "w")]
     masks = ["-d", "x=somewhere", "--lesion-masks", "elsewhere"]
-    assert participant_options([*argv, *options.split(), *masks]) == []
+    assert options_of_others([*argv, *options.split(), *masks], "group") == []
     assert cli.main([*argv, *options.split()]) == 2
     assert "has no finished participant" in capsys.readouterr().err
 

@@ -12,9 +12,10 @@ from bids_inpaint import cli
 from bids_inpaint.dataset.bids import collect
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.participants import People, ages, people
+from bids_inpaint.dataset.status import OPTIONAL, last_run
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.level import mixed
-from bids_inpaint.group.measure import OPTIONAL, PROVENANCE, Measured, last_run
+from bids_inpaint.group.measure import PROVENANCE, Measured
 from bids_inpaint.group.tables import join
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid

@@ -24,11 +24,10 @@ from bids_inpaint.dataset.outputs import (
 )
 from bids_inpaint.dataset.scan import Refused
 from bids_inpaint.dataset.sidecars import given_files, provenance
-from bids_inpaint.dataset.status import saved_file, write_status
+from bids_inpaint.dataset.status import last_run, saved_file, write_status
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.demo import LESIONS, acquire
 from bids_inpaint.errors import InputError
-from bids_inpaint.group.measure import last_run
 from bids_inpaint.imaging import feathering, lesion_table, lesions, quality
 from bids_inpaint.interfaces import derivatives
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
