@@ -97,8 +97,8 @@ class Settings:
             raise InputError("--compare-segmentation needs a segmentation: leave out --segmentation none.")
         if self.edits and self.longitudinal:
             raise InputError(
-                "--longitudinal and --edits can't be used together, as an edit is of one visit and the lesions "
-                "are those of all: leave one of them out."
+                "--longitudinal and --edits can't be used together, as an edit is of one visit, and "
+                "lesions are those of all: leave one of them out."
             )
         if self.edits and self.fill != "lesions":
             raise InputError(
