@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bids_inpaint.dataset.image import Image
-from bids_inpaint.dataset.outputs import TABLE, prefix, status_file
+from bids_inpaint.dataset.outputs import PARTS, TABLE, prefix, status_file
 from bids_inpaint.io.files import read_sidecar
 
 #: What the ratings of an image are about, below the output folder.
@@ -84,6 +84,9 @@ def fingerprint(out_dir: Path, image: Image) -> str:
 def run_of(out_dir: Path, image: Image) -> str:
     """UUID of the run that wrote the results of an image; empty if nothing says it."""
     status = read_sidecar(status_file(out_dir, image))
-    run_uuid = str(status.get("RunUUID", ""))
-    # a file of somebody else may hold anything
-    return run_uuid if status.get("Status") == "done" and set(run_uuid) <= set("0123456789abcdef-") else ""
+    run_uuid, failed = str(status.get("RunUUID", "")), status.get("Failed")
+    core_failed = not isinstance(failed, list) or PARTS[0] in failed
+    if status.get("Status") != "done" and core_failed:
+        return ""
+    # somebody may have written anything
+    return run_uuid if set(run_uuid) <= set("0123456789abcdef-") else ""

@@ -170,7 +170,8 @@ def outlines(
             f'<use href="#{name}" stroke="#000" stroke-opacity="0.5" stroke-width="{_STROKE + 1.4:.1f}"/>\n'
             f'<use href="#{name}" stroke="{colour}" stroke-width="{_STROKE:.1f}"/>\n'
         )
-    size = f"{layout.width:.1f} {layout.height:.1f}"
+    # in tenths of a millimetre, so that whole numbers do
+    size = f"{10 * layout.width:.0f} {10 * layout.height:.0f}"
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" fill="none">\n'
     write_text(Path(out_file), start + "".join(paths) + "</svg>\n")
     return out_file
@@ -306,7 +307,7 @@ class _Layout:
                     draw.text((at, top * self.scale), side, 190, font, anchor)
 
     def outline(self, volume: _Volume) -> Iterator[str]:
-        """The outlines of a mask at 0.5 on all slices, as parts of an SVG path."""
+        """The outlines of a mask at 0.5 on all slices, as parts of an SVG path in tenths of a millimetre."""
         from contourpy import contour_generator
 
         for axis, across, up, index, left, top in self.corners():
@@ -317,4 +318,6 @@ class _Layout:
                 # the first voxel is padded, and coordinates are those of the middles of voxels
                 x = left + (line[:, 0] - 0.5) * self.sizes[across]
                 y = top + self.extent[up] - (line[:, 1] - 0.5) * self.sizes[up]
-                yield "M" + "L".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
+                points = np.rint(10 * np.stack([x, y], 1)).astype(int)
+                steps = " ".join(f"{dx} {dy}" for dx, dy in np.diff(points, axis=0))
+                yield f"M{points[0, 0]} {points[0, 1]}l{steps}"

@@ -18,11 +18,11 @@ from bids_inpaint.io.files import write_json
 FOLDER = "ratings"
 #: What is rated: column of the table -> name.
 STEPS = {
-    "brain_mask": "Brain mask",
-    "registration": "Registration",
     "lesions": "Lesions",
     "filling": "Filling",
     "tissues": "Tissues",
+    "brain_mask": "Brain mask",
+    "registration": "Registration",
 }
 #: From the best to the worst.
 MARKS = ("good", "check", "exclude")

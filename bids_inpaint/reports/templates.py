@@ -25,7 +25,7 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, /, **values: Any) -> str:
     """Fill in a template.
 
     Parameters
@@ -42,7 +42,9 @@ def render(name: str, **values: Any) -> str:
 
     Examples
     --------
-    >>> render("notice.html.j2", sentence="<x> is bad.")
-    '<p class="alert-danger">&lt;x&gt; is bad.</p>'
+    >>> render("group.html.j2")
+    Traceback (most recent call last):
+    ...
+    jinja2.exceptions.UndefinedError: 'participants' is undefined
     """
     return _environment().get_template(name).render(**values)

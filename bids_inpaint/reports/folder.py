@@ -1,0 +1,28 @@
+"""What all pages of an output folder share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bids_inpaint.io.files import write_text
+from bids_inpaint.reports.ratings import write_description
+
+#: What to compare a lesion volume with: measured with both passes of the default networks (docs/networks.md).
+HEALTHY = "In healthy people this program maps 0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones."
+
+
+def link_pages(out_dir: Path) -> None:
+    """Write what the pages of a folder read of each other, and the description of ratings.
+
+    ``logs/participants.js`` lists the reports, so that each links to the next, whenever it was written.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    labels = sorted(page.stem for page in out_dir.glob("sub-*.html"))
+    content = json.dumps({"labels": labels, "group": (out_dir / "group.html").is_file()})
+    write_text(out_dir / "logs" / "participants.js", f"window.participants = {content};\n")
+    write_description(out_dir)
