@@ -114,6 +114,20 @@ def _add_derivatives(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_ratings(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Ratings (group level)")
+    g.add_argument(
+        "--ratings",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        default=[],
+        type=Path,
+        help="tables of ratings that the reports saved; images that they exclude stay out of statistics "
+        "(default: all tables in the folder ratings of the output folder)",
+    )
+
+
 def _add_running(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("Running (both levels)")
     g.add_argument(
@@ -279,7 +293,7 @@ def _add_outcomes(p: argparse.ArgumentParser) -> None:
 
 
 #: What adds the options that the group level reads, or that say where and how a run goes.
-_BOTH_LEVELS = (_add_selection, _add_derivatives, _add_running, _add_execution)
+_BOTH_LEVELS = (_add_selection, _add_derivatives, _add_ratings, _add_running, _add_execution)
 #: What adds the options that decide over the results or the exit code of the participant level.
 _PARTICIPANT_LEVEL = (_add_inpainting, _add_maps, _add_outcomes)
 

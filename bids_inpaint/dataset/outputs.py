@@ -203,6 +203,13 @@ def is_finished(image: Image, settings: Settings, products: Products, parts: tup
     return all((settings.output_dir / name).exists() for name in names)
 
 
+def has_results(image: Image, settings: Settings) -> bool:
+    """Whether the results that every image has are in the output folder, be there figures of them or not."""
+    names = names_of(image, settings.template, Products(())).values()
+    sidecars = [name.split(".")[0] + ".json" for name in names if name.endswith(".nii.gz")]
+    return all((settings.output_dir / name).exists() for name in (*names, *sidecars))
+
+
 def names_of(image: Image, template: str, products: Products) -> dict[str, str]:
     """Path of each result below the output folder, by its key."""
     stem = prefix(image)
