@@ -18,7 +18,7 @@ from bids_inpaint.participant.crashes import Crash
 from bids_inpaint.participant.outcomes import UNASKED, Outcome, Run, differences
 from bids_inpaint.reports.citations import methods_of
 from bids_inpaint.reports.figures import LESION, OTHER, THIRD
-from bids_inpaint.reports.folder import HEALTHY
+from bids_inpaint.reports.folder import FACTS, HEALTHY, facts_of
 from bids_inpaint.reports.ratings import COLUMNS, STEPS
 from bids_inpaint.reports.templates import render
 from bids_inpaint.reports.versions import versions
@@ -26,16 +26,6 @@ from bids_inpaint.settings import Settings
 
 #: Rows of the lesion table in the report.
 _MOST_LESIONS = 30
-#: What stands beside a thumbnail: column -> label, factor and digits
-_FACTS = {
-    "lesion_volume": ("Lesions (ml)", 1, 2),
-    "lesion_count": ("Number", 1, 0),
-    "lesion_share": ("Lesions of white matter (%)", 100, 2),
-    "gm_volume": ("Grey matter (ml)", 1, 0),
-    "wm_volume": ("White matter (ml)", 1, 0),
-    "csf_volume": ("CSF (ml)", 1, 0),
-    "brain_fraction": ("Brain fraction (%)", 100, 1),
-}
 
 
 @dataclass(frozen=True)
@@ -134,7 +124,7 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
         verdict="failed" if refused or _any(images, "failed") else "look" if _any(images, "look") else "good",
         sentence=_sentence(images, len(refused)),
         notices=[*refused, *_notices(outcomes, run.settings, run.provenance)],
-        facts=[label for label, _, _ in _FACTS.values() if any(label in image.facts for image in images)],
+        facts=[label for label, _, _ in FACTS.values() if any(label in image.facts for image in images)],
         steps=STEPS,
         healthy=HEALTHY,
         most=_MOST_LESIONS,
@@ -194,11 +184,7 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
     if shown.warnings and shown.verdict == "good":
         shown.verdict, shown.word = "look", _counted(len(shown.warnings))
         shown.sentence = "Look at this image before you use its results:"
-    shown.facts = {
-        label: f"{volumes[column] * factor:.{digits}f}"
-        for column, (label, factor, digits) in _FACTS.items()
-        if column in volumes
-    }
+    shown.facts = facts_of(volumes)
     shown.lesions = [list(map(str, row.values())) for row in rows]
     shown.measures = [_measure(name, value) for name, value in measures.items()]
     _add_pictures(shown, image, out_dir)

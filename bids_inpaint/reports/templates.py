@@ -39,12 +39,5 @@ def render(name: str, /, **values: Any) -> str:
     ------
     jinja2.UndefinedError
         If a value is missing.
-
-    Examples
-    --------
-    >>> render("group.html.j2")
-    Traceback (most recent call last):
-    ...
-    jinja2.exceptions.UndefinedError: 'participants' is undefined
     """
     return _environment().get_template(name).render(**values)
