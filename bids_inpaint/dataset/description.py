@@ -111,7 +111,7 @@ def _links(settings: Settings) -> dict[str, str]:
 
 
 def write_methods(output_dir: Path, run_uuid: str, texts: dict[str, str]) -> Path:
-    """Write what a run does: ``logs/CITATION.md``, that of the newest run, and its like in the folder of the run.
+    """Write the methods of a run: ``logs/CITATION.md``, that of the newest run, and that of this run alone.
 
     Parameters
     ----------

@@ -83,7 +83,9 @@ def run_group(settings: Settings) -> int:
     if not measured:
         raise InputError(f"No results in {settings.output_dir} can be read; see the messages above.")
     if not kept:
-        raise InputError("All images are excluded by their ratings: rate them again, or leave the ratings out.")
+        raise InputError(
+            "All images are excluded by their ratings: rate them again, or leave the ratings out."
+        )
     group = Group(
         measured=measured,
         kept=kept,

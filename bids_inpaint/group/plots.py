@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_inpaint.dataset.tables import NOTHING
 from bids_inpaint.group.comparisons import by_participant
 from bids_inpaint.group.measure import Measured
-from bids_inpaint.dataset.tables import NOTHING
 from bids_inpaint.group.tables import LABELS, LESIONS, MEASURES, TISSUES, Covariates
 from bids_inpaint.io import images
 from bids_inpaint.io.files import replacing
@@ -157,12 +157,14 @@ def covariate_plots(
 ) -> list[tuple[str, str]]:
     """Lesion load and brain fraction by the columns of the dataset's tables: name of a column, and its plot.
 
-    Columns with numbers give scatter plots, those with a few words a box for each. Images of a participant that
-    have the same value are averaged.
+    Columns with numbers give scatter plots, those with a few words a box for each. Images of a participant
+    that have the same value are averaged.
     """
     out = []
     for number, column in enumerate(covariates.columns):
-        values = {m.image.prefix: covariates.rows.get(m.image.prefix, {}).get(column, NOTHING) for m in measured}
+        values = {
+            m.image.prefix: covariates.rows.get(m.image.prefix, {}).get(column, NOTHING) for m in measured
+        }
         known = {prefix: value for prefix, value in values.items() if value != NOTHING}
         numbers = {prefix: x for prefix, value in known.items() if (x := _number(value)) is not None}
         levels = sorted(set(known.values()))
@@ -239,7 +241,7 @@ def _plain(text: str) -> str:
 
 
 def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
-    """Axial slices of the template's brain with the lesion probability in colour, where there is most of it."""
+    """Axial slices of the template's brain with the lesion probability in colour, where there is most."""
     import matplotlib
     from matplotlib.colors import ListedColormap, Normalize
 

@@ -32,7 +32,7 @@ def rate(measured: Sequence[Measured], settings: Settings) -> list[str]:
 
 
 def write_ratings(measured: Sequence[Measured], out_dir: Path) -> None:
-    """Write ``group_desc-ratings.tsv``, with the ratings that count; without any, that of an earlier run goes."""
+    """Write ``group_desc-ratings.tsv``, with the ratings that count; without any, an earlier one goes."""
     path = out_dir / "group_desc-ratings.tsv"
     rows = [(one, rating) for one in measured for rating in one.verdict.ratings]
     if not rows:

@@ -33,14 +33,17 @@ VOLUMES: Columns = {
     "csf_volume": (f"Volume of cerebrospinal fluid in the brain mask: sum of its probability{_NATIVE}", "mL"),
     "brain_volume": ("Volume of grey and white matter: gm_volume + wm_volume", "mL"),
     "brain_fraction": (
-        "Share of grey and white matter in the brain mask: brain_volume / (brain_volume + csf_volume). The mask "
-        "leaves out a part of the fluid around the brain, so it is no intracranial volume",
+        "Share of grey and white matter in the brain mask: brain_volume / (brain_volume + csf_volume). The "
+        "mask leaves out a part of the fluid around the brain, so it is no intracranial volume",
         None,
     ),
     "lesion_share": ("Lesion volume as a share of white matter: lesion_volume / wm_volume", None),
 }
 QUALITY: Columns = {
-    name: (f"Measure of quality; {limit.low:g} to {limit.high:g} is expected, else {limit.meaning}", UNITS.get(name))
+    name: (
+        f"Measure of quality; {limit.low:g} to {limit.high:g} is expected, else {limit.meaning}",
+        UNITS.get(name),
+    )
     for name, limit in LIMITS.items()
 }
 #: Columns of all tables that come from people's ratings

@@ -45,8 +45,8 @@ _KINDS = {
         ("lesions", "filling"),
         ("Original", "Inpainted"),
         ((LESION, "lesion map"),),
-        "The slices hold most of the lesions. Is every lesion outlined, and nothing else? Does the filling look "
-        "like the white matter around it?",
+        "The slices hold most of the lesions. Is every lesion outlined, and nothing else? Does the filling "
+        "look like the white matter around it?",
     ),
     "flair": _Kind(
         "Synthetic FLAIR",
@@ -74,7 +74,7 @@ _KINDS = {
         ("registration",),
         ("Template", "T1w"),
         ((LESION, "brain mask of the T1w"), (OTHER, "brain mask of the template")),
-        "Does the brain stay in its place when both images alternate? An affine does not bring sulci together.",
+        "Does the brain stay in its place when both images alternate? An affine can't bring sulci together.",
     ),
 }
 
@@ -164,7 +164,9 @@ def _sentence(images: Sequence[_Shown], refused: int) -> str:
 def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
     image = outcome.image
     if outcome.core:
-        shown = _Shown(image.prefix, "good", "done", "All measures are as expected of a T1w image of an adult.")
+        shown = _Shown(
+            image.prefix, "good", "done", "All measures are as expected of a T1w image of an adult."
+        )
         if not outcome.done:
             shown = _Shown(image.prefix, "failed", "failed in part", f"It {outcome.summary()}.")
     else:

@@ -36,7 +36,9 @@ class Reference:
 def bibliography() -> dict[str, Reference]:
     """The works that methods texts cite, by their keys."""
     entries = re.findall(r"^@\w+\{(\w+),\n(.*?)^\}", BIBLIOGRAPHY.read_text(encoding="utf-8"), re.M | re.S)
-    works = {key: _reference(dict(re.findall(r"^\s*(\w+) = \{(.*)\},?$", body, re.M))) for key, body in entries}
+    works = {
+        key: _reference(dict(re.findall(r"^\s*(\w+) = \{(.*)\},?$", body, re.M))) for key, body in entries
+    }
     labels = [work.label for work in works.values()]
     for label in {label for label in labels if labels.count(label) > 1}:
         twins = sorted((work.text, key) for key, work in works.items() if work.label == label)

@@ -40,8 +40,8 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "rater": {"Description": "Who rated"},
     "rated": {"Description": "When the image was last rated, in ISO 8601 and UTC"},
     "results": {
-        "Description": "Which results were rated: the first digits of the SHA-256 of brain mask, lesion map and "
-        "tissues. Ratings of other results than those of the output folder do not count; n/a fits all"
+        "Description": "Which results were rated: the first digits of the SHA-256 of brain mask, lesion map "
+        "and tissues. Ratings of other results than those of the output folder do not count; n/a fits all"
     },
 }
 

@@ -35,7 +35,10 @@ def root(tmp_path):
         write_finished(out, image, lesions, volumes=volumes, native=NATIVE)
         sidecar = out / f"sub-{image.subject}/anat/sub-{image.subject}_desc-inpainted_T1w.json"
         warnings = ["Too <b>dark</b>.\nLook."] if i == 1 else []
-        more = {"QualityMeasures": {"BrainVolume": 1500.0 + i, "GreyToWhite": 0.6}, "QualityWarnings": warnings}
+        more = {
+            "QualityMeasures": {"BrainVolume": 1500.0 + i, "GreyToWhite": 0.6},
+            "QualityWarnings": warnings,
+        }
         sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | more))
         log = out / f"sub-{image.subject}/log"
         log.mkdir()
@@ -60,8 +63,10 @@ def rate(path, **marks) -> None:
     out = path.parents[1] / "out" if path.parent.name != "ratings" else path.parents[1]
     lines = ["\t".join(COLUMNS)]
     for name, mark in marks.items():
-        cells = {"participant_id": f"sub-{name[1:]}", "image": f"sub-{name[1:]}", "lesions": mark, "rater": "<i>A",
-                 "comment": "moved", "results": fingerprint(out, Image("", "", {"sub": name[1:]}))}  # fmt: skip
+        label = f"sub-{name[1:]}"
+        results = fingerprint(out, Image("", "", {"sub": name[1:]}))
+        cells = {"participant_id": label, "image": label, "lesions": mark, "results": results}
+        cells |= {"rater": "<i>A", "comment": "moved"}
         lines.append("\t".join(cells.get(c, "n/a") for c in COLUMNS))
     path.write_text("\n".join(lines) + "\n")
 
@@ -142,7 +147,10 @@ def test_there_is_a_plot_for_each_column_that_can_be_plotted(root):
     # plots of an earlier run do not stay
     (root / "bids/participants.tsv").unlink()
     assert group(root) == 0
-    assert sorted(p.name for p in (root / "out/figures").iterdir()) == ["group_lesion_map.svg", "group_volumes.svg"]
+    assert sorted(p.name for p in (root / "out/figures").iterdir()) == [
+        "group_lesion_map.svg",
+        "group_volumes.svg",
+    ]
 
 
 def test_methods_are_those_of_the_runs_that_made_the_images(root):
@@ -165,4 +173,4 @@ def test_results_without_the_pictures_of_this_version_are_read(root):
         path.unlink()
     assert group(root) == 0
     assert len(table(root, "volumes")) == 4
-    assert "<img src=\"sub-" not in (root / "out/group.html").read_text()
+    assert '<img src="sub-' not in (root / "out/group.html").read_text()

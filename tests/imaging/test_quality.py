@@ -1,7 +1,5 @@
 """What is not the T1w of an adult's brain is told, and what is one is not."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from scipy import ndimage

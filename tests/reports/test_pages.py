@@ -51,7 +51,9 @@ def out(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("pages")
     names = [f"{i.folder}/{i.prefix}_T1w.nii.gz" for i in IMAGES]
     write_dataset(root / "bids", *names, data=np.zeros((2, 2, 2), np.int16))
-    (root / "bids/participants.tsv").write_text(f"participant_id\tage\tnote\nsub-01\t40\t{ATTACK}\nsub-02\t50\tx\n")
+    (root / "bids/participants.tsv").write_text(
+        f"participant_id\tage\tnote\nsub-01\t40\t{ATTACK}\nsub-02\t50\tx\n"
+    )
     folder = root / "out"
     pictures = draw(root)
     lesions = np.zeros(WORKING_GRID.shape, bool)
@@ -102,7 +104,9 @@ def keep(browser: Browser, name: str) -> None:
 def place(browser: Browser) -> SimpleNamespace:
     """Which images are laid open, and which step is about to be rated."""
     return SimpleNamespace(
-        shown=browser.evaluate("[...document.querySelectorAll('article')].filter(a => a.offsetHeight).map(a => a.id)"),
+        shown=browser.evaluate(
+            "[...document.querySelectorAll('article')].filter(a => a.offsetHeight).map(a => a.id)"
+        ),
         list=browser.evaluate("document.querySelector('.overview').offsetHeight > 0"),
         step=browser.evaluate("document.querySelector('article.now .step.now')?.dataset.step"),
     )
@@ -136,9 +140,17 @@ def test_pictures_switch_alternate_and_have_outlines(browser, out):
     loaded = "[...document.querySelectorAll('article.now .stack')][0].querySelectorAll('img')"
     browser.wait(f"[...{loaded}].every(image => image.complete && image.naturalWidth > 0)")
     assert browser.evaluate(f"new Set([...{loaded}].map(i => Math.round(i.clientHeight))).size") == 1
-    assert (seen(browser, ".second"), seen(browser, ".contours"), seen(browser, ".difference")) == (False, True, False)
+    assert (seen(browser, ".second"), seen(browser, ".contours"), seen(browser, ".difference")) == (
+        False,
+        True,
+        False,
+    )
     browser.press("f", "o", "d")
-    assert (seen(browser, ".second"), seen(browser, ".contours"), seen(browser, ".difference")) == (True, False, True)
+    assert (seen(browser, ".second"), seen(browser, ".contours"), seen(browser, ".difference")) == (
+        True,
+        False,
+        True,
+    )
     assert seen(browser, ".name.second")
     browser.press("f", "o", "d")
     browser.evaluate("document.querySelector('article.now .stack').click()")
@@ -158,9 +170,10 @@ def test_ratings_are_kept_saved_and_read(browser, out):
     browser.press("g", "c", "x")
     assert place(browser).step == "brain_mask"
     browser.press("5", "g", "2", "u")
-    browser.evaluate("""for (const [field, text] of [["article.now .comment", "moved\\tin\\nthe scanner"], ["#rater", "A. B"]]) {
-        const input = document.querySelector(field); input.value = text;
-        input.dispatchEvent(new Event("change", {bubbles: true}))}""")
+    for field, text in (("article.now .comment", "moved\tin the scanner"), ("#rater", "A. B")):
+        browser.evaluate(f"""{{const input = document.querySelector({json.dumps(field)});
+            input.value = {json.dumps(text)};
+            input.dispatchEvent(new Event("change", {{bubbles: true}}))}}""")
     keep(browser, "rated.png")
     assert browser.evaluate("document.getElementById('save').textContent") == "Save ratings (1 unsaved)"
     # no key rates while somebody writes
@@ -184,14 +197,16 @@ def test_ratings_are_kept_saved_and_read(browser, out):
     # a table can be loaded again, in another browser too
     text = json.dumps(path.read_text())
     browser.evaluate(f"localStorage.clear(); ratings.load({text}); draw()")
-    tags = browser.evaluate(f"document.querySelector('.index tr[data-image] .marks').innerText")
+    tags = browser.evaluate("document.querySelector('.index tr[data-image] .marks').innerText")
     assert "Tissues: exclude" in tags
 
 
 def test_the_list_of_the_group_is_sorted_and_narrowed(browser, out):
     browser.open(out / "group.html")
     keep(browser, "group.png")
-    names = "[...document.querySelectorAll('.index tbody tr')].filter(r => !r.hidden).map(r => r.dataset.image)"
+    names = (
+        "[...document.querySelectorAll('.index tbody tr')].filter(r => !r.hidden).map(r => r.dataset.image)"
+    )
     assert browser.evaluate(names) == [image.prefix for image in IMAGES]
     browser.evaluate("document.querySelectorAll('.index th button')[1].click()")
     assert browser.evaluate(names)[0] == "sub-01_ses-b"

@@ -37,8 +37,8 @@ def test_of_one_rater_the_last_word_counts(tmp_path):
 
 
 def test_ratings_of_other_results_do_not_count(tmp_path):
-    path = write(tmp_path, "a.tsv", row("sub-01", "exclude", results="old"), row("sub-02", "good", results="now"),
-                 row("sub-09", "good"))  # fmt: skip
+    rows = (row("sub-01", "exclude", results="old"), row("sub-02", "good", results="now"))
+    path = write(tmp_path, "a.tsv", *rows, row("sub-09", "good"))
     found, warnings = verdicts(read_ratings([path])[0], {"sub-01": "now", "sub-02": "now"})
     assert list(found) == ["sub-02"]
     assert "Ratings of earlier results do not count: sub-01." in warnings[0]
@@ -52,7 +52,9 @@ def test_what_people_write_in_a_spreadsheet(tmp_path):
     found, _ = verdicts(ratings, {"sub-01": "x", "sub-02": "x"})
     assert found["sub-01"].excluded == ("lesions",)
     assert dict(found["sub-02"].marks) == {"tissues": "good"}
-    assert warnings == [f"{path} rates lesions of sub-02 as bad, which is not used: write good, check or exclude."]
+    assert warnings == [
+        f"{path} rates lesions of sub-02 as bad, which is not used: write good, check or exclude."
+    ]
     other = tmp_path / "other.tsv"
     other.write_text("participant_id\tage\nsub-01\t9\n")
     assert "so it rates nothing" in read_ratings([other])[1][0]
