@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+#: Seconds to wait for an answer, on a machine that may have much else to do.
+_PATIENCE = 300
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: Keys that aren't letters or digits, by name.
 _CODES = {"ArrowRight": 39, "ArrowLeft": 37, "Escape": 27}
@@ -78,7 +80,7 @@ class Browser:
             message["sessionId"] = self._session
         os.write(self._write, json.dumps(message).encode() + b"\0")
         while True:
-            answer = self._next(60)
+            answer = self._next(_PATIENCE)
             if answer is None:
                 raise TimeoutError(method)
             if answer.get("id") == self._number:
@@ -118,7 +120,7 @@ class Browser:
         start = time.monotonic()
         self.call("Page.navigate", url=path.absolute().as_uri() + fragment)
         while not self._loaded:
-            if self._next(60) is None:
+            if self._next(_PATIENCE) is None:
                 raise TimeoutError(str(path))
         return time.monotonic() - start
 
@@ -138,7 +140,7 @@ class Browser:
             raise RuntimeError(str(result["exceptionDetails"]))
         return result["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 20) -> None:
+    def wait(self, expression: str, seconds: float = 120) -> None:
         """Wait until an expression is true."""
         end = time.monotonic() + seconds
         while not self.evaluate(expression):
@@ -146,7 +148,7 @@ class Browser:
                 raise TimeoutError(expression)
             self._next(0.1)
 
-    def downloaded(self, name: str, seconds: float = 20) -> Path:
+    def downloaded(self, name: str, seconds: float = 120) -> Path:
         """The file of a download, once it is whole."""
         path, end = self.downloads / name, time.monotonic() + seconds
         while not path.exists():
