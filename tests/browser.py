@@ -6,11 +6,12 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
 import shutil
-import subprocess
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ def find() -> str:
     return found
 
 
+def _start(command: list[str]) -> tuple[int, int, int]:
+    """Start a browser that reads from its descriptor 3 and writes to 4: our ends of both, and its process."""
+    pipes = [os.pipe(), os.pipe()]
+    # below ten they might be in each other's way
+    reads, writes = (fcntl.fcntl(end, fcntl.F_DUPFD_CLOEXEC, 10) for end in (pipes[0][0], pipes[1][1]))
+    to_nothing = [(os.POSIX_SPAWN_OPEN, out, os.devnull, os.O_WRONLY, 0) for out in (1, 2)]
+    actions = [*to_nothing, (os.POSIX_SPAWN_DUP2, reads, 3), (os.POSIX_SPAWN_DUP2, writes, 4)]
+    process = os.posix_spawnp(command[0], command, os.environ, file_actions=actions)
+    for end in (pipes[0][0], pipes[1][1], reads, writes):
+        os.close(end)
+    return pipes[1][0], pipes[0][1], process
+
+
 class Browser:
     """One page in a browser.
 
@@ -49,19 +63,12 @@ class Browser:
         self.complaints: list[str] = []
         self.downloads = folder / "downloads"
         self.downloads.mkdir(parents=True, exist_ok=True)
-        to_browser, self._write = os.pipe()
-        self._read, from_browser = os.pipe()
         options = [
             "--headless=new", "--remote-debugging-pipe", "--no-sandbox", "--disable-gpu",
             "--disable-dev-shm-usage", "--no-first-run", "--hide-scrollbars",
             f"--user-data-dir={folder / 'profile'}", "--window-size=1400,1000",
         ]  # fmt: skip
-        self._process = subprocess.Popen(
-            ["sh", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', find(), *options],
-            pass_fds=(to_browser, from_browser), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(to_browser)
-        os.close(from_browser)
+        self._read, self._write, self._process = _start([find(), *options])
         self._buffer, self._number, self._session = b"", 0, None
         self._loaded = False
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
@@ -94,7 +101,9 @@ class Browser:
             ready, _, _ = select.select([self._read], [], [], timeout)
             if not ready:
                 return None
-            self._buffer += os.read(self._read, 1 << 16)
+            if not (found := os.read(self._read, 1 << 16)):
+                raise OSError("the browser has ended")
+            self._buffer += found
         line, self._buffer = self._buffer.split(b"\0", 1)
         message = json.loads(line)
         self._note(message.get("method", ""), message.get("params", {}))
@@ -166,7 +175,7 @@ class Browser:
         try:
             self.call("Browser.close", whole=True)
         except (OSError, TimeoutError):
-            self._process.kill()
-        self._process.wait(30)
+            os.kill(self._process, signal.SIGKILL)
+        os.waitpid(self._process, 0)
         os.close(self._write)
         os.close(self._read)
