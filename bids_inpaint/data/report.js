@@ -18,14 +18,21 @@ function open(index, scroll) {
   if (scroll) window.scrollTo(0, 0);
 }
 
+// whether an image is seen: what isn't seen is not rated
+const reading = () => articles.length === 1 || main.classList.contains("reading");
+
 function overview() {
   main.classList.remove("reading");
+  if (articles.length > 1) {
+    articles.forEach((article) => article.classList.remove("now"));
+    history.replaceState(null, "", location.href.split("#")[0]);
+  }
   document.getElementById("place").textContent = "";
   window.scrollTo(0, 0);
 }
 
 function go(by) {
-  const next = main.classList.contains("reading") ? current + by : current;
+  const next = reading() ? current + by : current;
   if (next >= 0 && next < articles.length) {
     history.replaceState(null, "", "#" + articles[next].id);
     open(next, true);
@@ -34,7 +41,7 @@ function go(by) {
 
 // lay the steps of the image out with the marks that they have
 function draw() {
-  for (const [i, row] of [...document.querySelectorAll(".index tbody tr")].entries()) {
+  for (const row of document.querySelectorAll(".index tbody tr")) {
     const known = page.images.find((one) => one.image === row.dataset.image);
     const entry = known ? ratings.of(known) : {};
     row.querySelector(".marks").replaceChildren(...page.steps.filter((name) => entry[name]).map((name) => {
@@ -58,6 +65,7 @@ function draw() {
 }
 
 function choose(index, scroll) {
+  if (!reading()) return;
   const steps = [...shown().querySelectorAll(".step")];
   if (!steps.length) return;
   step = Math.max(0, Math.min(index, steps.length - 1));
@@ -67,6 +75,7 @@ function choose(index, scroll) {
 }
 
 function rate(mark) {
+  if (!reading()) return;
   const steps = [...shown().querySelectorAll(".step")];
   if (!steps.length) return;
   ratings.change(image(), { [steps[step].dataset.step]: mark });
@@ -122,8 +131,9 @@ document.addEventListener("change", (event) => {
 
 function follow() {
   const index = articles.findIndex((article) => "#" + article.id === decodeURIComponent(location.hash));
-  if (index >= 0 || articles.length === 1) open(Math.max(index, 0), index >= 0);
-  if (index < 0) overview();
+  if (index >= 0) open(index, true);
+  // other places of the page are found by the browser
+  else if (!location.hash) overview();
 }
 window.addEventListener("hashchange", follow);
 
@@ -142,4 +152,5 @@ document.getElementById("group").hidden = !others.group;
 
 const count = connect(false, draw);
 draw();
+if (articles.length === 1) open(0, false);
 follow();

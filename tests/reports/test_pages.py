@@ -124,9 +124,17 @@ def test_keys_lead_through_the_images(browser, out):
     assert place(browser).shown == ["sub-01_ses-b"]
     browser.press("i")
     assert (place(browser).shown, place(browser).list) == ([], True)
+    # what is not seen is not rated
+    browser.press("x")
+    assert browser.evaluate("document.getElementById('save').textContent") == "Save ratings"
     # the warning is there, and does nothing
     assert browser.evaluate("document.body.innerText.includes('Too dark <img')")
     assert browser.evaluate("window.hacked === undefined")
+    # other places can be reached from an image
+    browser.press("n")
+    browser.evaluate("document.querySelector('header a[href=\"#Methods\"]').click()")
+    browser.wait("scrollY > 0")
+    assert place(browser).shown == ["sub-01_ses-b"]
     # the other participant, and back
     assert browser.evaluate("document.getElementById('after').getAttribute('href')") == "sub-02.html"
     assert not browser.evaluate("document.getElementById('group').hidden")
