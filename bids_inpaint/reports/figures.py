@@ -158,7 +158,7 @@ def outlines(
     box : tuple of slice, optional
         Part of the grid to show.
     """
-    paths = []
+    paths: list[str] = []
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
         volume = _Volume.read(mask, box)
         layout = _Layout(volume, cuts)
@@ -285,10 +285,10 @@ class _Layout:
 
         for axis, across, up, index, left, top in self.corners():
             view = shade(np.moveaxis(data, axis, 0)[index].T[::-1])
-            size = tuple(round(float(self.extent[i]) * self.scale) for i in (across, up))
+            wide, high = (round(float(self.extent[i]) * self.scale) for i in (across, up))
             picture = Image.fromarray(np.ascontiguousarray(view))
-            if picture.size != size:
-                picture = picture.resize(size, Image.Resampling.BILINEAR)
+            if picture.size != (wide, high):
+                picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
             yield picture, (round(left * self.scale), round(top * self.scale))
 
     def annotate(self, canvas: Image, volume: _Volume) -> None:
@@ -314,7 +314,7 @@ class _Layout:
             view = np.pad(np.moveaxis(volume.data, axis, 0)[index].T, 1)
             if not (view > 0.5).any():
                 continue
-            for line in contour_generator(z=view).lines(0.5):
+            for line in map(np.asarray, contour_generator(z=view).lines(0.5)):
                 # the first voxel is padded, and coordinates are those of the middles of voxels
                 x = left + (line[:, 0] - 0.5) * self.sizes[across]
                 y = top + self.extent[up] - (line[:, 1] - 0.5) * self.sizes[up]
