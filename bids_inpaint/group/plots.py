@@ -266,6 +266,7 @@ def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
         for side, place in (("L", 0.02), ("R", 0.92)):
             axis.text(place, 0.02, side, transform=axis.transAxes, color="#bbbbbb", fontsize=7)
         axis.set_axis_off()
+    assert shades is not None
     bar = figure.colorbar(shades, ax=axes)
     bar.set_label("share of participants", color="white")
     bar.ax.tick_params(colors="white")
