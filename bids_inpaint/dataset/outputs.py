@@ -37,7 +37,7 @@ _REFERENCE: dict[str, tuple[str, dict]] = {
 }
 #: What is made of a T1w without lesion masks or a FLAIR.
 FLAIR: dict[str, tuple[str, dict]] = {
-    "native_flair": ("desc-synthFLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
+    "native_flair": ("desc-synth_FLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
     "native_joint_mask": ("label-L_desc-joint_mask.nii.gz", {"Type": "Lesion"}),
 }
 #: How far what is averaged differs: of fillings and of lesion probabilities.
