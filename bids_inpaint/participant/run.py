@@ -79,7 +79,8 @@ def _run(settings: Settings, held: ExitStack) -> int:
     )
     description.describe(settings)
     first = graph(images=images[:1]).get_node(image_wf_name(images[0]))
-    citation = description.write_boilerplate(settings.output_dir, first.__desc__)
+    methods = {images[0].prefix: first.__desc__}
+    citation = description.write_methods(settings.output_dir, run_uuid, methods)
     if settings.boilerplate_only:
         print(citation)
         return 0
@@ -95,7 +96,10 @@ def _run(settings: Settings, held: ExitStack) -> int:
             # a cluster works on more of them at once
             size = BATCH if settings.use_plugin is None else 4 * BATCH
             for start in range(0, len(images), size):
-                batch = graph(images=images[start : start + size])
+                some = images[start : start + size]
+                batch = graph(images=some)
+                methods |= {i.prefix: batch.get_node(image_wf_name(i)).__desc__ for i in some}
+                description.write_methods(settings.output_dir, run_uuid, methods)
                 error = _execute(batch, progress, *run_nodes) or error
                 if error and settings.stop_on_first_crash:
                     break
