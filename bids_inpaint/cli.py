@@ -78,6 +78,7 @@ def settings_of(args: argparse.Namespace) -> Settings:
     values = {name: value for name, value in vars(args).items() if name != "analysis_level"}
     for name in ("participant_label", "session_label"):
         values[name] = tuple(dict.fromkeys(values[name]))
+    values["ratings"] = tuple(values["ratings"])
     values["derivatives"] = _by_name(values["derivatives"])
     if values["nprocs"] is None:
         del values["nprocs"]

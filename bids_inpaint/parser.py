@@ -113,6 +113,20 @@ def _add_derivatives(p: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_ratings(p: argparse.ArgumentParser) -> None:
+    g = p.add_argument_group("Ratings (group level)")
+    g.add_argument(
+        "--ratings",
+        nargs="+",
+        action="extend",
+        metavar="FILE",
+        default=[],
+        type=Path,
+        help="tables of ratings that the reports saved; images that they exclude stay out of statistics "
+        "(default: all tables in the folder ratings of the output folder)",
+    )
+
+
 def _add_running(p: argparse.ArgumentParser) -> None:
     g = p.add_argument_group("Running (both levels)")
     g.add_argument(
@@ -319,7 +333,7 @@ def _add_export(p: argparse.ArgumentParser) -> None:
 
 
 #: What adds the options that all levels accept: what is worked on, and where and how a run goes.
-_SHARED = (_add_selection, _add_derivatives, _add_running, _add_execution)
+_SHARED = (_add_selection, _add_derivatives, _add_ratings, _add_running, _add_execution)
 #: What adds the options that decide over the results or the exit code of the participant level.
 _PARTICIPANT_LEVEL = (_add_inpainting, _add_maps, _add_outcomes)
 _EXPORT_LEVEL = (_add_export,)

@@ -66,6 +66,7 @@ class Settings:
     lesion_min_volume: float = options.LESION_MIN_VOLUME
     lesion_masks: Path | None = None
     edits: Path | None = None
+    ratings: tuple[Path, ...] = ()
     flair: str | None = None
     segmentation: options.Segmentation = options.SEGMENTATIONS[0]
     compare_segmentation: bool = False
@@ -116,6 +117,7 @@ class Settings:
                 object.__setattr__(self, name, _absolute(path))
         derivatives = {name: _absolute(path) for name, path in self.derivatives.items()}
         object.__setattr__(self, "derivatives", derivatives)
+        object.__setattr__(self, "ratings", tuple(map(_absolute, self.ratings)))
         # shipped networks are known by name, whatever files are called
         for name in _NETWORKS:
             network = getattr(self, name)
@@ -180,8 +182,8 @@ class Settings:
     def load(cls, path: Path) -> Settings:
         """The settings that :meth:`save` wrote."""
         values = tomllib.loads(path.read_text(encoding="utf-8"))["settings"]
-        for name in ("participant_label", "session_label"):
-            values[name] = tuple(values[name])
+        for name in ("participant_label", "session_label", "ratings"):
+            values[name] = tuple(values.get(name, ()))
         return cls(**values)
 
 
@@ -206,6 +208,9 @@ def check(settings: Settings) -> None:
     for option, folder in (("--lesion-masks", settings.lesion_masks), ("--edits", settings.edits)):
         if folder and not folder.is_dir():
             raise InputError(f"{option} {folder} is not a folder: give a BIDS derivative with masks.")
+    for path in settings.ratings:
+        if not path.is_file():
+            raise InputError(f"--ratings {path} is not a file: give a table that the reports saved.")
 
 
 def check_export(settings: Settings) -> None:

@@ -93,7 +93,7 @@ SLOW = (
     "dataset/test_irregular.py", "dataset/test_output_folder.py", "dataset/test_tables.py",
     "dataset/test_template.py", "export", "group/test_group.py", "imaging/test_alignment.py",
     "imaging/test_brain.py", "imaging/test_quality.py", "interfaces", "networks/test_diffusion.py",
-    "networks/test_engines.py", "participant", "spm", "training", "workflows",
+    "networks/test_engines.py", "participant", "reports/test_pages.py", "spm", "training", "workflows",
 )  # fmt: skip
 #: Those that do more where ``BIDS_INPAINT_NIGHTLY`` is set.
 NIGHTLY = ("app/test_disguises.py", "app/test_fuzz.py", "app/test_geometry.py", "participant/test_faults.py")

@@ -89,7 +89,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {
         str(p.relative_to(folder)): p.read_bytes()
         for p in folder.rglob("*")
-        if p.is_file() and "log" not in p.parts and p.suffix != ".html" and p.name != "settings.toml"
+        if p.is_file() and not {"log", "logs"} & set(p.relative_to(folder).parts) and p.suffix != ".html"
     }
 
 

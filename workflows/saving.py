@@ -21,9 +21,10 @@ from bids_inpaint.dataset.outputs import (
 from bids_inpaint.dataset.sidecars import metadata_of
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
-from bids_inpaint.interfaces.figures import Contours, Difference, Flicker, LesionTable
+from bids_inpaint.interfaces.figures import Difference, Thumbnail, View
 from bids_inpaint.interfaces.quality import CheckQuality
 from bids_inpaint.networks.selection import Networks
+from bids_inpaint.reports import figures
 from bids_inpaint.settings import Settings
 
 
@@ -56,7 +57,7 @@ def init_outputs_wf(
     Inputs
     ------
     conformed
-        Background of the brain mask's figure.
+        Below the outline of the brain mask in the report.
     mask_method
         How the brain mask came about.
     input_warnings, mask_warnings, lesion_warnings, reference_warnings
@@ -114,7 +115,7 @@ def init_outputs_wf(
             (inputnode, describe, [(fact, fact) for fact in known]),
             (describe, saves[part], [("out", "facts")]),
         ])  # fmt: skip
-    _add_quality(workflow, image, template, saves[PARTS[0]])
+    _add_quality(workflow, image, template)
     _add_figures(workflow, template, saves[PARTS[0]])
     if products.flair:
         _add_flair_figure(workflow, saves["flair"])
@@ -131,8 +132,8 @@ def _facts(products: Products) -> dict[str, list[str]]:
     return facts
 
 
-def _add_quality(workflow: pe.Workflow, image: Image, template: TemplateFiles, save: pe.Node) -> None:
-    """Measure the image and what was made of it, for its sidecar and the report."""
+def _add_quality(workflow: pe.Workflow, image: Image, template: TemplateFiles) -> None:
+    """Measure the image and what was made of it, for its sidecar."""
     inputnode, describe = workflow.get_node("inputnode"), workflow.get_node("describe")
     quality = pe.Node(
         CheckQuality(
@@ -147,60 +148,66 @@ def _add_quality(workflow: pe.Workflow, image: Image, template: TemplateFiles, s
     workflow.connect([
         (inputnode, quality, [(f, f) for f in ("preproc", "working_mask", "mask", "xfm", *WARNINGS)]),
         (quality, describe, [("quality", "quality")]),
-        (quality, save, [("out_file", "quality")]),
     ])  # fmt: skip
 
 
 def _add_figures(workflow: pe.Workflow, template: TemplateFiles, save: pe.Node) -> None:
-    """The figures that every report has."""
-    inputnode = workflow.get_node("inputnode")
+    """The pictures that every report has."""
     registration = pe.Node(
-        Flicker(before=template.t1w, labels=(template.name, "T1w")), name="registration", mem_gb=1
+        View(first=template.t1w, colours=[figures.LESION, figures.OTHER]), name="registration", mem_gb=1
     )
-    brain = pe.Node(Contours(colours=["#ff3030"]), name="brain", mem_gb=1)
-    inpainting = pe.Node(
-        Flicker(labels=("Original", "Inpainted"), shared_range=True), name="inpainting", mem_gb=1
-    )
+    outlines = pe.Node(Merge(2), name="both_outlines", run_without_submitting=True)
+    outlines.inputs.in2 = template.mask
+    brain = pe.Node(View(colours=[figures.LESION]), name="brain", mem_gb=1)
+    lesions = pe.Node(View(colours=[figures.LESION], shared_range=True), name="lesions", mem_gb=1)
     difference = pe.Node(Difference(), name="difference", mem_gb=1)
-    lesions = pe.Node(LesionTable(), name="lesions", mem_gb=0.2, run_without_submitting=True)
+    thumbnail = pe.Node(Thumbnail(), name="thumbnail", mem_gb=1)
+    inputnode = workflow.get_node("inputnode")
+    shared = [("working_mask", "brain"), ("mask", "lesions")]
     workflow.connect([
-        (inputnode, registration, [("preproc", "after"), ("working_mask", "mask_file")]),
-        (inputnode, brain, [("conformed", "background"), ("brain_mask", "masks")]),
-        (inputnode, inpainting, [
-            ("preproc", "before"), ("inpainted", "after"), ("working_mask", "mask_file"),
-            ("mask", "contour"),
+        (inputnode, outlines, [("working_mask", "in1")]),
+        (inputnode, registration, [("preproc", "second"), ("working_mask", "brain")]),
+        (outlines, registration, [("out", "masks")]),
+        (inputnode, brain, [("conformed", "first"), ("brain_mask", "brain"), ("brain_mask", "masks")]),
+        (inputnode, lesions, [
+            ("preproc", "first"), ("inpainted", "second"), ("working_mask", "brain"), ("mask", "masks"),
+            ("mask", "focus"),
         ]),
-        (inputnode, difference, [
-            ("preproc", "background"), ("darkening", "darkening"), ("working_mask", "mask_file"),
-            ("mask", "lesions"),
-        ]),
-        (inputnode, lesions, [("table", "table")]),
-        *((node, save, [("out_file", node.name)]) for node in
-          (registration, brain, inpainting, difference, lesions)),
+        (inputnode, difference, [("darkening", "image"), *shared]),
+        (inputnode, thumbnail, [("preproc", "image"), *shared]),
+        (difference, save, [("out_file", "lesions_difference")]),
+        (thumbnail, save, [("out_file", "thumbnail")]),
     ])  # fmt: skip
+    _save_layers(workflow, registration, save, "first", "second", "contours")
+    _save_layers(workflow, brain, save, "first", "contours")
+    _save_layers(workflow, lesions, save, "first", "second", "contours")
+
+
+def _save_layers(workflow: pe.Workflow, view: pe.Node, save: pe.Node, *layers: str) -> None:
+    workflow.connect([(view, save, [(layer, f"{view.name}_{layer}") for layer in layers])])
 
 
 def _add_flair_figure(workflow: pe.Workflow, save: pe.Node) -> None:
-    figure = pe.Node(Flicker(labels=("T1w", "FLAIR")), name="flair", mem_gb=1)
+    flair = pe.Node(View(colours=[figures.LESION]), name="flair", mem_gb=1)
     workflow.connect([
-        (workflow.get_node("inputnode"), figure, [
-            ("preproc", "before"), ("flair", "after"), ("working_mask", "mask_file"),
-            ("joint_mask", "contour"),
+        (workflow.get_node("inputnode"), flair, [
+            ("preproc", "first"), ("flair", "second"), ("working_mask", "brain"), ("joint_mask", "masks"),
+            ("joint_mask", "focus"),
         ]),
-        (figure, save, [("out_file", "flair")]),
     ])  # fmt: skip
+    _save_layers(workflow, flair, save, "first", "second", "contours")
 
 
 def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:
     inputnode = workflow.get_node("inputnode")
     both = pe.Node(Merge(2), name="white_and_grey", run_without_submitting=True)
-    figure = pe.Node(Contours(colours=["#00c8ff", "#ffd000"]), name="tissues", mem_gb=1)
+    tissues = pe.Node(View(colours=[figures.OTHER, figures.THIRD]), name="tissues", mem_gb=1)
     workflow.connect([
         (inputnode, both, [("wm", "in1"), ("gm", "in2")]),
-        (inputnode, figure, [("inpainted", "background")]),
-        (both, figure, [("out", "masks")]),
-        (figure, save, [("out_file", "tissues")]),
+        (inputnode, tissues, [("inpainted", "first"), ("working_mask", "brain")]),
+        (both, tissues, [("out", "masks")]),
     ])  # fmt: skip
+    _save_layers(workflow, tissues, save, "first", "contours")
 
 
 def _describe(mask_method, quality=None, reference_warnings=None, edit=None, **facts):

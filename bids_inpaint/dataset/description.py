@@ -16,8 +16,10 @@ log = logging.getLogger("bids_inpaint")
 
 NAME = "bids_inpaint"
 URL = "https://github.com/bids-inpaint/bids_inpaint"
-IGNORED = ("figures", "log", "logs", "*.html", "*_xfm.*", "group_*")
+IGNORED = ("figures", "log", "logs", "ratings", "*.html", "*_xfm.*", "group_*")
 DESCRIPTION = "dataset_description.json"
+#: The works that methods texts cite.
+BIBLIOGRAPHY = Path(__file__).parents[1] / "data" / "boilerplate.bib"
 
 
 def check(settings: Settings) -> dict[str, Any]:
@@ -110,13 +112,43 @@ def _links(settings: Settings) -> dict[str, str]:
     return links
 
 
-def write_boilerplate(output_dir: Path, text: str) -> Path:
-    """Write ``logs/CITATION.md`` and the bibliography it cites."""
-    bibliography = (Path(__file__).parents[1] / "data" / "boilerplate.bib").read_text(encoding="utf-8")
+def write_methods(output_dir: Path, run_uuid: str, texts: dict[str, str]) -> Path:
+    """Write the methods of a run: ``logs/CITATION.md``, that of the newest run, and that of this run alone.
+
+    Parameters
+    ----------
+    output_dir : Path
+    run_uuid : str
+    texts : dict of str
+        Methods of each image, by its prefix. Those that differ from the first have files of their own.
+
+    Returns
+    -------
+    Path
+        ``logs/CITATION.md``, which has the text of the first image.
+    """
     intro = (
         f"Results included in this manuscript come from *bids_inpaint* {__version__}, "
         "which is based on Nipype [@nipype].\n\n"
     )
-    write_text(output_dir / "logs" / "CITATION.bib", bibliography)
-    write_text(output_dir / "logs" / "CITATION.md", intro + text.rstrip() + "\n")
-    return output_dir / "logs" / "CITATION.md"
+    logs = output_dir / "logs"
+    whole = {prefix: intro + text.rstrip() + "\n" for prefix, text in texts.items()}
+    first = next(iter(whole.values()))
+    files = {"CITATION.md": first, "CITATION.bib": BIBLIOGRAPHY.read_text(encoding="utf-8")}
+    for name, text in files.items():
+        write_text(logs / name, text)
+        write_text(logs / run_uuid / name, text)
+    for prefix, text in whole.items():
+        if text != first:
+            write_text(logs / run_uuid / f"{prefix}_CITATION.md", text)
+    return logs / "CITATION.md"
+
+
+def methods_file(output_dir: Path, run_uuid: str, prefix: str) -> Path | None:
+    """The file with the methods of an image, by the run that made it; None if there is none.
+
+    That of the newest run stands in if the run is not known, as versions before 0.2.0 had no other.
+    """
+    logs = output_dir / "logs"
+    of_run = [logs / run_uuid / f"{prefix}_CITATION.md", logs / run_uuid / "CITATION.md"] if run_uuid else []
+    return next((path for path in (*of_run, logs / "CITATION.md") if path.is_file()), None)

@@ -59,17 +59,26 @@ TISSUES = {
     "dseg": "{}dseg.nii.gz",
 }
 TABLE = "desc-lesions_dseg.tsv"
-#: Figure -> suffix, in the order of the report
+#: Layer of a view of the report -> suffix
 FIGURES = {
-    "quality": "desc-quality_T1w.html",
-    "registration": "desc-registration_T1w.svg",
-    "brain": "desc-brain_T1w.svg",
-    "inpainting": "desc-inpainted_T1w.svg",
-    "difference": "desc-difference_T1w.svg",
-    "flair": "desc-synth_FLAIR.svg",
-    "tissues": "desc-tissues_T1w.svg",
-    "lesions": "desc-lesions_T1w.html",
+    "thumbnail": "desc-thumbnail_T1w.png",
+    "lesions_first": "desc-original_T1w.png",
+    "lesions_second": "desc-inpainted_T1w.png",
+    "lesions_difference": "desc-difference_T1w.png",
+    "lesions_contours": "desc-lesions_T1w.svg",
+    "flair_first": "desc-joint_T1w.png",
+    "flair_second": "desc-synth_FLAIR.png",
+    "flair_contours": "desc-synth_FLAIR.svg",
+    "brain_first": "desc-brain_T1w.png",
+    "brain_contours": "desc-brain_T1w.svg",
+    "registration_first": "desc-template_T1w.png",
+    "registration_second": "desc-registration_T1w.png",
+    "registration_contours": "desc-registration_T1w.svg",
+    "tissues_first": "desc-tissues_T1w.png",
+    "tissues_contours": "desc-tissues_T1w.svg",
 }
+#: Layers of the view of the tissues.
+_TISSUE_FIGURES = ("tissues_first", "tissues_contours")
 
 
 #: Images that can be segmented; the last is the non-blind filling of given lesions.
@@ -194,6 +203,13 @@ def is_finished(image: Image, settings: Settings, products: Products, parts: tup
     return all((settings.output_dir / name).exists() for name in names)
 
 
+def has_results(image: Image, settings: Settings) -> bool:
+    """Whether the results that every image has are in the output folder, be there figures of them or not."""
+    names = names_of(image, settings.template, Products(())).values()
+    sidecars = [name.split(".")[0] + ".json" for name in names if name.endswith(".nii.gz")]
+    return all((settings.output_dir / name).exists() for name in (*names, *sidecars))
+
+
 def names_of(image: Image, template: str, products: Products) -> dict[str, str]:
     """Path of each result below the output folder, by its key."""
     stem = prefix(image)
@@ -213,7 +229,7 @@ def figures_of(image: Image, products: Products) -> dict[str, str]:
     return {
         key: f"{folder}/{image.prefix}_{suffix}"
         for key, suffix in FIGURES.items()
-        if (key != "tissues" or products.segmented) and (key != "flair" or products.flair)
+        if (key not in _TISSUE_FIGURES or products.segmented) and (part_of(key) != "flair" or products.flair)
     }
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from bids_inpaint.dataset import bids, description, template
-from bids_inpaint.dataset.outputs import Products, is_finished
+from bids_inpaint.dataset.outputs import has_results
 from bids_inpaint.dataset.participants import people
 from bids_inpaint.dataset.sidecars import standard_space
 from bids_inpaint.dataset.status import last_run
@@ -21,8 +21,10 @@ from bids_inpaint.errors import InputError, printable
 from bids_inpaint.group.comparisons import lesion_statistics, tissue_statistics
 from bids_inpaint.group.measure import Measured, Task, compare_provenance, measure
 from bids_inpaint.group.page import Group, write_page
+from bids_inpaint.group.rated import rate, write_ratings
 from bids_inpaint.group.tables import (
     LESIONS,
+    QUALITY,
     TISSUE_DICE,
     VOLUMES,
     Covariates,
@@ -33,6 +35,7 @@ from bids_inpaint.group.tables import (
 )
 from bids_inpaint.io import images
 from bids_inpaint.io.files import write_json
+from bids_inpaint.reports.folder import link_pages
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID
 
@@ -72,23 +75,33 @@ def run_group(settings: Settings) -> int:
     settings.save("group", str(uuid.uuid4()))
     results = _measure(tasks, settings.nprocs)
     measured = [m for m in results if not m.problem]
-    warnings = [*covariates.warnings, *_not_compared(measured, settings), *mixed(measured)]
+    unused = rate(measured, settings)
+    # statistics are of what nobody excludes
+    kept = [m for m in measured if not m.verdict.excluded]
+    warnings = [*covariates.warnings, *unused, *_not_compared(kept, settings), *mixed(kept)]
     for warning in warnings:
         log.warning("%s", warning)
     if not measured:
         raise InputError(f"No results in {settings.output_dir} can be read; see the messages above.")
+    if not kept:
+        raise InputError(
+            "All images are excluded by their ratings: rate them again, or leave the ratings out."
+        )
     group = Group(
         measured=measured,
+        kept=kept,
+        covariates=covariates,
         missing=missing,
         left_out=left_out,
         warnings=[*tables.warnings, *warnings],
         problems=[m.problem for m in results if m.problem],
-        tissues=tissue_statistics(measured),
-        lesions=lesion_statistics(measured),
-        lesion_map=_write_lesion_map(measured, settings.output_dir, settings.template),
+        tissues=tissue_statistics(kept),
+        lesions=lesion_statistics(kept),
+        lesion_map=_write_lesion_map(kept, settings.output_dir, settings.template),
     )
     _write_tables(group, covariates, settings.output_dir)
     page = write_page(group, settings, background)
+    link_pages(settings.output_dir)
     log.info("Tables, map and page of %d images: %s", len(measured), page)
     return 1 if group.problems else 0
 
@@ -106,7 +119,7 @@ def _choose(collected: bids.Collection, settings: Settings) -> tuple[list[Task],
         if reason:
             left_out[image.prefix] = reason
             log.warning("%s is left out, as %s: run the participant level for it.", image.prefix, reason)
-        elif is_finished(image, settings, Products(())):
+        elif has_results(image, settings):
             external_masks = settings.lesion_masks is not None
             tasks.append(Task(image, str(settings.output_dir), settings.template, external_masks, parts))
         else:
@@ -134,6 +147,8 @@ def _measure(tasks: Sequence[Task], nprocs: int) -> list[Measured]:
 
 def _write_tables(group: Group, covariates: Covariates, out_dir: Path) -> None:
     write_table(out_dir, "volumes", VOLUMES, group.measured, "volumes", covariates=covariates)
+    write_table(out_dir, "quality", QUALITY, group.measured, "measures")
+    write_ratings(group.measured, out_dir)
     tissues = {tissue: comparison.as_json() for tissue, comparison in group.tissues.items()}
     lesions = group.lesions.as_json() if group.lesions else {}
     for name, columns, table, statistics in (

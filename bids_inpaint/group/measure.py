@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,12 +12,14 @@ import numpy as np
 from bids_inpaint.dataset import masks
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import prefix
+from bids_inpaint.dataset.results import fingerprint, lesion_rows, quality_of, run_of, volumes_of
 from bids_inpaint.dataset.status import OPTIONAL
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.metrics import hausdorff95, lesion_scores, tissue_dice
 from bids_inpaint.io import images
 from bids_inpaint.io.files import read_json
 from bids_inpaint.io.transforms import read_xfm
+from bids_inpaint.reports.ratings import Verdict
 from bids_inpaint.space import WORKING_GRID, bounding_box
 
 #: What results come from: label -> sidecar key, the result whose sidecar it is, what no key means
@@ -55,6 +56,16 @@ class Measured:
         Why something was left out.
     problem : str
         What could not be read.
+    measures : dict of float
+        Of quality.
+    warnings : list of str
+        What was unusual about it.
+    run_uuid : str
+        Of the run that made it; empty if unknown.
+    fingerprint : str
+        Of its results; ratings are about these.
+    verdict : Verdict
+        What people say of it.
     """
 
     image: Image
@@ -68,6 +79,11 @@ class Measured:
     options: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     problem: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    run_uuid: str = ""
+    fingerprint: str = ""
+    verdict: Verdict = field(default_factory=Verdict)
 
 
 @dataclass(frozen=True)
@@ -131,7 +147,11 @@ def _read(task: Task, out: Measured) -> None:
         label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in PROVENANCE.items()
     }
     out.options = {str(name): str(value) for name, value in options.items()}
-    out.volumes = _lesion_volumes(native) | _tissue_volumes(sidecars["dseg"])
+    out.volumes = volumes_of(lesion_rows(native), sidecars["dseg"])
+    out.measures, out.warnings = quality_of(core)
+    out.warnings += quality_of(_sidecar(f"{native}desc-reference_T1w"))[1] if "reference" in parts else []
+    out.run_uuid = run_of(Path(task.out_dir), task.image)
+    out.fingerprint = fingerprint(Path(task.out_dir), task.image)
     lesions = _standard(f"{standard}label-L_desc-inpaint_mask.nii.gz")
     out.voxels = np.flatnonzero(lesions.ravel("F") > 0)
     reference = _reference(task, native, parts, out.notes)
@@ -144,17 +164,6 @@ def _read(task: Task, out: Measured) -> None:
             out.lesions = _compare_lesions(native, reference)
     if sidecars["dseg"]:
         out.tissue_dice = _compare_tissues(native, standard, parts, out.notes)
-
-
-def _lesion_volumes(native: str) -> dict[str, float]:
-    with open(f"{native}desc-lesions_dseg.tsv", encoding="utf-8") as file:
-        volumes = [float(row["volume"]) for row in csv.DictReader(file, delimiter="\t")]
-    return {"lesion_volume": sum(volumes) / 1000, "lesion_count": len(volumes)}
-
-
-def _tissue_volumes(sidecar: dict[str, Any]) -> dict[str, float]:
-    volumes = sidecar.get("TissueVolumes", {})
-    return {f"{t.lower()}_volume": float(volumes[t]) / 1000 for t in ("GM", "WM", "CSF") if t in volumes}
 
 
 def _compare_tissues(native: str, standard: str, parts: frozenset[str], notes: list[str]) -> dict[str, float]:

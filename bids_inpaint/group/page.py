@@ -1,19 +1,25 @@
-"""The page of the group level: one HTML file that opens without network."""
+"""The page of the group level: a list of all images, statistics and plots, which opens without network."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from bids_inpaint import __version__
+from bids_inpaint.dataset.outputs import Products, figures_of
 from bids_inpaint.group import plots
 from bids_inpaint.group.comparisons import LesionStatistics, Spread, TissueComparison
 from bids_inpaint.group.measure import Measured, compare_provenance
-from bids_inpaint.group.tables import LABELS, TISSUES, VOLUMES, counted, format_number, identifying, identity
+from bids_inpaint.group.tables import LABELS, TISSUES, Covariates, counted
 from bids_inpaint.io.files import replacing
+from bids_inpaint.reports.citations import methods_of
+from bids_inpaint.reports.folder import FACTS, HEALTHY, facts_of
+from bids_inpaint.reports.ratings import COLUMNS, STEPS
 from bids_inpaint.reports.templates import render
 from bids_inpaint.reports.versions import versions
 from bids_inpaint.settings import Settings
@@ -23,7 +29,7 @@ OUTLYING = 3.5
 #: Fewer values have no outliers.
 _ENOUGH = 8
 #: Options that the group level looks at.
-_OPTIONS = ("participant_label", "session_label", "bids_filter_file", "lesion_masks", "template")
+_OPTIONS = ("participant_label", "session_label", "bids_filter_file", "lesion_masks", "ratings", "template")
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,10 @@ class Group:
     Attributes
     ----------
     measured : list of Measured
+    kept : list of Measured
+        Those that no rating excludes: statistics, plots and lesion map are of these.
+    covariates : Covariates
+        What the tables of the dataset say of the images.
     missing : list of str
         Images without finished results.
     left_out : dict of str
@@ -50,6 +60,8 @@ class Group:
     """
 
     measured: list[Measured]
+    kept: list[Measured]
+    covariates: Covariates
     missing: list[str]
     left_out: dict[str, str]
     warnings: list[str]
@@ -90,50 +102,80 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
     background : str
         Brain of the template, behind the lesion probability map.
     """
-    measured = group.measured
-    entities = identifying(measured)
+    kept, out_dir = group.kept, settings.output_dir
+    plots.remove_old(out_dir)
     text = render(
         "group.html.j2",
         version=__version__,
-        participants=len({m.image.subject for m in measured}),
-        images=len(measured),
+        participants=len({m.image.subject for m in kept}),
+        images=len(kept),
+        excluded=[
+            (m.image.prefix, ", ".join(STEPS[step].lower() for step in m.verdict.excluded), _comments(m))
+            for m in group.measured
+            if m.verdict.excluded
+        ],
         missing=group.missing,
         left_out=group.left_out,
         warnings=group.warnings,
         problems=group.problems,
-        notes=[(m.image.prefix, note) for m in measured for note in m.notes],
-        provenance=_provenance(measured),
-        lesion_free=sum(m.lesion_free for m in measured),
+        notes=[(m.image.prefix, note) for m in group.measured for note in m.notes],
+        provenance=_provenance(kept),
+        lesion_free=sum(m.lesion_free for m in kept),
+        healthy=HEALTHY,
         tissue=_tissue_rows(group.tissues),
-        tissue_plot=plots.tissue_plot(measured),
+        tissue_plot=plots.tissue_plot(kept, out_dir),
         lesion=_lesion_rows(group.lesions),
         agreement=_agreement(group.lesions),
-        lesion_plot=plots.lesion_plot(measured),
-        volume_plot=plots.volume_plot(measured),
-        map_plot=plots.map_plot(group.lesion_map, background),
-        outlying=_outlying(measured),
+        lesion_plot=plots.lesion_plot(kept, out_dir),
+        volume_plot=plots.volume_plot(kept, out_dir),
+        covariate_plots=plots.covariate_plots(kept, group.covariates, out_dir),
+        map_plot=plots.map_plot(group.lesion_map, background, out_dir),
+        map_file=group.lesion_map.name,
+        outlying=_outlying(kept),
         outlying_limit=OUTLYING,
-        columns=[*entities.values(), *(LABELS[c] + (" (ml)" if u else "") for c, (_, u) in VOLUMES.items())],
-        rows=[
-            (
-                f"sub-{m.image.subject}.html",
-                [*identity(m, entities), *(format_number(m.volumes.get(c)) for c in VOLUMES)],
-            )
-            for m in measured
-        ],
+        facts=[label for label, _, _ in FACTS.values()],
+        rows=[_row(m, out_dir) for m in group.measured],
+        tables=[path.name for path in sorted(out_dir.glob("group_desc-*.tsv"))],
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
-        methods=_methods(settings.output_dir),
+        methods=methods_of(out_dir, {m.image.prefix: m.run_uuid for m in kept}),
+        page={
+            "name": "group",
+            "images": [
+                {"image": m.image.prefix, "participant": f"sub-{m.image.subject}", "results": m.fingerprint}
+                for m in group.measured
+            ],
+            "steps": list(STEPS),
+            "names": STEPS,
+            "columns": list(COLUMNS),
+        },
     )
-    final = settings.output_dir / "group.html"
+    final = out_dir / "group.html"
     with replacing(final) as part:
         part.write_text(text, encoding="utf-8")
     return final
 
 
-def _methods(out_dir: Path) -> list[str]:
-    path = out_dir / "logs" / "CITATION.md"
-    return [p for p in path.read_text(encoding="utf-8").split("\n\n") if p.strip()] if path.exists() else []
+def _row(one: Measured, out_dir: Path) -> dict[str, Any]:
+    """A row of the list of images."""
+    picture = figures_of(one.image, Products(()))["thumbnail"]
+    name = one.image.prefix
+    return {
+        "image": name,
+        "link": quote(f"sub-{one.image.subject}.html") + f"#{quote(name)}",
+        "thumbnail": quote(picture) if (out_dir / picture).is_file() else "",
+        "warnings": one.warnings,
+        "facts": facts_of(one.volumes),
+        "marks": dict(one.verdict.marks),
+        "worst": one.verdict.worst,
+    }
+
+
+def _comments(one: Measured) -> str:
+    """Who excludes an image, and why, as far as they say it."""
+    excluding = (r for r in one.verdict.ratings if "exclude" in r.marks.values())
+    said = (": ".join(filter(None, (rating.rater, rating.comment))) for rating in excluding)
+    return "; ".join(filter(None, said))
 
 
 def _mean_sd(spread: Spread, digits: int = 4) -> str:
@@ -214,7 +256,7 @@ def _outlying(measured: Sequence[Measured]) -> list[dict[str, str]]:
     for name, column in values.items():
         for one, z in zip(measured, outliers(list(column)), strict=True):
             if abs(z) > OUTLYING:
-                link = f"sub-{one.image.subject}.html"
+                link = quote(f"sub-{one.image.subject}.html") + f"#{quote(one.image.prefix)}"
                 entry = {"image": one.image.prefix, "link": link, "what": name, "score": f"{z:+.1f}"}
                 entries.append((abs(z), entry))
     return [entry for _, entry in sorted(entries, key=lambda pair: -pair[0])]

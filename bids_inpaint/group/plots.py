@@ -1,19 +1,19 @@
-"""The plots of the group's page, each as the source of an image."""
+"""The plots of the group's page, each a file below ``figures/`` of the output folder."""
 
 from __future__ import annotations
 
-import base64
-import io
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bids_inpaint.dataset.tables import NOTHING
 from bids_inpaint.group.comparisons import by_participant
 from bids_inpaint.group.measure import Measured
-from bids_inpaint.group.tables import LABELS, LESIONS, MEASURES, TISSUES
+from bids_inpaint.group.tables import LABELS, LESIONS, MEASURES, TISSUES, Covariates
 from bids_inpaint.io import images
+from bids_inpaint.io.files import replacing
 from bids_inpaint.space import WORKING_GRID
 
 if TYPE_CHECKING:
@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 
 #: Original and inpainted image.
 _COLOURS = ("#8a8a8a", "#0b6fb8")
+_LESION = "#c25a00"
+#: Folder of the plots below the output folder.
+FOLDER = "figures"
+#: A column with so many different values or fewer has a box for each.
+_FEW = 8
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -33,30 +38,38 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _embed(figure: Figure) -> str:
-    """A figure as the source of an image: vectors, or pixels where it asks for them."""
+def _save(figure: Figure, out_dir: Path, name: str) -> str:
+    """Write a figure, as vectors or as pixels where it asks for them; return its path below the folder."""
     import matplotlib
 
-    buffer = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "bids_inpaint"}):
-        figure.savefig(buffer, format="svg", dpi=150, metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    path = out_dir / FOLDER / f"group_{name}.svg"
+    path.parent.mkdir(exist_ok=True)
+    with replacing(path) as part, matplotlib.rc_context({"svg.hashsalt": "bids_inpaint"}):
+        figure.savefig(part, format="svg", dpi=150, metadata={"Date": None})
+    return f"{FOLDER}/{path.name}"
+
+
+def remove_old(out_dir: Path) -> None:
+    """Remove the plots of an earlier run, which might not be made again."""
+    for path in (out_dir / FOLDER).glob("group_*.svg"):
+        path.unlink()
 
 
 def _strip(
     axis: Axes, groups: Sequence[Sequence[float]], labels: Sequence[str], colours: Sequence[str]
 ) -> None:
-    """A box and all its points for each group."""
+    """All points of each group, and a box if there are more than three."""
     rng = np.random.default_rng(0)
     for i, (values, colour) in enumerate(zip(groups, colours, strict=True)):
         known = np.asarray([v for v in values if np.isfinite(v)])
         if not known.size:
             continue
-        axis.boxplot(
-            known, positions=[i], widths=0.6, showfliers=False, medianprops={"color": "black"},
-            manage_ticks=False,
-        )  # fmt: skip
-        jitter = rng.uniform(-0.18, 0.18, known.size)
+        jitter = rng.uniform(-0.18, 0.18, known.size) if known.size > 1 else np.zeros(1)
+        if known.size > 3:
+            axis.boxplot(
+                known, positions=[i], widths=0.6, showfliers=False, medianprops={"color": "black"},
+                manage_ticks=False,
+            )  # fmt: skip
         axis.plot(
             i + jitter, known, "o", color=colour, alpha=0.6 if known.size < 200 else 0.25,
             markersize=4 if known.size < 200 else 2, linestyle="none", rasterized=known.size > 200,
@@ -65,7 +78,7 @@ def _strip(
     axis.spines[["top", "right"]].set_visible(False)
 
 
-def tissue_plot(measured: Sequence[Measured]) -> str:
+def tissue_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     rows = [m for m in measured if m.tissue_dice and not m.lesion_free]
     if not rows:
         return ""
@@ -83,10 +96,10 @@ def tissue_plot(measured: Sequence[Measured]) -> str:
             pairs = list(zip(groups[i], groups[i + 1], strict=True))
             axis.plot([i, i + 1], np.transpose(pairs), color="#bbbbbb", linewidth=0.6, zorder=0)
     axis.set_ylabel("Dice against the reference")
-    return _embed(figure)
+    return _save(figure, out_dir, "tissue_dice")
 
 
-def lesion_plot(measured: Sequence[Measured]) -> str:
+def lesion_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     scored = [m for m in measured if m.lesions]
     if not scored:
         return ""
@@ -110,44 +123,163 @@ def lesion_plot(measured: Sequence[Measured]) -> str:
     right.set_ylabel("Lesion map minus reference (ml)")
     right.set_title("Bland–Altman: bias and limits of agreement", fontsize=10)
     right.spines[["top", "right"]].set_visible(False)
-    return _embed(figure)
+    return _save(figure, out_dir, "lesion_dice")
 
 
-def volume_plot(measured: Sequence[Measured]) -> str:
-    figure = _figure(11, 3.4)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 2])
-    _strip(left, [by_participant(measured, "volumes", "lesion_volume")], ["Lesions"], ["#c23b22"])
-    # zero has its place on a scale that is logarithmic from 1 ml on
-    left.set_yscale("symlog", linthresh=1)
-    left.set_ylim(bottom=0)
-    left.set_ylabel("Volume (ml)")
+def volume_plot(measured: Sequence[Measured], out_dir: Path) -> str:
+    figure = _figure(13, 3.4)
+    load, share, tissue, fraction = figure.subplots(1, 4, width_ratios=[1, 1, 2.4, 1])
+    _strip(load, [by_participant(measured, "volumes", "lesion_volume")], ["Lesions"], [_LESION])
+    _logarithmic(load)
+    load.set_ylabel("Volume (ml)")
+    shares = [100 * v for v in by_participant(measured, "volumes", "lesion_share")]
+    _strip(share, [shares], ["Lesions"], [_LESION])
+    _logarithmic(share)
+    share.set_ylabel("Share of white matter (%)")
     tissues = ("gm_volume", "wm_volume", "csf_volume")
     groups = [by_participant(measured, "volumes", t) for t in tissues]
-    _strip(right, groups, [LABELS[t] for t in tissues], ["#c9a227", "#0b6fb8", "#3a9d5d"])
-    return _embed(figure)
+    _strip(tissue, groups, [LABELS[t] for t in tissues], ["#c9a227", "#0b6fb8", "#3a9d5d"])
+    tissue.set_ylabel("Volume (ml)")
+    fractions = [100 * v for v in by_participant(measured, "volumes", "brain_fraction")]
+    _strip(fraction, [fractions], ["Brain"], [_COLOURS[1]])
+    fraction.set_ylabel("Share of the brain mask (%)")
+    return _save(figure, out_dir, "volumes")
 
 
-def map_plot(lesion_map: Path, background: str) -> str:
-    """Axial slices of the template's brain with the lesion probability in colour."""
-    from matplotlib.colors import Normalize
+def _logarithmic(axis: Axes) -> None:
+    """Zero has its place on a scale that is logarithmic from 1 on."""
+    axis.set_yscale("symlog", linthresh=1)
+    axis.set_ylim(bottom=0)
+
+
+def covariate_plots(
+    measured: Sequence[Measured], covariates: Covariates, out_dir: Path
+) -> list[tuple[str, str]]:
+    """Lesion load and brain fraction by the columns of the dataset's tables: name of a column, and its plot.
+
+    Columns with numbers give scatter plots, those with a few words a box for each. Images of a participant
+    that have the same value are averaged.
+    """
+    out = []
+    for number, column in enumerate(covariates.columns):
+        values = {
+            m.image.prefix: covariates.rows.get(m.image.prefix, {}).get(column, NOTHING) for m in measured
+        }
+        known = {prefix: value for prefix, value in values.items() if value != NOTHING}
+        numbers = {prefix: x for prefix, value in known.items() if (x := _number(value)) is not None}
+        levels = sorted(set(known.values()))
+        if len(numbers) == len(known) and len(levels) > _FEW:
+            figure = _figure(9, 3.2)
+            _scatter(figure, measured, numbers, column)
+        elif 1 < len(levels) <= _FEW:
+            figure = _figure(9, 3.2)
+            _by_level(figure, measured, known, levels, column)
+        else:
+            continue
+        out.append((column, _save(figure, out_dir, f"by-{number + 1}")))
+    return out
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
+
+def _means(
+    measured: Sequence[Measured], values: Mapping[str, Hashable], measure: str
+) -> list[tuple[Any, float]]:
+    """A value of a column and the mean of a measure, for each participant and value."""
+    groups: dict[tuple[str, Hashable], list[float]] = {}
+    for one in measured:
+        found = one.volumes.get(measure, np.nan)
+        if one.image.prefix in values and np.isfinite(found):
+            groups.setdefault((one.image.subject, values[one.image.prefix]), []).append(found)
+    return [(value, float(np.mean(found))) for (_, value), found in groups.items()]
+
+
+#: What is plotted by the columns: measure, label, factor.
+_PLOTTED = (("lesion_volume", "Lesions (ml)", 1.0), ("brain_fraction", "Brain fraction (%)", 100.0))
+
+
+def _scatter(figure: Figure, measured: Sequence[Measured], numbers: dict[str, float], column: str) -> None:
+    from scipy import stats
+
+    for axis, (measure, label, factor) in zip(figure.subplots(1, 2), _PLOTTED, strict=True):
+        pairs = _means(measured, numbers, measure)
+        x, y = ([pair[i] for pair in pairs] for i in (0, 1))
+        axis.plot(x, factor * np.array(y), "o", color=_COLOURS[1], alpha=0.6, markersize=4)
+        if len(pairs) > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
+            rho = stats.spearmanr(x, y).statistic
+            axis.set_title(f"Spearman's ρ = {rho:.2f}, n = {len(pairs)}", fontsize=10)
+        axis.set_xlabel(_plain(column))
+        axis.set_ylabel(label)
+        if measure == "lesion_volume":
+            _logarithmic(axis)
+        axis.spines[["top", "right"]].set_visible(False)
+
+
+def _by_level(
+    figure: Figure, measured: Sequence[Measured], known: dict[str, str], levels: list[str], column: str
+) -> None:
+    for axis, (measure, label, factor) in zip(figure.subplots(1, 2), _PLOTTED, strict=True):
+        pairs = _means(measured, known, measure)
+        groups = [[factor * y for value, y in pairs if value == level] for level in levels]
+        names = [f"{_plain(level)}\nn = {len(group)}" for level, group in zip(levels, groups, strict=True)]
+        _strip(axis, groups, names, [_COLOURS[1]] * len(levels))
+        axis.set_xlabel(_plain(column))
+        axis.set_ylabel(label)
+        if measure == "lesion_volume":
+            _logarithmic(axis)
+
+
+def _plain(text: str) -> str:
+    """Text of a user, short and without the signs that Matplotlib takes for formulas."""
+    return (text if len(text) <= 40 else text[:39] + "…").replace("$", r"\$")
+
+
+def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
+    """Axial slices of the template's brain with the lesion probability in colour, where there is most."""
+    import matplotlib
+    from matplotlib.colors import ListedColormap, Normalize
 
     brain, share = images.read(background)[0], images.read(lesion_map)[0]
-    top = float(share.max())
-    levels = np.linspace(-30, 60, 10)
-    figure = _figure(11, 3.0)
+    figure = _figure(12, 3.9)
+    figure.set_facecolor("black")
     axes = figure.subplots(2, 5)
-    norm = Normalize(0, top or 1)
+    # the darkest colours would not be seen on the brain
+    colours = ListedColormap(matplotlib.colormaps["plasma"](np.linspace(0.3, 1, 256)))
+    norm = Normalize(0, float(share.max()) or 1)
     extent = np.nonzero(brain > 0)
     x, y = (slice(int(e.min()), int(e.max()) + 1) for e in extent[:2])
     shades = None
-    for axis, z in zip(axes.flat, levels, strict=True):
-        k = round(z - WORKING_GRID.matrix[2, 3])
-        # the grid runs from right to left: so does the picture, as radiologists look at it
-        axis.imshow(brain[x, y, k].T, cmap="gray", origin="lower")
-        view = np.ma.masked_less_equal(share[x, y, k].T, 0)
-        shades = axis.imshow(view, cmap="hot", norm=norm, origin="lower")
-        axis.set_title(f"z = {z:.0f} mm", fontsize=7)
+    for axis, k in zip(axes.flat, _slices(share), strict=True):
+        # the grid runs from right to left: turned, the left of the brain is at the left, as in the reports
+        below, values = (volume[x, y, k][::-1].T for volume in (brain, share))
+        axis.imshow(below, cmap="gray", origin="lower", vmax=1.6 * float(brain.max()))
+        shades = axis.imshow(
+            np.ma.masked_less_equal(values, 0), cmap=colours, norm=norm, origin="lower", interpolation="none"
+        )
+        axis.set_title(f"z = {k + WORKING_GRID.matrix[2, 3]:.0f} mm", fontsize=7, color="white")
+        for side, place in (("L", 0.02), ("R", 0.92)):
+            axis.text(place, 0.02, side, transform=axis.transAxes, color="#bbbbbb", fontsize=7)
         axis.set_axis_off()
-    if shades is not None:
-        figure.colorbar(shades, ax=axes, label="share of participants")
-    return _embed(figure)
+    assert shades is not None
+    bar = figure.colorbar(shades, ax=axes)
+    bar.set_label("share of participants", color="white")
+    bar.ax.tick_params(colors="white")
+    return _save(figure, out_dir, "lesion_map")
+
+
+def _slices(share: np.ndarray, count: int = 10) -> list[int]:
+    """Axial slices, evenly through nearly all that the map holds."""
+    low, high = -30 - WORKING_GRID.matrix[2, 3], 60 - WORKING_GRID.matrix[2, 3]
+    held = share.sum((0, 1), dtype=float).cumsum()
+    if held[-1] > 0:
+        first, last = np.searchsorted(held / held[-1], (0.02, 0.98))
+        # slices of a single lesion would all be the same
+        reach = max((last - first) / 2, 2.5 * count)
+        low, high = ((first + last) / 2 + side * reach for side in (-1, 1))
+    return np.linspace(max(low, 0), min(high, share.shape[2] - 1), count).round().astype(int).tolist()

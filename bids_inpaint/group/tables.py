@@ -17,6 +17,7 @@ from bids_inpaint.dataset.participants import People
 from bids_inpaint.dataset.tables import NOTHING, Row
 from bids_inpaint.errors import printable
 from bids_inpaint.group.measure import Measured
+from bids_inpaint.imaging.quality import LIMITS, UNITS
 from bids_inpaint.io.files import write_json, write_text
 
 MEASURES = ("gm", "wm", "average")
@@ -30,6 +31,28 @@ VOLUMES: Columns = {
     "gm_volume": (f"Volume of grey matter in the inpainted image: sum of its probability{_NATIVE}", "mL"),
     "wm_volume": (f"Volume of white matter in the inpainted image: sum of its probability{_NATIVE}", "mL"),
     "csf_volume": (f"Volume of cerebrospinal fluid in the brain mask: sum of its probability{_NATIVE}", "mL"),
+    "brain_volume": ("Volume of grey and white matter: gm_volume + wm_volume", "mL"),
+    "brain_fraction": (
+        "Share of grey and white matter in the brain mask: brain_volume / (brain_volume + csf_volume). The "
+        "mask leaves out a part of the fluid around the brain, so it is no intracranial volume",
+        None,
+    ),
+    "lesion_share": ("Lesion volume as a share of white matter: lesion_volume / wm_volume", None),
+}
+QUALITY: Columns = {
+    name: (
+        f"Measure of quality; {limit.low:g} to {limit.high:g} is expected, else {limit.meaning}",
+        UNITS.get(name),
+    )
+    for name, limit in LIMITS.items()
+}
+#: Columns of all tables that come from people's ratings
+_RATED: Columns = {
+    "rating": ("The worst rating of all steps (good, check or exclude)", None),
+    "excluded": (
+        "Steps for which raters exclude the image; it has no part in Statistics, plots and lesion map then",
+        None,
+    ),
 }
 LESIONS: Columns = {
     "dice": (f"Dice coefficient of the voxels{_NATIVE}", None),
@@ -72,6 +95,7 @@ LABELS = {
     "dice": "Dice", "sensitivity": "Sensitivity", "precision": "Precision", "lesion_f1": "Lesion F1",
     "lesion_volume": "Lesions", "gm_volume": "Grey matter", "wm_volume": "White matter",
     "csf_volume": "CSF", "lesion_count": "Number of lesions", "hausdorff95": "Hausdorff 95% (mm)",
+    "brain_volume": "Brain", "brain_fraction": "Brain fraction", "lesion_share": "Lesions of white matter",
     "volume": "Volume (ml)", "reference_volume": "Reference volume (ml)",
     "volume_error": "Absolute volume difference (ml)",
 }  # fmt: skip
@@ -107,7 +131,7 @@ def join(people: People, images: Sequence[Image], every: bool) -> Covariates:
         Whether `images` are all images of the dataset: others have rows too.
     """
     rows = {image.prefix: people.of(image.subject, image.entities.get("ses")) for image in images}
-    taken = {*VOLUMES, *_IDENTITY.values(), *bids.ENTITIES.values()}
+    taken = {*VOLUMES, *_RATED, *_IDENTITY.values(), *bids.ENTITIES.values()}
     originals = dict.fromkeys(name for row in rows.values() for name in row)
     names = {name: f"participants_{name}" if name in taken else name for name in originals}
     columns = {
@@ -187,12 +211,12 @@ def write_table(
     ----------
     out_dir : Path
     name : str
-        ``volumes``, ``tissue_dice`` or ``lesion_dice``.
+        ``volumes``, ``quality``, ``tissue_dice`` or ``lesion_dice``.
     columns : dict
         Column to description and unit.
     measured : sequence of Measured
-    table : {'volumes', 'tissue_dice', 'lesions'}
-        The attribute that has the columns.
+    table : {'volumes', 'measures', 'tissue_dice', 'lesions'}
+        The attribute that has the columns; measures of quality have the warnings beside them.
     statistics : dict, optional
         An entry of the sidecar.
     covariates : Covariates, optional
@@ -202,7 +226,8 @@ def write_table(
     entities = identifying(measured)
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
-    writer.writerow([*entities.values(), *columns, *covariates.columns])
+    more: Columns = {"warnings": ("What was unusual about the image", None)} if table == "measures" else {}
+    writer.writerow([*entities.values(), *columns, *more, *_RATED, *covariates.columns])
     for one in measured:
         values = getattr(one, table)
         joined = covariates.rows.get(one.image.prefix, {})
@@ -210,18 +235,26 @@ def write_table(
             [
                 *identity(one, entities),
                 *(format_number(values.get(c)) for c in columns),
+                *([" ".join(map(_one_line, one.warnings)) or NOTHING] if more else []),
+                one.verdict.worst or NOTHING,
+                ",".join(one.verdict.excluded) or NOTHING,
                 *(joined.get(c, NOTHING) for c in covariates.columns),
             ]
         )
     write_text(out_dir / f"group_desc-{name}.tsv", text.getvalue())
     described: dict[str, Any] = {c: {"Description": _ENTITY[e]} for e, c in entities.items()}
     described |= {
-        c: {"Description": d, **({"Units": unit} if unit else {})} for c, (d, unit) in columns.items()
+        c: {"Description": d, **({"Units": unit} if unit else {})}
+        for c, (d, unit) in (columns | more | _RATED).items()
     }
     described |= covariates.columns
     if statistics:
         described["Statistics"] = statistics
     write_json(out_dir / f"group_desc-{name}.json", described)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def identifying(measured: Sequence[Measured]) -> dict[str, str]:

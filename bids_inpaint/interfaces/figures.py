@@ -1,8 +1,7 @@
-"""One node a picture of the report."""
+"""The pictures of the report, as nodes."""
 
 from __future__ import annotations
 
-import csv
 from typing import Any
 
 import numpy as np
@@ -11,120 +10,85 @@ from nipype.interfaces.base import Bunch, File, InputMultiObject, TraitedSpec, i
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.reports import figures
-from bids_inpaint.reports.templates import render
-
-#: What to compare a lesion volume with: measured with both passes of the default networks (docs/networks.md).
-HEALTHY = "In healthy people this program maps 0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones."
 
 #: Differences from here on have the last colour, as a fraction of white matter.
-_LARGEST_DIFFERENCE = 0.4
-#: Rows of the lesion table in the report.
-_MOST_LESIONS = 30
+LARGEST_DIFFERENCE = 0.4
 
 
-class FigureOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="picture or table of the report")
-
-
-class FlickerInputSpec(InputSpec):
-    before = File(exists=True, mandatory=True, desc="image that is seen at first")
-    after = File(exists=True, mandatory=True, desc="image on the same voxels, under the pointer")
-    mask_file = File(exists=True, mandatory=True, desc="brain, for the choice of slices")
-    contour = File(exists=True, desc="mask drawn over both; its slices are shown if it isn't empty")
-    labels = traits.Tuple(traits.Str, traits.Str, mandatory=True, desc="captions of both")
+class ViewInputSpec(InputSpec):
+    first = File(exists=True, mandatory=True, desc="image that is seen at first")
+    second = File(exists=True, desc="image on the same voxels that it alternates with")
+    brain = File(exists=True, mandatory=True, desc="brain mask, for the choice of slices")
+    focus = File(exists=True, desc="mask whose slices are shown if it isn't empty")
+    masks = InputMultiObject(File(exists=True), mandatory=True, desc="what is outlined, the first on top")
+    colours = traits.List(traits.Str, mandatory=True, desc="one of each mask")
     shared_range = traits.Bool(False, usedefault=True, desc="both have the grey values of the first")
 
 
-class Flicker(FileInterface):
-    """Two images that alternate under the pointer."""
+class ViewOutputSpec(TraitedSpec):
+    first = File(exists=True, desc="PNG of the first image")
+    second = File(desc="PNG of the second image, if there is one")
+    contours = File(exists=True, desc="SVG of the outlines")
 
-    input_spec = FlickerInputSpec
-    output_spec = FigureOutputSpec
+
+class View(FileInterface):
+    """One image, or two that alternate, and the outlines of masks on the same slices."""
+
+    input_spec = ViewInputSpec
+    output_spec = ViewOutputSpec
 
     def process(self, runtime: Bunch) -> dict[str, Any]:
-        brain, grid = images.read(self.inputs.mask_file)
-        contour = self.inputs.contour if isdefined(self.inputs.contour) else None
-        outlined = images.read(contour)[0] > 0 if contour else np.zeros(brain.shape, bool)
+        brain, grid = images.read(self.inputs.brain)
+        box = figures.view_box(brain > 0.5, grid)
+        focus = self.inputs.focus if isdefined(self.inputs.focus) else None
+        cuts = figures.cuts_through(self.inputs.brain, box, focus)
         limits = None
         if self.inputs.shared_range:
-            values = images.read(self.inputs.before)[0][brain > 0]
+            values = images.read(self.inputs.first)[0][brain > 0]
             limits = (0.0, float(np.percentile(values, 99.5)))
-        return {
-            "out_file": figures.flicker(
-                self.inputs.before, self.inputs.after, within(runtime, "flicker.svg"), self.inputs.labels,
-                figures.cuts_through(outlined, grid, brain > 0), contour, limits,
-                figures.view_box(brain > 0, grid),
-            )
-        }  # fmt: skip
+        out = {"contours": within(runtime, "contours.svg")}
+        figures.outlines(self.inputs.masks, self.inputs.colours, out["contours"], cuts, box)
+        for name in ("first", "second"):
+            if isdefined(source := getattr(self.inputs, name)):
+                out[name] = within(runtime, f"{name}.png")
+                figures.grey(source, out[name], cuts, box, limits)
+        return out
 
 
-class ContoursInputSpec(InputSpec):
-    background = File(exists=True, mandatory=True, desc="image below the outlines")
-    masks = InputMultiObject(File(exists=True), mandatory=True, desc="the slices go through the first")
-    colours = traits.List(traits.Str, mandatory=True, desc="one of each mask")
-
-
-class Contours(FileInterface):
-    """Outlines of masks over an image."""
-
-    input_spec = ContoursInputSpec
-    output_spec = FigureOutputSpec
-
-    def process(self, runtime: Bunch) -> dict[str, Any]:
-        out_file = within(runtime, "contours.svg")
-        mask, grid = images.read(self.inputs.masks[0])
-        figures.contours(
-            self.inputs.background, self.inputs.masks, out_file, self.inputs.colours,
-            box=figures.view_box(mask > 0.5, grid),
-        )  # fmt: skip
-        return {"out_file": out_file}
-
-
-class DifferenceInputSpec(InputSpec):
-    background = File(exists=True, mandatory=True, desc="image below the colours")
-    darkening = File(exists=True, mandatory=True, desc="inpainted minus original, white matter is 1")
-    mask_file = File(exists=True, mandatory=True, desc="brain, for the choice of slices")
+class LesionPictureInputSpec(InputSpec):
+    image = File(exists=True, mandatory=True, desc="what is drawn, on the working grid")
+    brain = File(exists=True, mandatory=True, desc="brain mask, for the choice of slices")
     lesions = File(exists=True, mandatory=True, desc="lesion map; its slices are shown if it isn't empty")
 
 
-class Difference(FileInterface):
-    """Original against inpainted image in units of white matter."""
+class PictureOutputSpec(TraitedSpec):
+    out_file = File(exists=True, desc="PNG for the report")
 
-    input_spec = DifferenceInputSpec
-    output_spec = FigureOutputSpec
+
+class Difference(FileInterface):
+    """Inpainted minus original image in units of white matter, in colour, on the slices of the lesions."""
+
+    input_spec = LesionPictureInputSpec
+    output_spec = PictureOutputSpec
 
     def process(self, runtime: Bunch) -> dict[str, Any]:
-        brain, grid = images.read(self.inputs.mask_file)
-        cuts = figures.cuts_through(images.read(self.inputs.lesions)[0] > 0, grid, brain > 0)
-        out_file = within(runtime, "difference.svg")
-        box = figures.view_box(brain > 0, grid)
-        figures.overlay(
-            self.inputs.background, self.inputs.darkening, out_file, cuts, _LARGEST_DIFFERENCE, box
-        )  # fmt: skip
+        brain, grid = images.read(self.inputs.brain)
+        box = figures.view_box(brain > 0.5, grid)
+        out_file = within(runtime, "difference.png")
+        cuts = figures.cuts_through(self.inputs.brain, box, self.inputs.lesions)
+        figures.tint(self.inputs.image, out_file, cuts, LARGEST_DIFFERENCE, box)
         return {"out_file": out_file}
 
 
-class LesionTableInputSpec(InputSpec):
-    table = File(exists=True, mandatory=True, desc="TSV with a row for each lesion, the largest first")
+class Thumbnail(FileInterface):
+    """A small picture of a brain and its lesions, for lists of images."""
 
-
-class LesionTable(FileInterface):
-    """The lesion table as HTML."""
-
-    input_spec = LesionTableInputSpec
-    output_spec = FigureOutputSpec
+    input_spec = LesionPictureInputSpec
+    output_spec = PictureOutputSpec
 
     def process(self, runtime: Bunch) -> dict[str, Any]:
-        with open(self.inputs.table, encoding="utf-8") as file:
-            rows = list(csv.DictReader(file, delimiter="\t"))
-        out_file = within(runtime, "lesions.html")
-        text = render(
-            "lesions.html.j2",
-            rows=[list(row.values()) for row in rows],
-            total=sum(float(row["volume"]) for row in rows) / 1000,
-            most=_MOST_LESIONS,
-            healthy=HEALTHY,
-        )
-        with open(out_file, "w", encoding="utf-8") as file:
-            file.write(text)
+        brain, grid = images.read(self.inputs.brain)
+        box = figures.view_box(brain > 0.5, grid, margin=2)
+        out_file = within(runtime, "thumbnail.png")
+        figures.thumbnail(self.inputs.image, self.inputs.brain, self.inputs.lesions, out_file, box)
         return {"out_file": out_file}

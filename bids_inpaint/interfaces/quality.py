@@ -7,10 +7,9 @@ from typing import Any
 from nipype.interfaces.base import Bunch, File, TraitedSpec, isdefined, traits
 
 from bids_inpaint.imaging import quality
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import FileInterface, InputSpec
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
-from bids_inpaint.reports.templates import render
 
 
 class CheckQualityInputSpec(InputSpec):
@@ -30,7 +29,6 @@ class CheckQualityInputSpec(InputSpec):
 
 
 class CheckQualityOutputSpec(TraitedSpec):
-    out_file = File(exists=True, desc="HTML for the report")
     quality = traits.Dict(desc="QualityMeasures and QualityWarnings for sidecars")
 
 
@@ -55,8 +53,5 @@ class CheckQuality(FileInterface):
         earlier = (getattr(self.inputs, f"{name}_warnings") for name in names)
         warnings = quality.judge(measures)
         warnings += [warning for sentences in earlier if isdefined(sentences) for warning in sentences]
-        out_file = within(runtime, "quality.html")
-        with open(out_file, "w", encoding="utf-8") as file:
-            file.write(render("quality.html.j2", warnings=warnings))
         rounded = {name: float(f"{value:.4g}") for name, value in measures.items()}
-        return {"out_file": out_file, "quality": {"QualityMeasures": rounded, "QualityWarnings": warnings}}
+        return {"quality": {"QualityMeasures": rounded, "QualityWarnings": warnings}}

@@ -11,6 +11,7 @@ from bids_inpaint.participant.crashes import Crash, read_crashes
 from bids_inpaint.participant.outcomes import Before, Outcome, Run
 from bids_inpaint.participant.progress import Progress, tell
 from bids_inpaint.participant.report import write_report
+from bids_inpaint.reports.folder import link_pages
 
 log = logging.getLogger("bids_inpaint")
 
@@ -175,4 +176,12 @@ def _write_reports(run: Run, results: list[Outcome], crashes: dict[str, list[Cra
             )
             continue
         log.info("Report: %s", report)
+    try:
+        link_pages(settings.output_dir)
+    except OSError as reason:
+        unwritten += 1
+        tell(
+            f"error: the reports in {settings.output_dir} could not be linked to each other "
+            f"({reason.strerror}); the images are not affected: run again with --reports-only."
+        )
     return unwritten

@@ -31,8 +31,8 @@ NIPYPE_LOGGERS = ("nipype.workflow", "nipype.interface", "nipype.utils")
 #: What the steps import, some seconds' worth: once, before the workers are forked.
 PRELOADED = [
     "ants",
-    "matplotlib.backends.backend_svg",
-    "matplotlib.figure",
+    "contourpy",
+    "PIL.Image",
     "bids_inpaint.imaging.itk",
     "bids_inpaint.interfaces.ants",
     "bids_inpaint.interfaces.bias",

@@ -1,27 +1,106 @@
-"""The visual report of a participant, from the figures it left in the output folder."""
+"""The visual report of a participant, from the figures and results it left in the output folder."""
 
 from __future__ import annotations
 
-import html
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from bids_inpaint.io.files import replacing
+from bids_inpaint.dataset.image import Image
+from bids_inpaint.dataset.outputs import EVERYTHING, figures_of, prefix
+from bids_inpaint.dataset.results import fingerprint, lesion_rows, quality_of, run_of, volumes_of
+from bids_inpaint.imaging.quality import LIMITS, UNITS
+from bids_inpaint.io.files import read_sidecar, replacing
 from bids_inpaint.networks.card import Model
 from bids_inpaint.participant.crashes import Crash
 from bids_inpaint.participant.outcomes import UNASKED, Outcome, Run, differences
-from bids_inpaint.reports.templates import FOLDER, render
+from bids_inpaint.reports.citations import methods_of
+from bids_inpaint.reports.figures import LESION, OTHER, THIRD
+from bids_inpaint.reports.folder import FACTS, HEALTHY, facts_of
+from bids_inpaint.reports.ratings import COLUMNS, STEPS
+from bids_inpaint.reports.templates import render
 from bids_inpaint.reports.versions import versions
 from bids_inpaint.settings import Settings
 
+#: Rows of the lesion table in the report.
+_MOST_LESIONS = 30
 
-def write_report(
-    subject: str,
-    outcomes: Sequence[Outcome],
-    run: Run,
-    crashes: Sequence[Crash] = (),
-) -> Path:
+
+@dataclass(frozen=True)
+class _Kind:
+    """A view that reports may have: the steps that are rated by it, and what its layers are."""
+
+    title: str
+    steps: tuple[str, ...]
+    names: tuple[str, ...]
+    legend: tuple[tuple[str, str], ...]
+    text: str
+
+
+_KINDS = {
+    "lesions": _Kind(
+        "Original and inpainted image",
+        ("lesions", "filling"),
+        ("Original", "Inpainted"),
+        ((LESION, "lesion map"),),
+        "The slices hold most of the lesions. Is every lesion outlined, and nothing else? Does the filling "
+        "look like the white matter around it?",
+    ),
+    "flair": _Kind(
+        "Synthetic FLAIR",
+        (),
+        ("T1w", "Synthetic FLAIR"),
+        ((LESION, "lesions that the network of the FLAIR found"),),
+        "The FLAIR was made from the T1w image.",
+    ),
+    "tissues": _Kind(
+        "Tissue segmentation",
+        ("tissues",),
+        ("Inpainted",),
+        ((OTHER, "white matter"), (THIRD, "grey matter")),
+        "Do the outlines follow the borders of the tissues?",
+    ),
+    "brain": _Kind(
+        "Brain mask",
+        ("brain_mask",),
+        ("T1w",),
+        ((LESION, "brain mask"),),
+        "Does the mask hold the whole brain, and nothing of the skull and the eyes?",
+    ),
+    "registration": _Kind(
+        "Registration",
+        ("registration",),
+        ("Template", "T1w"),
+        ((LESION, "brain mask of the T1w"), (OTHER, "brain mask of the template")),
+        "Does the brain stay in its place when both images alternate? An affine can't bring sulci together.",
+    ),
+}
+
+
+@dataclass
+class _Shown:
+    """What the page shows of an image."""
+
+    prefix: str
+    verdict: str
+    word: str
+    sentence: str
+    warnings: list[str] = field(default_factory=list)
+    facts: dict[str, str] = field(default_factory=dict)
+    thumbnail: str = ""
+    views: list[dict[str, Any]] = field(default_factory=list)
+    lesions: list[list[str]] = field(default_factory=list)
+    measures: list[tuple[str, str, str]] = field(default_factory=list)
+
+    @property
+    def steps(self) -> set[str]:
+        """Steps that can be rated: those of which there is a view."""
+        return {step for view in self.views for step in view["steps"]}
+
+
+def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: Sequence[Crash] = ()) -> Path:
     """Write ``sub-LABEL.html``.
 
     Parameters
@@ -35,52 +114,110 @@ def write_report(
     crashes : sequence of Crash
         The steps that failed.
     """
-    from nireports.assembler.report import Report
-
-    out_dir = run.settings.output_dir
-    folder = out_dir / f"sub-{subject}"
-    folder.mkdir(parents=True, exist_ok=True)
-    summary = _summary(subject, outcomes, run.settings, run.networks.main)
-    final = out_dir / f"sub-{subject}.html"
+    out_dir, name = run.settings.output_dir, f"sub-{subject}"
+    refused = [f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject]
+    images = [_shown(outcome, out_dir) for outcome in outcomes]
+    text = render(
+        "report.html.j2",
+        name=name,
+        images=images,
+        verdict="failed" if refused or _any(images, "failed") else "look" if _any(images, "look") else "good",
+        sentence=_sentence(images, len(refused)),
+        notices=[*refused, *_notices(outcomes, run.settings, run.provenance)],
+        facts=[label for label, _, _ in FACTS.values() if any(label in image.facts for image in images)],
+        steps=STEPS,
+        healthy=HEALTHY,
+        most=_MOST_LESIONS,
+        methods=methods_of(out_dir, {o.image.prefix: run_of(out_dir, o.image) for o in outcomes}),
+        crashes=crashes,
+        details=_details(run.settings, run.networks.main),
+        page={
+            "name": name,
+            "images": [
+                {"image": o.image.prefix, "participant": name, "results": fingerprint(out_dir, o.image)}
+                for o in outcomes
+            ],
+            "steps": list(STEPS),
+            "names": STEPS,
+            "columns": list(COLUMNS),
+        },
+    )
+    final = out_dir / f"{name}.html"
     with replacing(final) as part:
-        report = Report(
-            out_dir,
-            None,
-            bootstrap_file=FOLDER / "reports-spec.yml",
-            out_filename=part,
-            # nireports indexes this folder anew for each report: no more than is needed
-            reportlets_dir=folder,
-            plugins=[],
-            metadata={
-                "summary-meta": summary,
-                "filename": final.stem,
-                # it stands between quotes of YAML
-                "methods": str(out_dir / "logs").replace("'", "''"),
-            },
-            subject=subject,
-        )
-        # nireports puts all of these into the page as they are
-        refused = (f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject)
-        sentences = (*refused, *_notices(outcomes, run.settings, run.provenance))
-        report.header = [render("notice.html.j2", sentence=sentence) for sentence in sentences]
-        report.footer = [
-            render("crash.html.j2", sentence=crash.sentence, text=crash.text) for crash in crashes
-        ]
-        report.template_path = FOLDER / "report.html.j2"
-        report.generate_report()
+        # names of files are any bytes
+        part.write_bytes(text.encode("utf-8", errors="backslashreplace"))
     return final
 
 
-def _summary(
-    subject: str, outcomes: Sequence[Outcome], settings: Settings, model: Model
-) -> dict[str, dict[str, str]]:
-    """The first section of the report, escaped: title of a table to its rows."""
-    summary = {
-        "Participant": {
-            "Participant": subject,
-            "T1w images": ", ".join(outcome.image.prefix for outcome in outcomes),
-            "Failed": "; ".join(f"{o.image.prefix} {o.summary()}" for o in outcomes if not o.done) or "none",
-        },
+def _any(images: Sequence[_Shown], verdict: str) -> bool:
+    return any(image.verdict == verdict for image in images)
+
+
+def _sentence(images: Sequence[_Shown], refused: int) -> str:
+    """The verdict on all images together."""
+    done = sum(image.verdict != "failed" for image in images)
+    warned = sum(image.verdict == "look" for image in images)
+    text = f"{done} of {len(images) + refused} images are done"
+    return text + (f", {warned} of them with warnings." if warned else " without warnings." if done else ".")
+
+
+def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
+    image = outcome.image
+    if outcome.core:
+        shown = _Shown(
+            image.prefix, "good", "done", "All measures are as expected of a T1w image of an adult."
+        )
+        if not outcome.done:
+            shown = _Shown(image.prefix, "failed", "failed in part", f"It {outcome.summary()}.")
+    else:
+        shown = _Shown(image.prefix, "failed", "failed", f"It {outcome.summary()}. Reason: {outcome.error}")
+        if not outcome.earlier:
+            return shown
+    stem = f"{out_dir / prefix(image)}_"
+    try:
+        rows = lesion_rows(stem)
+        volumes = volumes_of(rows, read_sidecar(f"{stem}dseg.json"))
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        shown.warnings.append(f"The results can't be read ({error}): run the participant level for it again.")
+        rows, volumes = [], {}
+    measures, warnings = quality_of(read_sidecar(f"{stem}desc-inpainted_T1w.json"))
+    _, of_masks = quality_of(read_sidecar(f"{stem}desc-reference_T1w.json"))
+    shown.warnings += list(dict.fromkeys([*warnings, *of_masks]))
+    if shown.warnings and shown.verdict == "good":
+        shown.verdict, shown.word = "look", _counted(len(shown.warnings))
+        shown.sentence = "Look at this image before you use its results:"
+    shown.facts = facts_of(volumes)
+    shown.lesions = [list(map(str, row.values())) for row in rows]
+    shown.measures = [_measure(name, value) for name, value in measures.items()]
+    _add_pictures(shown, image, out_dir)
+    return shown
+
+
+def _counted(warnings: int) -> str:
+    return f"{warnings} warning{'' if warnings == 1 else 's'}"
+
+
+def _measure(name: str, value: float) -> tuple[str, str, str]:
+    unit = f" {UNITS[name]}" if name in UNITS else ""
+    limit = LIMITS.get(name)
+    return name, f"{value:g}{unit}", f"{limit.low:g} to {limit.high:g}{unit}" if limit else ""
+
+
+def _add_pictures(shown: _Shown, image: Image, out_dir: Path) -> None:
+    """Add the thumbnail and the views, as far as their files are there."""
+    every = figures_of(image, EVERYTHING)
+    there = {key: quote(name) for key, name in every.items() if (out_dir / name).is_file()}
+    shown.thumbnail = there.get("thumbnail", "")
+    layers = ("first", "second", "difference", "contours")
+    for key, kind in _KINDS.items():
+        files = {layer: there.get(f"{key}_{layer}", "") for layer in layers}
+        if files["first"]:
+            shown.views.append({**vars(kind), **files})
+
+
+def _details(settings: Settings, model: Model) -> dict[str, dict[str, str]]:
+    """What stands at the end of the page: title of a table to its rows."""
+    return {
         "Options": settings.summary(),
         "Network": {
             "Name": model.name,
@@ -89,10 +226,6 @@ def _summary(
             "Intended use": str(model.card.more.get("intended_use", "")),
         },
         "Versions": versions(),
-    }
-    return {
-        group: {html.escape(k): html.escape(str(v)) for k, v in values.items()}
-        for group, values in summary.items()
     }
 
 

@@ -82,7 +82,8 @@ def _run(settings: Settings, held: ExitStack) -> int:
     description.describe(settings)
     example = visits.example(images)
     first = graph(images=example).get_node(image_wf_name(example[0]))
-    citation = description.write_boilerplate(settings.output_dir, first.__desc__)
+    methods = {example[0].prefix: first.__desc__}
+    citation = description.write_methods(settings.output_dir, run_uuid, methods)
     if settings.boilerplate_only:
         print(citation)
         return 0
@@ -99,10 +100,13 @@ def _run(settings: Settings, held: ExitStack) -> int:
             size = BATCH if settings.use_plugin is None else 4 * BATCH
             waiting = list(visits.batches(images, size))
             while waiting and not (error and settings.stop_on_first_crash):
-                batch = waiting.pop(0)
-                error = _execute(graph(images=batch), progress, *run_nodes) or error
+                some = waiting.pop(0)
+                batch = graph(images=some)
+                methods |= {i.prefix: batch.get_node(image_wf_name(i)).__desc__ for i in some}
+                description.write_methods(settings.output_dir, run_uuid, methods)
+                error = _execute(batch, progress, *run_nodes) or error
                 ended = error and settings.stop_on_first_crash
-                if not ended and (again := visits.without_failed(batch, run, progress)):
+                if not ended and (again := visits.without_failed(some, run, progress)):
                     waiting.insert(0, again)
     return finish(run, error, progress, before)
 

@@ -1,14 +1,12 @@
-"""Pictures of the report, as SVG: slices of volumes in three rows, with outlines or colours over them.
+"""Pictures of the report: slices of a volume side by side as PNG, and outlines on the same slices as SVG.
 
-Each row is one image with one set of outlines. A Matplotlib panel for each slice, as nilearn and nireports
-draw them, takes several times as long.
+Each layer of a view is a file of its own, so that the page can switch it on and off. All layers of a view are
+on one grid and have the same slices. The right of a person is at the right of each picture.
 """
 
 from __future__ import annotations
 
-import io
-import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,133 +14,202 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bids_inpaint.io import images
-from bids_inpaint.io.files import write_text
+from bids_inpaint.io.files import replacing, write_text
 from bids_inpaint.space import Grid, bounding_box
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.image import AxesImage
+    from PIL.Image import Image
 
 Array = np.ndarray
 Box = tuple[slice, ...]
+#: Indices of slices along x, y and z of a volume that is turned to the right, to the front and upwards.
+Cuts = tuple[list[int], list[int], list[int]]
 _SLICES = 7
 #: Rows from top to bottom: the axis that is cut, and those that run to the right and upwards in a slice.
 _ROWS = ((2, 0, 1), (0, 1, 2), (1, 0, 2))
-#: Width of a picture in inches, and between slices in mm.
-_WIDTH, _GAP = 14.0, 8.0
-#: The upper of two panels is seen while the pointer rests on it.
-_STYLE = """<style type="text/css">
-@keyframes flicker { from { opacity: 0; } to { opacity: 1; } }
-.foreground-svg { opacity: 0; }
-.foreground-svg:hover { animation: 1s ease-in-out 0s alternate infinite flicker; }
-</style>
-"""
+#: Between slices, in mm, and the width of an outline in pixels of the screen.
+_GAP, _STROKE = 8.0, 1.7
+#: Colours that people with any colour vision tell apart (Okabe and Ito 2008): orange, sky blue, yellow.
+LESION, OTHER, THIRD = "#ff9f1a", "#56b4e9", "#f0e442"
+#: What is darker than it would be without lesions, and what is brighter: near zero, and at the limit.
+_WARM, _COLD = ((255, 214, 140), (213, 94, 0)), ((180, 220, 250), (0, 90, 170))
 
 
-def cuts_through(mask: Array, grid: Grid, fallback: Array, count: int = _SLICES) -> dict[str, list[float]]:
-    """World coordinates of slices that show a mask best.
+def view_box(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
+    """The box around a brain mask with a margin in mm."""
+    return bounding_box(mask, int(np.ceil(margin / grid.voxel_sizes.min())))
 
-    Along each axis the slices with most of the mask are taken, at least 5 voxels apart; if there are
-    too few, evenly spaced slices of `fallback` fill up.
+
+def cuts_through(brain: str, box: Box | None = None, mask: str | None = None, count: int = _SLICES) -> Cuts:
+    """Choose slices that show a mask best.
+
+    Along each axis the slices with most of the mask are taken, at least 5 mm apart; if there are too few,
+    evenly spaced slices of the brain fill up.
 
     Parameters
     ----------
-    mask, fallback : array of bool
-        `fallback` is not empty.
-    grid : Grid
-        Axis-aligned.
+    brain, mask : str
+        Binary images on one grid; without a mask, the slices are spaced evenly.
+    box : tuple of slice, optional
+        Part of the grid to show.
+    count : int
+        Slices along each axis.
     """
-    cuts = {}
-    for axis, name in enumerate("xyz"):
+    volume = _Volume.read(brain, box)
+    shown = _Volume.read(mask, box).data > 0.5 if mask else np.zeros(volume.data.shape, bool)
+    cuts = []
+    for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
-        chosen = _peaks(mask.sum(others), count)
-        extent = np.flatnonzero(fallback.sum(others) > 0.2 * fallback.sum(others).max())
+        apart = max(round(5 / volume.sizes[axis]), 1)
+        chosen = _peaks(shown.sum(others), count, apart)
+        area = (volume.data > 0.5).sum(others)
+        extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
         for index in np.linspace(extent[0], extent[-1], count + 2)[1:-1].round().astype(int):
-            if len(chosen) < count and all(abs(index - c) >= 5 for c in chosen):
+            if len(chosen) < count and all(abs(index - c) >= apart for c in chosen):
                 chosen.append(int(index))
-        voxels = np.zeros((len(chosen), 3))
-        voxels[:, axis] = chosen
-        cuts[name] = sorted((voxels @ grid.matrix[:3, :3].T + grid.matrix[:3, 3])[:, axis].tolist())
-    return cuts
+        cuts.append(sorted(chosen))
+    return cuts[0], cuts[1], cuts[2]
 
 
-def _peaks(profile: Array, count: int) -> list[int]:
+def _peaks(profile: Array, count: int, apart: int) -> list[int]:
     profile = profile.astype(float).copy()
     chosen: list[int] = []
     while len(chosen) < count and profile.max() > 0:
         best = int(profile.argmax())
         chosen.append(best)
-        profile[max(best - 4, 0) : best + 5] = 0
+        profile[max(best - apart + 1, 0) : best + apart] = 0
     return chosen
 
 
-def flicker(
-    before: str,
-    after: str,
+def grey(
+    image: str,
     out_file: str,
-    labels: tuple[str, str],
-    cuts: dict[str, list[float]],
-    contour: str | None = None,
-    intensity: tuple[float, float] | None = None,
+    cuts: Cuts,
     box: Box | None = None,
+    limits: tuple[float, float] | None = None,
 ) -> str:
-    """Two images in one place: the second appears when the pointer rests on it.
+    """Draw slices of an image in grey.
 
     Parameters
     ----------
-    before, after : str
-        Images on one grid.
-    out_file : str
-        SVG to write.
-    labels : tuple of str
-        Their captions.
-    cuts : dict of list of float
-        World coordinates of the slices along x, y and z.
-    contour : str, optional
-        Binary image drawn over both.
-    intensity : tuple of float, optional
-        Display range for both; each image's own by default.
+    image, out_file : str
+        Volume to read, and PNG to write.
+    cuts : Cuts
+    box : tuple of slice, optional
+        Part of the grid to show.
+    limits : tuple of float, optional
+        Intensities that are black and white; the image's own by default.
+    """
+    from PIL import Image
+
+    volume = _Volume.read(image, box)
+    layout = _Layout(volume, cuts)
+    canvas = Image.new("L", layout.size)
+    shown = limits or volume.limits()
+    for picture, corner in layout.pictures(volume.data, lambda view: _shades(view, shown)):
+        canvas.paste(picture, corner)
+    layout.annotate(canvas, volume)
+    return _write(canvas, out_file)
+
+
+def tint(values: str, out_file: str, cuts: Cuts, limit: float, box: Box | None = None) -> str:
+    """Draw signed values in colour, to lay over slices; those below a tenth of the limit are transparent.
+
+    Parameters
+    ----------
+    values, out_file : str
+        Volume to read, and PNG to write.
+    cuts : Cuts
+    limit : float
+        Values beyond it have the last colour: positive ones are orange, negative ones blue.
     box : tuple of slice, optional
         Part of the grid to show.
     """
-    volumes = [_Volume.read(path, box) for path in (before, after)]
-    outlined = [(_Volume.read(contour, box), "red")] if contour else []
-    mosaic = _Mosaic(volumes[0], volumes[0].nearest(cuts), above=12)
-    for volume, label, layer in zip(volumes, labels, ("background", "foreground"), strict=True):
-        mosaic.draw(volume, intensity or volume.limits(), outlined, label, layer)
-    return mosaic.save(out_file)
+    from PIL import Image
+
+    volume = _Volume.read(values, box)
+    layout = _Layout(volume, cuts)
+    canvas = Image.new("RGBA", layout.size)
+    for picture, corner in layout.pictures(volume.data / limit, _signed):
+        canvas.paste(picture, corner)
+    return _write(canvas, out_file)
 
 
-def contours(
-    background: str,
-    masks: list[str],
-    out_file: str,
-    colours: list[str],
-    box: Box | None = None,
+def _signed(view: Array) -> Array:
+    """Colours and opacity of values from -1 to 1."""
+    strength = np.clip(np.abs(view), 0, 1)[..., None]
+    warm, cold = (np.array(low) + np.subtract(high, low) * strength for low, high in (_WARM, _COLD))
+    colours = np.where(view[..., None] > 0, warm, cold)
+    return np.concatenate([colours, np.where(strength < 0.1, 0, 220)], -1).astype(np.uint8)
+
+
+def outlines(
+    masks: Sequence[str], colours: Sequence[str], out_file: str, cuts: Cuts, box: Box | None = None
 ) -> str:
-    """Contours over an image on slices through the whole of the first mask."""
-    volume, *outlined = (_Volume.read(path, box) for path in (background, *masks))
-    mosaic = _Mosaic(volume, outlined[0].evenly())
-    mosaic.draw(volume, volume.limits(), list(zip(outlined, colours, strict=True)))
-    return mosaic.save(out_file)
+    """Draw outlines of masks, the first on top, to lay over slices.
+
+    Parameters
+    ----------
+    masks, colours : list of str
+        Images of 0 to 1, whose outline is at 0.5.
+    out_file : str
+        SVG to write.
+    cuts : Cuts
+    box : tuple of slice, optional
+        Part of the grid to show.
+    """
+    paths: list[str] = []
+    for mask, colour in reversed(list(zip(masks, colours, strict=True))):
+        volume = _Volume.read(mask, box)
+        layout = _Layout(volume, cuts)
+        shape = "".join(layout.outline(volume))
+        # a dark edge shows the outline on white too
+        name = f"m{len(paths)}"
+        paths.append(
+            f'<defs><path id="{name}" d="{shape}" vector-effect="non-scaling-stroke"/></defs>\n'
+            f'<use href="#{name}" stroke="#000" stroke-opacity="0.5" stroke-width="{_STROKE + 1.4:.1f}"/>\n'
+            f'<use href="#{name}" stroke="{colour}" stroke-width="{_STROKE:.1f}"/>\n'
+        )
+    # in tenths of a millimetre, so that whole numbers do
+    size = f"{10 * layout.width:.0f} {10 * layout.height:.0f}"
+    start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" fill="none">\n'
+    write_text(Path(out_file), start + "".join(paths) + "</svg>\n")
+    return out_file
 
 
-def overlay(
-    background: str, values: str, out_file: str, cuts: dict, limit: float, box: Box | None = None
-) -> str:
-    """Signed values in colour over an image; those beyond `limit` have the last colour."""
-    volume, coloured = _Volume.read(background, box), _Volume.read(values, box)
-    mosaic = _Mosaic(volume, volume.nearest(cuts), beside=50)
-    low, high = volume.limits()
-    # in half of the brightness, so that the colours are seen
-    axes = mosaic.draw(volume, (low, 2 * high - low))
-    mosaic.colour(axes, coloured, limit)
-    return mosaic.save(out_file)
+def thumbnail(image: str, brain: str, mask: str, out_file: str, box: Box | None = None) -> str:
+    """Draw the axial, the sagittal and the coronal slice with most of a mask, which is filled with colour."""
+    from PIL import Image
+
+    volume, lesions = _Volume.read(image, box), _Volume.read(mask, box)
+    cuts = cuts_through(brain, box, mask, count=1)
+    shades = _shades(volume.data, volume.limits()).astype(np.float32)
+    # lesions of a voxel are seen at this size too
+    seen = np.where(lesions.data > 0.5, 0.75, 0)[..., None]
+    colour = np.array([int(LESION[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
+    coloured = (shades[..., None] * (1 - seen) + colour * seen).astype(np.uint8)
+    pictures = []
+    for axis, across, up in _ROWS:
+        size = (volume.sizes[across] * volume.data.shape[across], volume.sizes[up] * volume.data.shape[up])
+        view = np.moveaxis(coloured, axis, 0)[cuts[axis][0]].swapaxes(0, 1)[::-1]
+        pictures.append(Image.fromarray(view).resize((round(size[0] * 0.6), round(size[1] * 0.6))))
+    canvas = Image.new("RGB", (sum(p.width for p in pictures), max(p.height for p in pictures)))
+    left = 0
+    for picture in pictures:
+        canvas.paste(picture, (left, (canvas.height - picture.height) // 2))
+        left += picture.width
+    return _write(canvas.quantize(64), out_file)
 
 
-def view_box(mask: Array, grid: Grid, margin: float = 12.0) -> Box:
-    """The box around a brain mask with a margin in mm. Plotting the air of a head takes longest."""
-    return bounding_box(mask, int(np.ceil(margin / grid.voxel_sizes.min())))
+def _write(canvas: Image, out_file: str) -> str:
+    with replacing(out_file) as part:
+        canvas.save(part, optimize=True)
+    return out_file
+
+
+def _shades(data: Array, limits: tuple[float, float]) -> Array:
+    low, high = limits
+    return (np.clip((data - low) / (high - low), 0, 1) * 255).astype(np.uint8)
 
 
 @dataclass(frozen=True)
@@ -172,23 +239,6 @@ class _Volume:
         low, high = np.percentile(self.data, (15, 99.8))
         return float(low), float(max(high, low + 1e-6))
 
-    def nearest(self, cuts: dict[str, list[float]]) -> list[list[int]]:
-        """Indices along each axis of the slices that lie at world coordinates."""
-        at = [(np.array(cuts[name]) - self.matrix[i, 3]) / self.matrix[i, i] for i, name in enumerate("xyz")]
-        shape = self.data.shape
-        return [np.clip(np.rint(v), 0, n - 1).astype(int).tolist() for v, n in zip(at, shape, strict=True)]
-
-    def evenly(self) -> list[list[int]]:
-        """Indices along each axis of slices through the whole of a mask."""
-        chosen = []
-        for axis in range(3):
-            others = tuple(i for i in range(3) if i != axis)
-            area = (self.data > 0.5).sum(others)
-            extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
-            within = np.linspace(extent[0], extent[-1], _SLICES + 2)[1:-1]
-            chosen.append(np.rint(within).astype(int).tolist())
-        return chosen
-
     def position(self, axis: int, index: int) -> float:
         """World coordinate of the middle of a slice."""
         middle = (np.array(self.data.shape) - 1) / 2
@@ -196,117 +246,78 @@ class _Volume:
         return float(self.matrix[axis, :3] @ middle + self.matrix[axis, 3])
 
 
-class _Mosaic:
-    """A picture of slices, in millimetres from its lower left corner.
+class _Layout:
+    """Where the slices of a view are: in millimetres from its upper left corner.
 
     Parameters
     ----------
     volume : _Volume
-        Gives the sizes; all others have its voxels.
-    cuts : list of list of int
-        Indices of the slices along each axis.
-    beside, above : float
-        Room at the right for a scale, and at the top for a caption (mm).
+        Gives the sizes.
+    cuts : Cuts
     """
 
-    def __init__(self, volume: _Volume, cuts: list[list[int]], beside: float = 0, above: float = 0):
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
+    def __init__(self, volume: _Volume, cuts: Cuts):
+        self.cuts, self.sizes, self.shape = cuts, volume.sizes, volume.data.shape
+        self.extent = volume.sizes * volume.data.shape
+        self.place = float(max(self.extent[across] for _, across, _ in _ROWS)) + _GAP
+        heights = [float(self.extent[up]) + _GAP for _, _, up in _ROWS]
+        self.tops = [sum(heights[:i]) + _GAP / 2 for i in range(len(heights))]
+        self.width, self.height = self.place * max(map(len, cuts)), sum(heights)
+        #: Pixels in a millimetre.
+        self.scale = float(np.clip(1 / volume.sizes.min(), 1, 1.5))
 
-        # the same picture is the same bytes
-        mpl.rcParams["svg.hashsalt"] = "bids_inpaint"
-        extent = volume.sizes * volume.data.shape
-        self.cuts = cuts
-        self.place = float(max(extent[across] for _, across, _ in _ROWS)) + _GAP
-        heights = [float(extent[up]) + _GAP for _, _, up in _ROWS]
-        self.bottoms = [sum(heights[i + 1 :]) for i in range(len(heights))]
-        self.width, self.height = self.place * max(map(len, cuts)) + beside, sum(heights) + above
-        self.figure = Figure((_WIDTH, _WIDTH * self.height / self.width), facecolor="black")
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height in pixels."""
+        return round(self.width * self.scale), round(self.height * self.scale)
 
-    def draw(
-        self,
-        volume: _Volume,
-        limits: tuple[float, float],
-        outlined: Sequence[tuple[_Volume, str]] = (),
-        label: str = "",
-        layer: str = "background",
-    ) -> Axes:
-        """Draw slices of an image over all that was drawn before, and outlines of masks, the first on top."""
-        panel = self.figure.add_subfigure(self.figure.add_gridspec(1, 1)[0], facecolor="black")
-        panel.set_gid(layer)
-        axes = panel.add_axes((0, 0, 1, 1))
-        axes.axis("off")
-        axes.text(2, self.height - 2, label, color="white", va="top", size=12)
-        for row in range(len(_ROWS)):
-            self._show(axes, row, volume, volume.data, cmap="gray", vmin=limits[0], vmax=limits[1])
-            for mask, colour in reversed(outlined):
-                self._outline(axes, row, mask, colour)
-            self._annotate(axes, row, volume)
-        axes.set(xlim=(0, self.width), ylim=(0, self.height), aspect="auto")
-        return axes
+    def corners(self) -> Iterator[tuple[int, int, int, int, float, float]]:
+        """Each slice: the axes that are cut, to the right and upwards, its index and upper left corner."""
+        for (axis, across, up), top in zip(_ROWS, self.tops, strict=True):
+            for i, index in enumerate(self.cuts[axis]):
+                yield axis, across, up, index, i * self.place + (self.place - self.extent[across]) / 2, top
 
-    def colour(self, axes: Axes, volume: _Volume, limit: float) -> None:
-        """Draw values over slices; those below a tenth of the limit are left out."""
-        seen = np.where(np.abs(volume.data) < limit / 10, np.float32(np.nan), volume.data)
-        for row in range(len(_ROWS)):
-            drawn = self._show(axes, row, volume, seen, cmap="RdBu_r", vmin=-limit, vmax=limit)
-        axes.set(xlim=(0, self.width), ylim=(0, self.height), aspect="auto")
-        scale = axes.inset_axes((0.985, 0.7, 0.006, 0.25))
-        axes.figure.colorbar(drawn, cax=scale)
-        scale.yaxis.set_ticks_position("left")
-        scale.tick_params(colors="white", labelsize=9)
+    def pictures(
+        self, data: Array, shade: Callable[[Array], Array]
+    ) -> Iterator[tuple[Image, tuple[int, int]]]:
+        """Each slice, in the colours that `shade` gives its values, and its upper left corner in pixels."""
+        from PIL import Image
 
-    def _show(self, axes: Axes, row: int, volume: _Volume, data: Array, **how: Any) -> AxesImage:
-        values, (x, y) = self._laid_out(row, volume, data, np.nan)
-        left, right, low, high = x[0], x[-1], y[0], y[-1]
-        dx, dy = (x[1] - x[0]) / 2, (y[1] - y[0]) / 2
-        extent = (left - dx, right + dx, low - dy, high + dy)
-        return axes.imshow(values, extent=extent, origin="lower", interpolation="none", **how)
+        for axis, across, up, index, left, top in self.corners():
+            view = shade(np.moveaxis(data, axis, 0)[index].T[::-1])
+            wide, high = (round(float(self.extent[i]) * self.scale) for i in (across, up))
+            picture = Image.fromarray(np.ascontiguousarray(view))
+            if picture.size != (wide, high):
+                picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
+            yield picture, (round(left * self.scale), round(top * self.scale))
 
-    def _outline(self, axes: Axes, row: int, mask: _Volume, colour: str) -> None:
-        values, places = self._laid_out(row, mask, mask.data, 0)
-        if values.max() > 0.5:
-            axes.contour(*places, values, levels=[0.5], colors=colour, linewidths=0.5)
+    def annotate(self, canvas: Image, volume: _Volume) -> None:
+        """Write the coordinate of each slice, and which side is which."""
+        from PIL import ImageDraw, ImageFont
 
-    def _annotate(self, axes: Axes, row: int, volume: _Volume) -> None:
-        axis, across, up = _ROWS[row]
-        for i, index in enumerate(self.cuts[axis]):
-            left, low = i * self.place, self.bottoms[row]
-            name = f"{'xyz'[axis]}={volume.position(axis, index):.0f}"
-            axes.text(left + 2, low + _GAP / 2, name, color="white", size=9)
+        draw = ImageDraw.Draw(canvas)
+        font = ImageFont.load_default(size=round(10 * self.scale))
+        for axis, across, up, index, left, top in self.corners():
+            x, y = left * self.scale, (top + self.extent[up]) * self.scale
+            name = f"{'xyz'[axis]} = {volume.position(axis, index):.0f}"
+            draw.text((x, y), name, 190, font, "lb")
             if across == 0:
-                top = low + volume.sizes[up] * volume.data.shape[up]
-                for side, place in (("L", 0.08), ("R", 0.9)):
-                    axes.text(left + place * self.place, top - 4, side, color="white", va="top", size=9)
+                right = x + self.extent[across] * self.scale
+                for side, at, anchor in (("L", x, "lt"), ("R", right, "rt")):
+                    draw.text((at, top * self.scale), side, 190, font, anchor)
 
-    def _laid_out(
-        self, row: int, volume: _Volume, data: Array, around: float
-    ) -> tuple[Array, tuple[Array, Array]]:
-        """Slices beside each other, each in the middle of its place, and the places of their voxels (mm)."""
-        axis, across, up = _ROWS[row]
-        size = volume.sizes[across]
-        room = int(np.floor(self.place / size))
-        n = data.shape[across]
-        # a gap of voxels that are a little wider or narrower keeps the places where they are
-        values = np.full((data.shape[up], room * len(self.cuts[axis])), around, np.float32)
-        for i, index in enumerate(self.cuts[axis]):
-            start = i * room + (room - n) // 2
-            values[:, start : start + n] = np.moveaxis(data, axis, 0)[index].T
-        x = (np.arange(values.shape[1]) + 0.5) * (self.place / room)
-        y = self.bottoms[row] + _GAP / 2 + (np.arange(values.shape[0]) + 0.5) * volume.sizes[up]
-        return values, (x, y)
+    def outline(self, volume: _Volume) -> Iterator[str]:
+        """The outlines of a mask at 0.5 on all slices, as parts of an SVG path in tenths of a millimetre."""
+        from contourpy import contour_generator
 
-    def save(self, out_file: str) -> str:
-        """Write the picture."""
-        text = io.StringIO()
-        self.figure.savefig(text, format="svg", facecolor="black", metadata={"Date": None})
-        svg = text.getvalue()
-        start = svg.index("<svg")
-        end = svg.index(">", start) + 1
-        # it takes the width that the page gives it
-        tag = re.sub(r' (width|height)="[^"]*"', "", svg[start:end])
-        for layer in ("background", "foreground"):
-            svg = svg.replace(f'<g id="{layer}">', f'<g class="{layer}-svg">')
-        end += svg.index("<svg") - start
-        write_text(Path(out_file), tag + "\n" + _STYLE + svg[end:])
-        return out_file
+        for axis, across, up, index, left, top in self.corners():
+            view = np.pad(np.moveaxis(volume.data, axis, 0)[index].T, 1)
+            if not (view > 0.5).any():
+                continue
+            for line in map(np.asarray, contour_generator(z=view).lines(0.5)):
+                # the first voxel is padded, and coordinates are those of the middles of voxels
+                x = left + (line[:, 0] - 0.5) * self.sizes[across]
+                y = top + self.extent[up] - (line[:, 1] - 0.5) * self.sizes[up]
+                points = np.rint(10 * np.stack([x, y], 1)).astype(int)
+                steps = " ".join(f"{dx} {dy}" for dx, dy in np.diff(points, axis=0))
+                yield f"M{points[0, 0]} {points[0, 1]}l{steps}"

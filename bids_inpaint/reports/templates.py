@@ -25,7 +25,7 @@ def _environment() -> jinja2.Environment:
     )
 
 
-def render(name: str, **values: Any) -> str:
+def render(name: str, /, **values: Any) -> str:
     """Fill in a template.
 
     Parameters
@@ -39,10 +39,5 @@ def render(name: str, **values: Any) -> str:
     ------
     jinja2.UndefinedError
         If a value is missing.
-
-    Examples
-    --------
-    >>> render("notice.html.j2", sentence="<x> is bad.")
-    '<p class="alert-danger">&lt;x&gt; is bad.</p>'
     """
     return _environment().get_template(name).render(**values)

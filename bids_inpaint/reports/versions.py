@@ -6,7 +6,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from bids_inpaint import __version__
 
-_PACKAGES = ("antspyx", "nibabel", "nipype", "nireports", "numpy", "onnxruntime", "pybids", "scipy")
+_PACKAGES = ("antspyx", "nibabel", "nipype", "numpy", "onnxruntime", "pybids", "scipy")
 
 
 def versions() -> dict[str, str]:

@@ -67,7 +67,17 @@ def test_what_users_and_earlier_versions_wrote_stays(root, monkeypatch):
         assert new["GeneratedBy"] == [older | {"Version": "99"}, older, {"Name": "own script"}]
         assert (new["Name"], new["Authors"], new["BIDSVersion"]) == ("Ours", ["A", "Ü"], "1.10.0")
         ignored = (root / "out/.bidsignore").read_text(encoding="utf-8").splitlines()
-        assert ignored == ["notes.txt", "# ours", "figures", "log", "logs", "*.html", "*_xfm.*", "group_*"]
+        assert ignored == [
+            "notes.txt",
+            "# ours",
+            "figures",
+            "log",
+            "logs",
+            "ratings",
+            "*.html",
+            "*_xfm.*",
+            "group_*",
+        ]
 
 
 @pytest.mark.parametrize(

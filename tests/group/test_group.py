@@ -136,12 +136,17 @@ def test_lesion_probability(root, finished):
 def test_page(root, finished):
     page = (root / "out/group.html").read_text()
     assert "Not finished, and left out (1): sub-04" in page
-    assert 'href="sub-02.html"' in page
+    assert 'href="sub-02.html#sub-02"' in page
     for title in ("Tissue segmentation with and without inpainting", "Lesion maps against given masks"):
         assert title in page
-    # it opens without network
-    assert not re.findall(r'(?:src|href)="(?!data:|#|sub-)', page)
-    assert page.count("data:image/svg+xml;base64,") == 4
+    # it opens without network: all that it shows is in the folder
+    shown = [*re.findall(r'<(?:img|script|link)[^>]* (?:src|href)="([^"]*)"', page)]
+    assert {"figures/group_lesion_map.svg", "figures/group_volumes.svg"} <= set(shown)
+    assert all(name == "data:," or (root / "out" / name).is_file() for name in shown)
+    linked = {name.split("#")[0] for name in re.findall(r'<a href="((?!https|#)[^"]*)"', page)}
+    assert {"group_desc-quality.tsv", "group_desc-volumes.json", "figures/group_volumes.svg"} <= linked
+    # reports are written by the participant level
+    assert all((root / "out" / name).is_file() for name in linked if not name.endswith(".html"))
 
 
 def test_given_masks(root, finished, tmp_path, caplog):

@@ -1,15 +1,17 @@
-"""Pictures of the report: the same bytes each time, the right way round, one layer over the other."""
+"""Pictures of the report: the same bytes each time, the right way round, layers on the same slices."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from bids_inpaint.io import images
 from bids_inpaint.reports import figures
 from bids_inpaint.space import Grid
 
-#: Axes of voxels to the left, right or in another order, of the same world.
+#: Axes of voxels to the left, to the front and upwards.
 LAS = np.array([[-2.0, 0, 0, 30], [0, 2, 0, -40], [0, 0, 2, -20], [0, 0, 0, 1]])
 
 
@@ -22,12 +24,24 @@ def brain():
     return data
 
 
-def draw(folder, data, matrix, name="brain"):
-    image = images.save(folder / f"{name}.nii.gz", data, Grid.of(data.shape, matrix))
-    mask = images.save(folder / f"{name}_mask.nii.gz", data > 0, Grid.of(data.shape, matrix), np.uint8)
-    out = folder / f"{name}.svg"
-    figures.contours(image, [mask], str(out), ["#ff3030"])
-    return out.read_bytes()
+def save(folder: Path, data, matrix=LAS, name="brain") -> tuple[str, str]:
+    """An image and its brain mask."""
+    grid = Grid.of(data.shape, matrix)
+    image = images.save(folder / f"{name}.nii.gz", data, grid)
+    return image, images.save(folder / f"{name}_mask.nii.gz", data > 0, grid, np.uint8)
+
+
+def pixels(path: str) -> np.ndarray:
+    with Image.open(path) as picture:
+        return np.asarray(picture.convert("RGB") if picture.mode == "P" else picture)
+
+
+def draw(folder: Path, data, matrix, name="brain") -> bytes:
+    image, mask = save(folder, data, matrix, name)
+    cuts = figures.cuts_through(mask)
+    picture = figures.grey(image, str(folder / f"{name}.png"), cuts)
+    outlines = figures.outlines([mask], ["#ff3030"], str(folder / f"{name}.svg"), cuts)
+    return Path(picture).read_bytes() + Path(outlines).read_bytes()
 
 
 def test_a_picture_does_not_depend_on_the_order_of_the_voxels(tmp_path, brain):
@@ -40,41 +54,92 @@ def test_a_picture_does_not_depend_on_the_order_of_the_voxels(tmp_path, brain):
     assert pictures[0] == pictures[1] == pictures[2]
 
 
-def test_left_is_left(tmp_path, brain, monkeypatch):
-    drawn = []
-    monkeypatch.setattr(figures._Mosaic, "save", lambda self, out: drawn.append(self))
-    image = images.save(tmp_path / "a.nii.gz", brain, Grid.of(brain.shape, LAS))
-    monkeypatch.setattr(figures._Volume, "limits", lambda self: (0, 200))
-    path = images.save(tmp_path / "m.nii.gz", brain > 0, Grid.of(brain.shape, LAS), np.uint8)
-    figures.contours(image, [path], "unused.svg", ["red"])
-    axial = drawn[0].figure.subfigs[0].axes[0].images[0].get_array()
-    bright = np.argwhere(axial[:, : axial.shape[1] // 7] == 200)
-    if not bright.size:
-        bright = np.argwhere(axial == 200)
-        bright[:, 1] %= axial.shape[1] // 7
-    assert bright[:, 1].mean() < axial.shape[1] / 14
+def test_left_is_left(tmp_path, brain):
+    """In the axial row, in the thumbnail, and of an outline."""
+    image, mask = save(tmp_path, brain)
+    cuts = figures.cuts_through(mask)
+    axial = pixels(figures.grey(image, str(tmp_path / "a.png"), cuts, limits=(0, 200)))
+    place = axial.shape[1] // 7
+    bright = np.argwhere(axial[:50] == 255) % [1000, place]
+    assert 0 < bright[:, 1].mean() < place / 2
+    left = images.save(tmp_path / "l.nii.gz", brain > 150, Grid.of(brain.shape, LAS), np.uint8)
+    small = figures.thumbnail(image, mask, left, str(tmp_path / "t.png"))
+    coloured = pixels(small).astype(int)
+    orange = np.argwhere(coloured[..., 0] - coloured[..., 2] > 100)
+    # the axial slice is the first, 64 mm wide at 0.6 pixels a mm
+    assert 0 < orange[orange[:, 1] < 38, 1].mean() < 19
+    text = Path(figures.outlines([left], ["red"], str(tmp_path / "l.svg"), cuts)).read_text()
+    width = float(re.search(r'viewBox="0 0 (\d+) ', text)[1])
+    starts = [(int(x), int(y)) for x, y in re.findall(r"M(\d+) (\d+)l", text)]
+    assert starts
+    assert all(x % (width / 7) < width / 14 for x, y in starts if y < 500)
 
 
-def test_the_second_image_appears_under_the_pointer(tmp_path, brain):
-    paths = [
-        images.save(tmp_path / f"{name}.nii.gz", data, Grid.of(brain.shape, LAS))
-        for name, data in (("before", brain), ("after", brain * 2), ("empty", np.zeros_like(brain)))
-    ]
-    out = tmp_path / "flicker.svg"
-    cuts = figures.cuts_through(np.zeros(brain.shape, bool), Grid.of(brain.shape, LAS), brain > 0)
-    figures.flicker(*paths[:2], str(out), ("Original", "Inpainted"), cuts, paths[2])
-    text = out.read_text()
-    assert [m.start() > 0 for m in re.finditer("<g class=", text)] == [True, True]
-    assert text.index('class="background-svg"') < text.index('class="foreground-svg"')
-    assert ".foreground-svg { opacity: 0; }" in text
-    # three rows of each
-    assert text.count("<image ") == 6
+def test_outlines_lie_where_the_mask_is_in_the_picture(tmp_path, brain):
+    image, mask = save(tmp_path, brain)
+    cuts = figures.cuts_through(mask)
+    picture = pixels(figures.grey(image, str(tmp_path / "a.png"), cuts, limits=(0, 100)))
+    text = Path(figures.outlines([mask], ["red"], str(tmp_path / "a.svg"), cuts)).read_text()
+    first = re.search(r"M(\d+) (\d+)l([-\d ]+)", text)
+    steps = np.array(first[3].split(), int).reshape(-1, 2)
+    points = np.cumsum([[int(first[1]), int(first[2])], *steps], axis=0) / 10
+    # one pixel is a millimetre, and the axial row has 88; letters are in the corners
+    seen = np.argwhere(picture[:88, : picture.shape[1] // 7] == 255)
+    assert points[:, 0].min() == pytest.approx(seen[:, 1].min(), abs=1)
+    assert points[:, 1].max() == pytest.approx(seen[:, 0].max() + 1, abs=1)
 
 
-def test_a_difference_of_nothing_is_drawn(tmp_path, brain):
-    grid = Grid.of(brain.shape, LAS)
-    paths = [images.save(tmp_path / f"{i}.nii.gz", v, grid) for i, v in enumerate((brain, brain * 0))]
-    cuts = figures.cuts_through(np.zeros(brain.shape, bool), grid, brain > 0)
-    out = figures.overlay(*paths, str(tmp_path / "out.svg"), cuts, 0.4)
-    assert "<svg" in (tmp_path / "out.svg").read_text()
-    assert out.endswith("out.svg")
+def test_slices_go_through_the_lesions(tmp_path, brain):
+    _, mask = save(tmp_path, brain)
+    lesions = np.zeros_like(brain)
+    lesions[10, 12, 9] = lesions[24, 30, 17] = 1
+    path = images.save(tmp_path / "l.nii.gz", lesions, Grid.of(brain.shape, LAS), np.uint8)
+    x, y, z = figures.cuts_through(mask, mask=path)
+    # the volume is turned to the right
+    assert {31 - 10, 31 - 24} <= set(x)
+    assert {12, 30} <= set(y)
+    assert {9, 17} <= set(z)
+    assert all(np.diff(cuts).min() >= 2 for cuts in (x, y, z))
+    assert max(map(len, (x, y, z))) == 7
+
+
+def test_layers_have_one_size(tmp_path, brain):
+    image, mask = save(tmp_path, brain)
+    cuts = figures.cuts_through(mask)
+    sizes = {
+        pixels(path).shape[:2]
+        for path in (
+            figures.grey(image, str(tmp_path / "a.png"), cuts),
+            figures.tint(image, str(tmp_path / "b.png"), cuts, 0.4),
+        )
+    }
+    assert len(sizes) == 1
+    height, width = sizes.pop()
+    text = Path(figures.outlines([mask], ["red"], str(tmp_path / "a.svg"), cuts)).read_text()
+    box = [float(v) for v in re.search(r'viewBox="0 0 (\d+) (\d+)"', text).groups()]
+    assert box[0] / box[1] == pytest.approx(width / height, rel=0.01)
+
+
+def test_differences_have_two_colours_and_nothing_where_there_is_none(tmp_path, brain):
+    _, mask = save(tmp_path, brain)
+    values = np.zeros_like(brain)
+    values[8:14, 8:30, 6:18], values[20:26, 8:30, 6:18] = 0.4, -0.4
+    path = images.save(tmp_path / "d.nii.gz", values, Grid.of(brain.shape, LAS))
+    drawn = pixels(figures.tint(path, str(tmp_path / "d.png"), figures.cuts_through(mask), 0.4))
+    opaque = drawn[drawn[..., 3] > 200][:, :3].astype(int)
+    # edges are smoothed
+    away = [np.abs(opaque - colour).max(1) for colour in ((213, 94, 0), (0, 90, 170))]
+    assert np.min(away, 0).max() < 8
+    assert [(a < 8).any() for a in away] == [True, True]
+    nothing = images.save(tmp_path / "n.nii.gz", values * 0, Grid.of(brain.shape, LAS))
+    drawn = pixels(figures.tint(nothing, str(tmp_path / "n.png"), figures.cuts_through(mask), 0.4))
+    assert not drawn[..., 3].any()
+
+
+def test_a_mask_without_voxels_has_no_outline(tmp_path, brain):
+    _, mask = save(tmp_path, brain)
+    empty = images.save(tmp_path / "e.nii.gz", brain * 0, Grid.of(brain.shape, LAS), np.uint8)
+    cuts = figures.cuts_through(mask, mask=empty)
+    text = Path(figures.outlines([empty], ["red"], str(tmp_path / "e.svg"), cuts)).read_text()
+    assert 'd=""' in text
+    assert [len(one) for one in cuts] == [len(one) for one in figures.cuts_through(mask)]

@@ -225,6 +225,8 @@ def test_a_flair_is_made_where_it_is_asked_for(tmp_path, toy_model):
         "sub-01/anat/sub-01_desc-synth_FLAIR.nii.gz",
         "sub-01/anat/sub-01_label-L_desc-joint_mask.json",
         "sub-01/anat/sub-01_label-L_desc-joint_mask.nii.gz",
+        "sub-01/figures/sub-01_desc-joint_T1w.png",
+        "sub-01/figures/sub-01_desc-synth_FLAIR.png",
         "sub-01/figures/sub-01_desc-synth_FLAIR.svg",
     }
     names = [set(expected(image, template.DEFAULT, Products(flair=flair))) for flair in BOTH]
@@ -269,5 +271,5 @@ def test_names_of_outputs():
         "desc-lesions_dseg.tsv",
     ):
         assert f"{stem}_{suffix}" in names
-    assert "sub-01/figures/sub-01_ses-x_run-02_desc-inpainted_T1w.svg" in names
+    assert "sub-01/figures/sub-01_ses-x_run-02_desc-inpainted_T1w.png" in names
     assert len(names) == len(set(names))

@@ -1,0 +1,53 @@
+"""What all pages of an output folder share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bids_inpaint.io.files import write_text
+from bids_inpaint.reports.ratings import write_description
+
+#: What to compare a lesion volume with: measured with both passes of the default networks (docs/networks.md).
+HEALTHY = "In healthy people this program maps 0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones."
+#: What stands beside a thumbnail: key of the volumes -> label, factor and digits
+FACTS = {
+    "lesion_volume": ("Lesions (ml)", 1, 2),
+    "lesion_count": ("Number", 1, 0),
+    "lesion_share": ("Share of white matter (%)", 100, 2),
+    "gm_volume": ("Grey matter (ml)", 1, 0),
+    "wm_volume": ("White matter (ml)", 1, 0),
+    "csf_volume": ("CSF (ml)", 1, 0),
+    "brain_fraction": ("Brain fraction (%)", 100, 1),
+}
+
+
+def facts_of(volumes: dict[str, float]) -> dict[str, str]:
+    """Those that are known of an image, by label.
+
+    Examples
+    --------
+    >>> facts_of({"lesion_volume": 1.234, "lesion_share": 0.0123})
+    {'Lesions (ml)': '1.23', 'Share of white matter (%)': '1.23'}
+    """
+    return {
+        label: f"{volumes[key] * factor:.{digits}f}"
+        for key, (label, factor, digits) in FACTS.items()
+        if key in volumes
+    }
+
+
+def link_pages(out_dir: Path) -> None:
+    """Write what the pages of a folder read of each other, and the description of ratings.
+
+    ``logs/participants.js`` lists the reports, so that each links to the next, whenever it was written.
+
+    Raises
+    ------
+    OSError
+        If it can't be written.
+    """
+    labels = sorted(page.stem for page in out_dir.glob("sub-*.html"))
+    content = json.dumps({"labels": labels, "group": (out_dir / "group.html").is_file()})
+    write_text(out_dir / "logs" / "participants.js", f"window.participants = {content};\n")
+    write_description(out_dir)
