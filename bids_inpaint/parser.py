@@ -274,12 +274,8 @@ def _add_maps(p: argparse.ArgumentParser) -> None:
         help="what segments the inpainted image into tissues: the app's Gaussian mixture, Atropos of ANTs or "
         "SPM12; with none, lesions are looked for in the template's white matter",
     )
-    g.add_argument(
-        "--longitudinal",
-        action="store_true",
-        help="process the T1w of a person's sessions together: one space, one decision about lesions, and "
-        "what became of each lesion over time; people with T1w of one session are processed as without it",
-    )
+    together = "process the sessions of a person together, and say what became of each lesion over time"
+    g.add_argument("--longitudinal", action="store_true", help=together)
     g.add_argument(
         "--compare-segmentation", action="store_true", help="segment the original image too, lesions and all"
     )
