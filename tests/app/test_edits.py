@@ -170,7 +170,7 @@ def test_edits_that_do_not_fit_are_refused_in_one_sentence(root, automatic, edit
     errors = [line for line in result.stderr.splitlines() if "error:" in line]
     sentence = {
         "grid": "is not on the voxels of the lesion map of",
-        "far": "has the voxels of",
+        "far": "that it corrects (up to 15.6 mm away): save it",
         "fractions": "is not a binary mask, as it has fractions",
     }[way]
     assert len(errors) == 1
