@@ -88,7 +88,8 @@ def write_baseline(shipped: card.Model, folder: Path) -> str:
     network = UNet(**Config.load(shipped.name).network)
     load_exported(network, shipped.path)
     path = folder / f"{shipped.name}.onnx"
-    volumes_to_onnx(network.eval(), path, folded=False)
+    tells = shipped.card.lesion_probability is not None
+    volumes_to_onnx(network.eval(), path, folded=False, tells=tells)
     content = json.loads(shipped.path.with_suffix(".json").read_text())
     card = {**content, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
     path.with_suffix(".json").write_text(json.dumps(card))

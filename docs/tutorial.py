@@ -134,7 +134,7 @@ def draw_lesions(raw: np.ndarray, painted: np.ndarray, out: Path) -> None:
     for column in range(3):
         row.show(column, raw, vmax=brightest(raw))
     row.show(0, np.ma.masked_less(graded, 0.05), cmap="inferno", vmax=1)
-    row.bar(0, "0.5 at λ, 1 from twice λ on")
+    row.bar(0, "probability of a lesion")
     row.outline(1, painted, PAINTED)
     row.outline(1, mapped, MAPPED)
     row.legend({"painted": PAINTED, "mapped": MAPPED}, column=1)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -178,3 +179,14 @@ def write_finished(
         made["dseg"] = made.get("dseg", {}) | network | {"TissueVolumes": volumes}
     for name, sidecar in made.items():
         Path(f"{stem}{name}.json").write_text(json.dumps(sidecar))
+
+
+def run_again(root: Path, out: str, *options: str) -> subprocess.CompletedProcess:
+    """The participant level, with one work folder for all runs: only what differs is done again."""
+    return subprocess.run(
+        [
+            sys.executable, "-m", "bids_inpaint", root / "bids", root / out, "participant",
+            "-w", root / "work", "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
+        ],
+        capture_output=True, text=True, timeout=1200, check=False,
+    )  # fmt: skip

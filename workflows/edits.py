@@ -10,7 +10,7 @@ from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.edits import EditLesions, Refill
 from bids_inpaint.networks.card import Model
 from bids_inpaint.settings import Settings
-from bids_inpaint.workflows.inpaint import network_inputs
+from bids_inpaint.workflows.inpaint import filling_inputs, network_inputs
 
 _INPUTS = [
     "t1w", "preproc", "brain_mask", "working_mask", "xfm", "inverse_xfm", "inpainted", "white", "exponent",
@@ -78,13 +78,10 @@ def init_edit_wf(
     inputnode = pe.Node(IdentityInterface(fields=_INPUTS), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=_OUTPUTS), name="outputnode")
     edits = pe.Node(EditLesions(in_file=edit.path, space=edit.space, said=edit.said), name="edits", mem_gb=1)
-    draws = {"sampler": settings.sampler, "sampling_steps": settings.sampling_steps}
     refill = pe.Node(
         Refill(
             **network_inputs(model, template, settings.device, omp_nthreads),
-            **{name: value for name, value in draws.items() if value},
-            random_seed=settings.random_seed,
-            mirror=settings.tta,
+            **filling_inputs(settings),
         ),
         name="refill", n_procs=omp_nthreads, mem_gb=4,
     )  # fmt: skip

@@ -144,18 +144,21 @@ def network_inputs(model: Model, template: TemplateFiles, device: str, threads: 
     }
 
 
+def filling_inputs(settings: Settings) -> dict[str, Any]:
+    """Inputs of every node that fills (:class:`bids_inpaint.interfaces.inpaint.FillInputSpec`)."""
+    draws = {"sampler": settings.sampler, "sampling_steps": settings.sampling_steps}
+    given = {name: value for name, value in draws.items() if value}
+    return {"random_seed": settings.random_seed, "mirror": settings.tta, **given}
+
+
 def _second_inputs(
     settings: Settings, second: Model | None, second_alone: bool, rule: Rule | None, confine: bool
 ) -> dict[str, Any]:
     """Inputs of the inpainting node about draws, and about the lesions that were found."""
-    out: dict[str, Any] = {"random_seed": settings.random_seed, "mirror": settings.tta}
+    out = filling_inputs(settings)
     if second:
         out |= {"second_model": second.identifier, "second_sha256": second.sha256}
         out |= {"second_alone": second_alone}
-    if settings.sampler:
-        out |= {"sampler": settings.sampler}
-    if settings.sampling_steps:
-        out |= {"sampling_steps": settings.sampling_steps}
     if rule and (second or confine):
         out |= {"lesion_map": rule.kind, "threshold": rule.threshold, "low": rule.low}
         out |= {"min_volume": rule.min_volume, "confine": confine}

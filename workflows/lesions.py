@@ -137,15 +137,15 @@ def _methods(rule: Rule, fill: str, given: bool, segmented: bool, together: bool
         mapped = "Given lesion masks were used as the lesion map. "
     else:
         told = {
-            "probability": "by the calibrated probability that the blind network told: connected voxels of at "
-            f"least {rule.low:g}, one of which had at least {rule.threshold:g}; ",
-            "difference": f"where, inside the white matter of the {region}, the original was darker than the "
-            f"inpainted image by more than {rule.threshold:g} of the median of normal-appearing white matter, "
-            f"once their contrast was stretched to grey matter at {GREY:g} of white matter; ",
+            "probability": "by the calibrated probability that the blind network told: connected voxels of "
+            f"at least {rule.low:g}, one of which had at least {rule.threshold:g}; ",
+            "difference": f"where, inside the white matter of the {region}, the original was darker than "
+            f"the inpainted image by more than {rule.threshold:g} of the median of normal-appearing white "
+            f"matter, once their contrast was stretched to grey matter at {GREY:g} of white matter; ",
         }
         mapped = (
-            f"Lesions were mapped {told[rule.kind]}components below {rule.min_volume:g} mm³ were dropped, and "
-            "so were those that became as small on the voxels of the T1w image. "
+            f"Lesions were mapped {told[rule.kind]}components below {rule.min_volume:g} mm³ were dropped, "
+            "and so were those that became as small on the voxels of the T1w image. "
         )
         if together:
             mapped += (

@@ -28,7 +28,7 @@ def add_derivatives(
 
     Parameters
     ----------
-    found : list of tuple
+    pairs : list of tuple
         Images with their files.
     dataset : Dataset
     name, path : str, Path
@@ -245,7 +245,7 @@ def add_lesion_masks(
 
     Parameters
     ----------
-    found : list of tuple
+    pairs : list of tuple
         Images with their files.
     dataset : Dataset
     path : Path

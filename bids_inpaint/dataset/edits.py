@@ -46,7 +46,7 @@ def add_edits(
 
     Parameters
     ----------
-    found : list of tuple
+    pairs : list of tuple
         Images with their files.
     dataset : Dataset
     path : Path

@@ -164,10 +164,11 @@ def read_edited(
     same_size = sorted(mask_grid.shape) == sorted(grid.shape)
     apart = headers.same_box(mask_grid.matrix, grid.matrix, mask_grid.shape, grid.shape)
     if not same_size or apart > 0.5 * float(grid.voxel_sizes.min()):
+        sizes = [" × ".join(map(str, shape)) for shape in (mask_grid.shape, grid.shape)]
+        how = f"up to {apart:.1f} mm away" if same_size else f"{sizes[0]} in place of {sizes[1]} voxels"
         raise InputError(
-            f"{path} is not on the voxels of the lesion map of {t1w} that it corrects "
-            f"({'×'.join(map(str, mask_grid.shape))}, not {'×'.join(map(str, grid.shape))} voxels, or at "
-            "another place): save it on the voxels of the map."
+            f"{path} is not on the voxels of the lesion map of {t1w} that it corrects ({how}): save it on "
+            "the voxels of the map."
         )
     return resample(mask, mask_grid, grid, order=0) > 0.5
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bids_inpaint import __version__
 from bids_inpaint.dataset.image import Image
+from bids_inpaint.dataset.outputs import status_file
 from bids_inpaint.errors import printable
 from bids_inpaint.io.files import read_sidecar, write_json
 
@@ -14,21 +15,21 @@ from bids_inpaint.io.files import read_sidecar, write_json
 OPTIONAL = frozenset({"reference", "flair", "original"})
 
 
-def saved_file(status_file: Path, run_uuid: str, part: str) -> Path:
+def saved_file(path: Path, run_uuid: str, part: str) -> Path:
     """The file whose existence says that a run has saved a part of an image; it is gone when the run ends."""
-    return status_file.parent / run_uuid / status_file.name.replace("_status.json", f"_{part}.saved")
+    return path.parent / run_uuid / path.name.replace("_status.json", f"_{part}.saved")
 
 
-def is_held(status_file: Path, run_uuid: str) -> bool:
+def is_held(path: Path, run_uuid: str) -> bool:
     """Whether a run that has begun to save an image is the last that did, and has met no other one."""
-    content = read_sidecar(status_file)
+    content = read_sidecar(path)
     return content.get("RunUUID") == run_uuid and content.get("Status") != "failed"
 
 
-def write_status(status_file: Path, run_uuid: str, status: str, **more: Any) -> None:
+def write_status(path: Path, run_uuid: str, status: str, **more: Any) -> None:
     """Say what became of an image: "done", "failed" or "unfinished", in which run, and what else there is."""
     content = {"Status": status, "SoftwareVersion": __version__, "RunUUID": run_uuid}
-    write_json(status_file, content | more)
+    write_json(path, content | more)
 
 
 def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
@@ -46,7 +47,7 @@ def last_run(image: Image, out_dir: Path) -> tuple[str, frozenset[str]]:
     parts : frozenset of str
         Which of the `OPTIONAL` parts it made; all that did not fail if an earlier version wrote the status.
     """
-    path = out_dir / f"sub-{image.subject}" / "log" / f"{image.prefix}_status.json"
+    path = status_file(out_dir, image)
     # those of 0.1.0 have none
     if not path.exists():
         return "", OPTIONAL

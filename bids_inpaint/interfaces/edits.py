@@ -12,11 +12,11 @@ from bids_inpaint.dataset import masks
 from bids_inpaint.imaging import feathering
 from bids_inpaint.imaging.edits import Change, carry
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, NetworkInputSpec, within
-from bids_inpaint.interfaces.inpaint import runtime_of
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.inpaint import FillInputSpec, runtime_of, seen
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
-from bids_inpaint.networks import inpainting, registry, volumes
+from bids_inpaint.networks import inpainting, registry
 from bids_inpaint.networks.card import Filled, Model
 from bids_inpaint.space import WORKING_GRID, Grid
 
@@ -103,8 +103,7 @@ class EditLesions(FileInterface):
         }
 
 
-class RefillInputSpec(NetworkInputSpec):
-    mask_file = File(exists=True, mandatory=True, desc="the brain on the working grid")
+class RefillInputSpec(FillInputSpec):
     inpainted = File(exists=True, mandatory=True, desc="what the networks made by the map before the edit")
     before = File(exists=True, mandatory=True, desc="this map on the working grid")
     lesion_mask = File(exists=True, mandatory=True, desc="the edited map on the working grid")
@@ -112,10 +111,6 @@ class RefillInputSpec(NetworkInputSpec):
     white = traits.Float(mandatory=True, desc="white-matter level")
     exponent = traits.Float(mandatory=True, desc="of the standard contrast")
     spread = File(exists=True, desc="standard deviation among the fillings before")
-    mirror = traits.Bool(False, usedefault=True, desc="show the network the mirror image, too")
-    random_seed = traits.Int(0, usedefault=True, desc="of a network that draws what it fills")
-    sampler = traits.Str(desc="of such a network")
-    sampling_steps = traits.Int(desc="of the sampler")
 
 
 class RefillOutputSpec(TraitedSpec):
@@ -161,9 +156,7 @@ class Refill(FileInterface):
 
     def _fill(self, model: Model, image: np.ndarray, brain: np.ndarray, hole: np.ndarray) -> Filled:
         """What the network makes of the brain, on the whole grid."""
-        whole = tuple(slice(0, n) for n in image.shape)
-        # a mirror image is that of the whole grid
-        box = whole if self.inputs.mirror else volumes.surroundings(brain, model)
+        box = seen(self.inputs, model, brain)
         priors = [images.read(path)[0][box] for path in (self.inputs.wm_prior, self.inputs.gm_prior)]
         image, brain, hole = (np.ascontiguousarray(part[box]) for part in (image, brain, hole))
         scale = Scale(self.inputs.white, self.inputs.exponent)

@@ -11,8 +11,8 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from bids_inpaint import options
 from bids_inpaint.imaging import feathering
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.interfaces.base import FileInterface, NetworkInputSpec, within
+from bids_inpaint.interfaces.lesions import rule_of
 from bids_inpaint.io import images
 from bids_inpaint.networks import inpainting, registry, volumes
 from bids_inpaint.networks.card import Filled, Model
@@ -24,21 +24,26 @@ Array = np.ndarray
 Reader = Callable[[str], Array]
 
 
-class InpaintInputSpec(NetworkInputSpec):
+class FillInputSpec(NetworkInputSpec):
+    """Inputs of whatever fills lesions."""
+
     mask_file = File(exists=True, mandatory=True, desc="the brain on the working grid")
+    mirror = traits.Bool(False, usedefault=True, desc="show networks the mirror image, too")
+    random_seed = traits.Int(0, usedefault=True, desc="of a network that draws what it fills")
+    sampler = traits.Str(desc="of such a network")
+    sampling_steps = traits.Int(desc="of the sampler")
+
+
+class InpaintInputSpec(FillInputSpec):
     lesion_mask = File(exists=True, desc="lesions for a non-blind network (working grid)")
     lesion_map = traits.Enum(*options.LESION_MAPS, desc="what tells the lesions that a blind network found")
     threshold = traits.Float(desc="of their probability, or λ")
     low = traits.Float(0.0, usedefault=True, desc="least probability of their voxels")
     min_volume = traits.Float(options.LESION_MIN_VOLUME, usedefault=True, desc="of these lesions, mm³")
-    mirror = traits.Bool(False, usedefault=True, desc="show networks the mirror image, too")
     confine = traits.Bool(False, usedefault=True, desc="undo changes away from these lesions")
     second_model = traits.Str(desc="non-blind network that fills these lesions again")
     second_sha256 = traits.Str(desc="as model_sha256")
     second_alone = traits.Bool(False, usedefault=True, desc="its filling is the result, not the mean of both")
-    random_seed = traits.Int(0, usedefault=True, desc="of a network that draws what it fills")
-    sampler = traits.Str(desc="of such a network")
-    sampling_steps = traits.Int(desc="of the sampler")
 
 
 class InpaintOutputSpec(TraitedSpec):
@@ -60,9 +65,7 @@ class Inpaint(FileInterface):
     def process(self, runtime) -> dict:
         model = registry.find(self.inputs.model, sha256=self.inputs.model_sha256)
         mask, whole_grid = images.read(self.inputs.mask_file)
-        # a mirror image is that of the whole grid
-        whole = tuple(slice(0, n) for n in whole_grid.shape)
-        box = whole if self.inputs.mirror else volumes.surroundings(mask > 0, model)
+        box = seen(self.inputs, model, mask > 0)
         grid = whole_grid.part(box)
 
         def read(path: str) -> np.ndarray:
@@ -110,9 +113,7 @@ class Inpaint(FileInterface):
         self, filled: Filled, data: Array, scale: Scale, white: Array, grid: Grid, read: Reader
     ) -> Array:
         """The lesions that it found."""
-        inputs = self.inputs
-        rule = Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
-        return inpainting.found(filled, data, scale, white, rule, grid)
+        return inpainting.found(filled, data, scale, white, rule_of(self.inputs), grid)
 
 
 class FillDecidedInputSpec(InpaintInputSpec):
@@ -138,6 +139,12 @@ class FillDecided(Inpaint):
         self, filled: Filled, data: Array, scale: Scale, white: Array, grid: Grid, read: Reader
     ) -> Array:
         return read(self.inputs.decided) > 0
+
+
+def seen(inputs: Any, model: Model, brain: np.ndarray) -> tuple[slice, ...]:
+    """What of the working grid a network sees; a mirror image is that of the whole grid."""
+    whole = tuple(slice(0, n) for n in brain.shape)
+    return whole if inputs.mirror else volumes.surroundings(brain, model)
 
 
 def runtime_of(inputs: Any) -> Runtime:

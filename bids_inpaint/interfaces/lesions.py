@@ -128,10 +128,10 @@ class MapLesions(FileInterface):
             if isdefined(self.inputs.decided):
                 mask = images.read(self.inputs.decided)[0] > 0
             else:
-                mask = lesions.find_probable(graded, self._rule(), grid)
+                mask = lesions.find_probable(graded, rule_of(self.inputs), grid)
         else:
             prior = images.read(self.inputs.wm_prior)[0]
-            graded, mask = lesions.find(dark, wm, prior, self._rule(), grid)
+            graded, mask = lesions.find(dark, wm, prior, rule_of(self.inputs), grid)
         volumes: dict[str, np.ndarray] = {
             "mask": mask.astype(np.uint8),
             "probability": graded.astype(np.float32),
@@ -149,6 +149,7 @@ class MapLesions(FileInterface):
             for key, v in volumes.items()
         }
 
-    def _rule(self) -> lesions.Rule:
-        inputs = self.inputs
-        return lesions.Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)
+
+def rule_of(inputs: Any) -> lesions.Rule:
+    """What counts as a lesion, by the inputs of a node that looks for them."""
+    return lesions.Rule(inputs.lesion_map, inputs.threshold, inputs.low, inputs.min_volume)

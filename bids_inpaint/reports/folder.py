@@ -9,7 +9,7 @@ from bids_inpaint.io.files import write_text
 from bids_inpaint.reports.ratings import write_description
 
 #: What to compare a lesion volume with: measured with both passes of the default networks (docs/networks.md).
-HEALTHY = "In healthy people this program maps 0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones."
+HEALTHY = "In healthy people this program maps 0.0 to 1.9 ml in young adults and up to 0.9 ml in older ones."
 #: What stands beside a thumbnail: key of the volumes -> label, factor and digits
 FACTS = {
     "lesion_volume": ("Lesions (ml)", 1, 2),

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import write_dataset, write_nifti
+from helpers import run_again, write_dataset, write_nifti
 from scipy import ndimage
 
 from bids_inpaint.demo import LESIONS, acquire, tilted
@@ -32,24 +30,13 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def run(root: Path, out: str, *options: str) -> subprocess.CompletedProcess:
-    """The same work folder for all: only what differs is done again."""
-    return subprocess.run(
-        [
-            sys.executable, "-m", "bids_inpaint", root / "bids", root / out, "participant",
-            "-w", root / "work", "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
-        ],
-        capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-
-
 def values(root: Path, out: str, name: str) -> np.ndarray:
     return np.asarray(nib.load(root / out / f"sub-01/anat/sub-01_{name}.nii.gz").dataobj)
 
 
 @pytest.fixture(scope="module")
 def automatic(root) -> np.ndarray:
-    result = run(root, "automatic")
+    result = run_again(root, "automatic")
     assert result.returncode == 0, result.stderr
     return values(root, "automatic", "label-L_desc-inpaint_mask") > 0
 
@@ -86,7 +73,7 @@ def edited(root, automatic) -> np.ndarray:
     turned = nib.as_closest_canonical(nib.Nifti1Image(mask.astype(np.uint8), t1w.affine))
     flipped = turned.as_reoriented(np.array([[2, -1], [0, 1], [1, -1]]))
     save(root, "", np.asarray(flipped.dataobj), flipped.affine, EDITOR)
-    result = run(root, "edited", "--edits", str(root / "edits"))
+    result = run_again(root, "edited", "--edits", str(root / "edits"))
     assert result.returncode == 0, result.stderr
     for step in ("denoise", "register", "inpaint_wf.inpaint"):
         assert f" {step} done in" not in result.stderr
@@ -142,7 +129,7 @@ def test_an_edit_in_standard_space_and_one_that_changes(root, automatic, edited)
     mask = values(root, "automatic", f"{SPACE}label-L_desc-inpaint_mask") > 0
     ours = edit(mask, values(root, "automatic", f"{SPACE}label-WM_probseg"))
     save(root, f"{SPACE}", ours, WORKING_GRID.matrix)
-    result = run(root, "edited", "--edits", str(root / "edits"))
+    result = run_again(root, "edited", "--edits", str(root / "edits"))
     assert result.returncode == 0, result.stderr
     assert np.array_equal(values(root, "edited", f"{SPACE}label-L_desc-inpaint_mask") > 0, ours)
     native = values(root, "edited", "label-L_desc-inpaint_mask") > 0
@@ -165,12 +152,12 @@ def test_edits_that_do_not_fit_are_refused_in_one_sentence(root, automatic, edit
         path = root / "edits/sub-01/anat/sub-01_label-L_desc-edited_mask.nii.gz"
         save(root, "", automatic, t1w.affine)
         write_nifti(path, mask * 0.7, t1w.affine)
-    result = run(root, "refused", "--edits", str(root / "edits"))
+    result = run_again(root, "refused", "--edits", str(root / "edits"))
     assert result.returncode == 1
     errors = [line for line in result.stderr.splitlines() if "error:" in line]
     sentence = {
         "grid": "is not on the voxels of the lesion map of",
-        "far": "has the voxels of",
+        "far": "that it corrects (up to 15.6 mm away): save it",
         "fractions": "is not a binary mask, as it has fractions",
     }[way]
     assert len(errors) == 1

@@ -343,7 +343,7 @@ def test_datasets_are_used_or_refused(tree, participants, sessions):
         plant(root, tree)
         options = SimpleNamespace(
             bids_dir=root, participant_label=participants, session_label=sessions, bids_filter_file=None,
-            bids_database_dir=None, derivatives={}, lesion_masks=None, template="T",
+            bids_database_dir=None, derivatives={}, lesion_masks=None, edits=None, template="T",
         )  # fmt: skip
         try:
             found = bids.collect(options).images

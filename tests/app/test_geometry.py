@@ -95,7 +95,8 @@ def test_a_lesion_is_found_and_removed_at_its_place(
     ).run().outputs  # fmt: skip
     found = MapLesions(
         preproc=normal.out_file, inpainted=inpainted.whole_file, wm=paths["wm"], wm_prior=paths["wm"],
-        white=inpainted.white, exponent=inpainted.exponent, threshold=0.1, min_volume=10.0,
+        white=inpainted.white, exponent=inpainted.exponent, lesion_map="difference", threshold=0.1,
+        min_volume=10.0,
     ).run().outputs  # fmt: skip
     native = BackToNative(
         t1w=own["t1w"], brain_mask=own["mask"], denoised=own["denoised"], preproc=normal.out_file,

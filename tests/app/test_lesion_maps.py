@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import write_card, write_dataset, write_nifti
+from helpers import run_again, write_card, write_dataset, write_nifti
 from scipy import ndimage
 
 from bids_inpaint.demo import LESIONS, acquire, tilted
@@ -33,17 +31,6 @@ def root(tmp_path_factory) -> Path:
     return root
 
 
-def run(root: Path, out: str, *options: str) -> subprocess.CompletedProcess:
-    """The same work folder for all: only what differs is done again."""
-    return subprocess.run(
-        [
-            sys.executable, "-m", "bids_inpaint", root / "bids", root / out, "participant",
-            "-w", root / "work", "--sloppy", "--nprocs", "2", "--skip-bids-validation", *options,
-        ],
-        capture_output=True, text=True, timeout=1200, check=False,
-    )  # fmt: skip
-
-
 @pytest.fixture(scope="module")
 def told(root) -> dict[str, Path]:
     """By default, by the difference, and by both with mirror images."""
@@ -54,7 +41,7 @@ def told(root) -> dict[str, Path]:
         "strict": ["--lesion-map", "probability", "--lesion-threshold", "0.9"],
     }
     for name, options in ways.items():
-        result = run(root, name, *options)
+        result = run_again(root, name, *options)
         assert result.returncode == 0, result.stderr
     return {name: root / name / "sub-01/anat" for name in ways}
 
@@ -141,13 +128,13 @@ def test_what_a_network_does_not_tell_is_not_mapped(root, toy_model, tmp_path):
     silent = tmp_path / "silent.onnx"
     silent.write_bytes(toy_model.read_bytes())
     write_card(silent)
-    result = run(root, "silent", "--model", str(silent), "--lesion-map", "probability")
+    result = run_again(root, "silent", "--model", str(silent), "--lesion-map", "probability")
     assert result.returncode == 2
     assert "Network silent tells no lesion probability: leave out --lesion-map probability" in result.stderr
     assert result.stderr.count("error:") == 1
 
 
 def test_slices_have_no_mirror_image(root):
-    result = run(root, "slices", "--model", "ddpm", "--tta")
+    result = run_again(root, "slices", "--model", "ddpm", "--tta")
     assert result.returncode == 2
     assert "--tta is not for networks that fill slices" in result.stderr

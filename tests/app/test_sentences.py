@@ -249,8 +249,8 @@ def test_brains_without_the_tissue_of_the_template_are_errors_of_the_input(tmp_p
     brain, other = (volume(tmp_path, name, data) for name, data in (("ones", ones), ("zeros", zeros)))
     if what == "no white matter":
         node = MapLesions(
-            preproc=brain, inpainted=brain, wm=other, wm_prior=brain, white=1.0, exponent=1.0, threshold=0.1,
-            min_volume=10.0,
+            preproc=brain, inpainted=brain, wm=other, wm_prior=brain, white=1.0, exponent=1.0,
+            lesion_map="difference", threshold=0.1, min_volume=10.0,
         )  # fmt: skip
     else:
         place = volume(tmp_path, "lesions", (np.arange(182)[:, None, None] < 9) * ones.astype(np.uint8))

@@ -318,9 +318,9 @@ def test_group_names_who_has_no_given_mask(root, page):
 def test_group_names_results_of_other_versions_and_options(root, page):
     assert "Version is 0.2.0 in 2 images, 0.3.0 in sub-01_ses-2, unknown in sub-02;" in page
     assert "Option fill is lesions in 2 images, full in sub-01_ses-2, unknown in sub-02;" in page
-    assert '<th>Version</th><td class="bad">0.2.0 (2 images); 0.3.0 (1 image); unknown (1 image)' in page
+    assert '<th>Version</th><td class="exclude">0.2.0 (2 images); 0.3.0 (1 image); unknown (1 image)' in page
     # what is mapped in healthy brains stands beside the volumes
-    assert "0.0 to 5.8 ml in six older people" in page
+    assert "0.0 to 1.9 ml in young adults and up to 0.9 ml in older ones" in page
     # what is the same for all is no warning
     assert "Network is" not in page
     assert "Option seed is 0 in 3 images, unknown in sub-02. Run the participant level again" in page

@@ -428,7 +428,13 @@ def test_the_table_has_the_contrast_of_the_threshold(tmp_path, monkeypatch):
     files = {
         name: images.save(tmp_path / f"{name}.nii.gz", data, WORKING_GRID) for name, data in volumes.items()
     }
-    found = MapLesions(white=200.0, exponent=3.0, threshold=0.1, min_volume=10.0, **files).run().outputs
+    found = (
+        MapLesions(
+            white=200.0, exponent=3.0, lesion_map="difference", threshold=0.1, min_volume=10.0, **files
+        )
+        .run()
+        .outputs
+    )
     mask = images.read(found.mask)[0] > 0
     assert mask[84, 104, 84]
     # 0.95 ** 3, where the image itself is darker by 0.05 alone
@@ -459,7 +465,7 @@ def test_the_report_says_of_which_space_its_volumes_are(small, capsys):
     text = (small / "out/sub-01.html").read_text()
     assert '<td class="number">1.23</td>' in text
     assert "on the voxels of the T1w image" in text
-    assert "0.1 to 1.2 ml in young adults and up to 5.8 ml in older ones" in text
+    assert "0.0 to 1.9 ml in young adults and up to 0.9 ml in older ones" in text
 
 
 @pytest.fixture(scope="module")
