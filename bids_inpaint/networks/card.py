@@ -131,6 +131,8 @@ class Card:
         Whether a network of slices also sees the slice mirrored left to right.
     neighbours : tuple of int
         Distances of other slices that it also sees, on both sides.
+    together : bool
+        Whether a diffusion model of slices sees what it has made of the neighbouring ones so far.
     edge : int, optional
         Edge of the squares that it was trained on, in voxels.
     context : int
@@ -158,6 +160,7 @@ class Card:
     lesion_threshold: float | None = None
     mirror: bool = False
     neighbours: tuple[int, ...] = ()
+    together: bool = False
     edge: int | None = None
     context: int = 0
     prediction: str = "noise"
@@ -200,7 +203,9 @@ class Card:
         """Whether names and numbers are of a kind that networks have."""
         return (
             NAME.fullmatch(self.name) is not None
-            and all(isinstance(value, bool) for value in (self.blind, self.priors, self.mirror))
+            and all(
+                isinstance(value, bool) for value in (self.blind, self.priors, self.mirror, self.together)
+            )
             and isinstance(self.multiple, int)
             and 1 <= self.multiple <= 128
             and len(self.neighbours) <= 8

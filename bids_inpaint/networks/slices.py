@@ -7,23 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import ndimage
 
-from bids_inpaint.networks.card import Model
-from bids_inpaint.networks.session import Runtime, open_session
+from bids_inpaint.networks.card import Card
 from bids_inpaint.space import bounding_box
 
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
-
-    #: From the session, the channels (1, C, H, W) of a window, the window and the index of its slice to the
-    #: content (1, 1, H, W) of the window.
-    Draw = Callable[[InferenceSession, np.ndarray, "Window", int], np.ndarray]
-
 Array = np.ndarray
+
+#: From the channels (1, C, H, W) of a window to what the network answers, (1, n, H, W).
+Run = Callable[[Array], Array]
 
 #: Voxels around what is wanted of a slice that the network sees.
 MARGIN = 32
@@ -53,44 +47,102 @@ def offsets(neighbours: Sequence[int]) -> list[int]:
     return [0, *(side * distance for distance in neighbours for side in (-1, 1))]
 
 
-def fill(model: Model, image: Array, wanted: Array, runtime: Runtime, draw: Draw) -> Array:
-    """Fill a hole of a brain.
+@dataclass(frozen=True)
+class Sight:
+    """What a network of slices sees of a brain, as its card says.
+
+    Attributes
+    ----------
+    edge, multiple : int
+        Edge in voxels of the squares of its training, and what sides of a window are multiples of.
+    mirror : bool
+    neighbours : sequence of int
+    together : bool
+        Whether it sees what it has made of the holes of the neighbouring slices so far.
+    """
+
+    edge: int
+    multiple: int
+    mirror: bool = False
+    neighbours: Sequence[int] = ()
+    together: bool = False
+
+    @classmethod
+    def of(cls, card: Card) -> Sight:
+        """That of an exported network."""
+        assert card.edge is not None
+        return cls(card.edge, card.multiple, card.mirror, card.neighbours, card.together)
+
+
+class Sliced:
+    """A brain with a hole, as a network of slices sees it.
 
     Parameters
     ----------
-    model : Model
-        A network that fills slices.
+    sight : Sight
     image : array of float32, shape (X, Y, Z)
         Brain with axial slices along the last axis, oriented as the working grid, 0 outside; what it holds
         where it is wanted is not looked at.
     wanted : array of bool
-    runtime : Runtime
-    draw : callable
-        How the network makes the content of a window.
+        The hole.
 
-    Returns
-    -------
-    array of float32
-        The image, with another content where it was wanted.
+    Attributes
+    ----------
+    known : array of float32, shape (X, Y, Z)
+        The image, of which `limit` has become 1, and 0 in the hole.
+    limit : float
     """
-    known = np.where(wanted, 0, image).astype(np.float32)
-    limit = upper_limit(known)
-    known = np.minimum(known / limit, 1)
-    session = open_session(model, runtime)
-    # a missing voxel is as dark as fluid: where they are must be said
-    volumes = [known, wanted]
-    channels = [(v, offset) for offset in offsets(model.card.neighbours) for v in volumes]
-    if model.card.mirror:
-        channels += [(_mirrored(v, (known > 0) | wanted), 0) for v in volumes]
-    last = image.shape[2] - 1
-    filled = known.copy()
-    for z in np.flatnonzero(wanted.any((0, 1))):
-        window = Window.around(wanted[:, :, z], model)
-        window_channels = np.stack([window.cut(v[:, :, min(max(z + o, 0), last)]) for v, o in channels])[None]
-        drawn = draw(session, window_channels, window, int(z))
-        window.paste(drawn[0, 0], filled[:, :, z], wanted[:, :, z])
-    smooth = ndimage.gaussian_filter1d(filled, ACROSS, axis=2, mode="nearest")
-    return np.where(wanted, smooth * limit, image).astype(np.float32)
+
+    def __init__(self, sight: Sight, image: Array, wanted: Array):
+        known = np.where(wanted, 0, image).astype(np.float32)
+        self.sight, self.image, self.wanted = sight, image, wanted
+        self.limit = upper_limit(known)
+        self.known = np.minimum(known / self.limit, 1)
+        self.mirrored = []
+        if sight.mirror:
+            self.mirrored = [_mirrored(v, (known > 0) | wanted) for v in (self.known, wanted)]
+        self.windows = [
+            (int(z), Window.around(wanted[:, :, z], sight)) for z in np.flatnonzero(wanted.any((0, 1)))
+        ]
+
+    def answers(self, run: Run, noisy: Array | None = None) -> Array:
+        """What a network says of each voxel of the hole, (n, voxels), from the voxels in the order of NumPy.
+
+        Parameters
+        ----------
+        run : callable
+            The network, on one slice.
+        noisy : array, shape (X, Y, Z), optional
+            What a diffusion model has made so far; it is the first channel, and what is seen of the holes of
+            neighbouring slices where the slices are drawn together.
+        """
+        out: Array | None = None
+        seen = self.known
+        if noisy is not None and self.sight.together:
+            seen = np.where(self.wanted, noisy, self.known)
+        last = self.wanted.shape[2] - 1
+        for z, window in self.windows:
+            planes = [] if noisy is None else [noisy[:, :, z]]
+            # a missing voxel is as dark as fluid: where they are must be said
+            planes += [self.known[:, :, z], self.wanted[:, :, z]]
+            for offset in offsets(self.sight.neighbours)[1:]:
+                there = min(max(z + offset, 0), last)
+                planes += [seen[:, :, there], self.wanted[:, :, there]]
+            planes += [v[:, :, z] for v in self.mirrored]
+            answer = run(np.stack([window.cut(plane) for plane in planes])[None])[0]
+            if out is None:
+                out = np.zeros((len(answer), *self.wanted.shape), np.float32)
+            for plane, told in zip(out[..., z], answer, strict=True):
+                window.paste(told, plane, self.wanted[:, :, z])
+        assert out is not None
+        return out[:, self.wanted]
+
+    def filled(self, content: Array) -> Array:
+        """The image with a content of its hole, (voxels,) of 0-1, as float32 in its unit."""
+        whole = self.known.copy()
+        whole[self.wanted] = content
+        smooth = ndimage.gaussian_filter1d(whole, ACROSS, axis=2, mode="nearest")
+        return np.where(self.wanted, smooth * self.limit, self.image).astype(np.float32)
 
 
 def _mirrored(volume: Array, brain: Array) -> Array:
@@ -109,13 +161,12 @@ class Window:
     size: tuple[int, int]
 
     @classmethod
-    def around(cls, hole: Array, model: Model) -> Window:
+    def around(cls, hole: Array, sight: Sight) -> Window:
         """As wide as the squares of the training, and `MARGIN` around the hole."""
-        assert model.card.edge is not None
         corner, size = [], []
         for part in bounding_box(hole):
-            wide = max(part.stop - part.start + 2 * MARGIN, model.card.edge)
-            size.append(wide + -wide % model.card.multiple)
+            wide = max(part.stop - part.start + 2 * MARGIN, sight.edge)
+            size.append(wide + -wide % sight.multiple)
             corner.append((part.start + part.stop - size[-1]) // 2)
         return cls((corner[0], corner[1]), (size[0], size[1]))
 

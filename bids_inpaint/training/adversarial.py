@@ -11,10 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from bids_inpaint.networks.slices import Sliced
 from bids_inpaint.training.architectures.casnet import CasNet, Critics, Vgg19
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.slices import DEPTH, SQUARE, Slices, slice_card
-from bids_inpaint.training.task import Engine, LesionTask, Sums, mixed_precision
+from bids_inpaint.training.filters import to_device
+from bids_inpaint.training.slice_task import SliceTask
+from bids_inpaint.training.slices import SQUARE, Recipe, Slices, slice_card
+from bids_inpaint.training.task import Engine, Sums, mixed_precision
 from bids_inpaint.training.to_onnx import slices_to_onnx
 
 
@@ -45,7 +48,7 @@ def perceptual_loss(filled: list[Tensor], real: list[Tensor]) -> Tensor:
     return sum(((a - b).abs().mean() for a, b in zip(filled, real, strict=True)), torch.zeros(()))
 
 
-class Adversarial(LesionTask):
+class Adversarial(SliceTask):
     """What :func:`bids_inpaint.training.fit.fit` needs to train a generator.
 
     Parameters
@@ -73,13 +76,18 @@ class Adversarial(LesionTask):
         self.taken = 0
 
     def to(self, device: str) -> None:
-        """Move the discriminators and VGG-19 to a device."""
+        """Move the discriminators and VGG-19 to a device, and validate there."""
+        super().to(device)
         self.vgg.to(device)
         self.critics.to(device)
 
     def samples(self, first: int, device: str) -> Slices:
         """The samples from an index on."""
         return Holes(self.config, self.cache, self.shapes, first, device)
+
+    def content(self, network: CasNet, brain: Sliced) -> np.ndarray:
+        """What the generator makes of a hole."""
+        return brain.answers(lambda channels: self.run(network, channels))[0]
 
     def state_dict(self) -> dict[str, Any]:
         """The discriminators, their optimiser, and the steps taken."""
@@ -185,33 +193,33 @@ def cut(images: Tensor, corners: Tensor) -> Tensor:
 
 
 class Holes(Slices):
-    """:class:`Slices`, some with square holes, each with the corner of a square around its hole."""
+    """:class:`Slices`, each with the corner of a square around its hole, (2,)."""
 
-    def holes(self, rng: np.random.Generator, corner: Sequence[int], white: np.ndarray) -> np.ndarray:
-        """Draw a square that goes on for some slices, lesions or blobs, as float32 of 0 or 1."""
-        if rng.random() > self.config.adversarial.squares:
-            return super().holes(rng, corner, white)
-        size = white.shape[1]
-        holes = np.zeros((len(self.offsets), size, size), np.float32)
-        x, y = (rng.normal(size / 2, size / 8, 2) - SQUARE / 2).round().clip(0, size - SQUARE).astype(int)
-        first = -rng.integers(DEPTH)
-        reached = [first <= offset < first + DEPTH for offset in self.offsets]
-        holes[reached, x : x + SQUARE, y : y + SQUARE] = 1
-        return holes
+    def tensors(self, recipes: Sequence[Recipe]) -> list[Tensor]:
+        """What this yields of a batch."""
+        made = self.make(recipes)
+        chances = to_device(np.array([r.chance for r in recipes], np.float32), made.slices.device)
+        return [made.image, made.visible(), square_around(made.holes[:, 0], chances)]
 
-    def sample(self, index: int) -> tuple[Tensor, ...]:
-        """Draw and make the sample of this index."""
-        image, visible = super().sample(index)
-        rng = np.random.default_rng([self.config.seed, index, 1])
-        size = image.shape[-1]
-        hole = visible[1].nonzero().numpy()
-        # the square around a hole that fits into one; any part of a larger one
-        centre = np.full(2, size // 2)
-        if len(hole):
-            low, high = hole.min(0), hole.max(0)
-            centre = (low + high + 1) // 2 if (high - low < SQUARE).all() else hole[rng.integers(len(hole))]
-        corner = (centre - SQUARE // 2).clip(0, size - SQUARE)
-        return image, visible, torch.from_numpy(corner.astype(np.int64))
+
+def square_around(holes: Tensor, chances: Tensor) -> Tensor:
+    """First voxels, (N, 2), of a square of `SQUARE` voxels around each hole, or a voxel of a larger one.
+
+    Parameters
+    ----------
+    holes : Tensor, (N, size, size)
+    chances : Tensor, (N,)
+        0-1, by which a voxel of a large hole is chosen, the middle of the square.
+    """
+    size = holes.shape[1]
+    lines = torch.stack([holes.amax(2), holes.amax(1)], 1)
+    low, high = lines.argmax(2), size - 1 - lines.flip(2).argmax(2)
+    counts = holes.flatten(1).cumsum(1)
+    voxel = (counts > (chances * counts[:, -1])[:, None]).to(torch.uint8).argmax(1)
+    drawn = torch.stack([voxel // size, voxel % size], 1)
+    fits = ((high - low) < SQUARE).all(1, keepdim=True)
+    centre = torch.where(fits, (low + high + 1) // 2, drawn)
+    return (centre - SQUARE // 2).clamp(0, size - SQUARE)
 
 
 ENGINE = Engine(

@@ -36,7 +36,7 @@ class Entry:
     leave_out : list of str
         Subjects and patients that it does not train on, neither on their images nor on their lesions' shapes;
         those that it would have are validated on.
-    synthesis, fit : dict
+    synthesis, fit, adversarial : dict
         What is other than in these tables of the configuration.
     """
 
@@ -47,6 +47,7 @@ class Entry:
     leave_out: list[str] = field(default_factory=list)
     synthesis: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
+    adversarial: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,9 +122,10 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
     try:
         schedule = replace(config.schedule, **{"start": start, **entry.fit})
         synthesis = replace(config.synthesis, **entry.synthesis)
+        losses = replace(config.adversarial, **entry.adversarial)
     except TypeError as error:
         raise ValueError(f"{plan}: {entry.name}: {error}") from None
-    return replace(config, data=data, schedule=schedule, synthesis=synthesis)
+    return replace(config, data=data, schedule=schedule, synthesis=synthesis, adversarial=losses)
 
 
 def durations(entries: Sequence[Entry], minutes: float, jobs: int) -> dict[str, float]:

@@ -86,6 +86,12 @@ class Synthesis:
         lesion-free target; those that are clearly darker are wholly lesion.
     beyond : float
         How much of a voxel is lesion that lies beside what an expert marked, and is as dark.
+    squares : float
+        Share of the holes of slices that are the squares of Armanious et al. 2019; the others are lesions and
+        blobs.
+    noisiest : float
+        Share of the samples of a diffusion model that are nothing but noise in the hole; the others are of
+        any step.
     """
 
     mix: dict[str, float] = field(default_factory=lambda: {"patient": 1.0})
@@ -102,6 +108,8 @@ class Synthesis:
     contrast: float = 0.0
     unseen: float = 1.0
     beyond: float = 0.0
+    squares: float = 0.0
+    noisiest: float = 0.0
 
     def __post_init__(self) -> None:
         known = {"mix": ("none", "patient", "singles", "both"), "painters": PAINTERS}
@@ -173,8 +181,6 @@ class Losses:
         and perceptual losses, and of the mean absolute error in the hole, which the paper has not.
     filters : int
         Of the first layer of the discriminators.
-    squares : float
-        Share of the holes that are the paper's squares; the others are lesions and blobs.
     alone : int
         Steps at the beginning in which the absolute error is the only loss, and no discriminator learns.
     vgg19 : str
@@ -187,7 +193,6 @@ class Losses:
     perceptual: float = 1e-4
     pixels: float = 0.0
     filters: int = 64
-    squares: float = 1.0
     alone: int = 0
     vgg19: str = ""
 

@@ -208,6 +208,11 @@ def find_subjects(cache: Path, names: list[str]) -> list[Subject]:
     return selected
 
 
+def white_by_intensity(image: np.ndarray, subject: Subject) -> np.ndarray:
+    """White matter of an image (white matter 1) by its intensity, bool."""
+    return image > subject.grey_level + 0.5 * (1 - subject.grey_level)
+
+
 class Lesions:
     """Real lesion shapes on the working grid.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,33 +11,51 @@ import torch
 from torch import Tensor
 
 from bids_inpaint.networks.diffusion import STEPS, signal
+from bids_inpaint.networks.engines.ddpm import draw
+from bids_inpaint.networks.slices import Sliced
 from bids_inpaint.training.architectures.denoiser import Denoiser
 from bids_inpaint.training.config import Config
-from bids_inpaint.training.slices import Slices, slice_card
-from bids_inpaint.training.task import Engine, LesionTask, Sums, mixed_precision
+from bids_inpaint.training.filters import to_device
+from bids_inpaint.training.slice_task import SliceTask
+from bids_inpaint.training.slices import Made, Recipe, Slices, slice_card
+from bids_inpaint.training.task import Engine, Sums, mixed_precision
 from bids_inpaint.training.to_onnx import slices_to_onnx
 
 #: Weight of the bound beside the error: with more, its rare large gradients drown those of the error.
 VARIANCE = 0.01
 #: How a model is sampled if nothing else is asked for.
-SAMPLING = {"sampler": "ddim", "steps": 2}
+SAMPLING: dict[str, str | int] = {"sampler": "ddim", "steps": 2}
 
 
-class Diffusion(LesionTask):
+class Diffusion(SliceTask):
     """What :func:`bids_inpaint.training.fit.fit` needs to train a diffusion model."""
 
     def samples(self, first: int, device: str) -> NoisySlices:
         """The samples from an index on."""
         return NoisySlices(self.config, self.cache, self.shapes, first, device)
 
+    def content(self, network: Denoiser, brain: Sliced) -> np.ndarray:
+        """What is drawn as a card with :data:`SAMPLING` says."""
+
+        def run(channels: np.ndarray, step: int) -> np.ndarray:
+            return self.run(network, channels, torch.tensor([step], device=self.device))
+
+        told_image = network.prediction == "image"
+        return draw(brain, run, told_image, str(SAMPLING["sampler"]), int(SAMPLING["steps"]), 0)
+
     def loss(self, network: Denoiser, batch: list[Tensor]) -> tuple[Tensor, Sums]:
         """Squared error of the prediction, and the bound that teaches variance (Nichol 2021, section 3.1)."""
-        image, visible, noise, step = batch
-        hole = visible[:, 1:2]
+        made, step = Made(*batch[:3]), batch[3]
+        image, hole = made.image, made.holes[:, :1]
         left = torch.from_numpy(signal()).to(image.device)
         now, before = left[step], torch.where(step > 0, left[step - 1], 1.0)
         now, before = (v.float().view(-1, 1, 1, 1) for v in (now, before))
-        noisy = now.sqrt() * image + (1 - now).sqrt() * noise
+        seen = made.slices if network.together else image
+        generator = torch.Generator(image.device).manual_seed(self.config.seed + int(batch[4][0]))
+        noise = torch.randn(seen.shape, generator=generator, device=image.device)
+        noisy_slices = now.sqrt() * seen + (1 - now).sqrt() * noise
+        noisy, noise = noisy_slices[:, :1], noise[:, :1]
+        visible = made.visible(noisy_slices[:, 1:] if network.together else None)
         with mixed_precision(image):
             output = network(torch.cat([noisy, visible], 1), step)
         prediction, share = output.float().chunk(2, 1)
@@ -61,14 +80,26 @@ class Diffusion(LesionTask):
 
 
 class NoisySlices(Slices):
-    """:class:`Slices`, each with its noise (1, size, size) and the step it is added at."""
+    """:class:`Slices`, each with the step that noise is added at.
 
-    def sample(self, index: int) -> tuple[Tensor, ...]:
-        """Draw and make the sample of this index."""
-        image, visible = super().sample(index)
-        rng = np.random.default_rng([self.config.seed, index, 1])
-        noise = torch.from_numpy(rng.standard_normal(image.shape, np.float32)).to(self.device)
-        return image, visible, noise, torch.tensor(rng.integers(STEPS)).to(self.device)
+    Yields
+    ------
+    slices, holes, other : Tensor
+        Of :class:`bids_inpaint.training.slices.Made`.
+    step : Tensor, int
+    index : Tensor, int
+        Of the sample: that of the first of a batch is the seed of its noise. It stays on the CPU.
+    """
+
+    def tensors(self, recipes: Sequence[Recipe]) -> list[Tensor]:
+        """What this yields of a batch."""
+        made, noisiest = self.make(recipes), self.config.synthesis.noisiest
+        # what is drawn above the share of the noisiest is spread over all steps
+        chances = (np.array([r.chance for r in recipes]) - noisiest) / max(1 - noisiest, 1e-9)
+        steps = np.where(chances < 0, STEPS - 1, np.minimum(chances * STEPS, STEPS - 1)).astype(np.int64)
+        # read on the CPU, where a GPU would have to be waited for
+        index = torch.tensor([r.index for r in recipes])
+        return [made.slices, made.holes, made.other, to_device(steps, made.slices.device), index]
 
 
 def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tensor, before: Tensor) -> Tensor:
@@ -109,7 +140,8 @@ def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tenso
 
 
 def _card(config: Config, network: Denoiser) -> dict[str, Any]:
-    return {**slice_card(config, network), "prediction": network.prediction, "sampling": SAMPLING}
+    card = {**slice_card(config, network), "prediction": network.prediction, "sampling": SAMPLING}
+    return card | ({"together": True} if network.together else {})
 
 
 ENGINE = Engine(

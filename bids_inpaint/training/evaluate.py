@@ -20,7 +20,7 @@ from bids_inpaint.networks.selection import rule_of
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.calibration import Counts, Scan, reliability
 from bids_inpaint.training.config import Config, person
-from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors
+from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors, white_by_intensity
 from bids_inpaint.training.painted import painted
 from bids_inpaint.training.painters import PAINTERS, RealLesions
 from bids_inpaint.training.pictures import View, draw_reliability, draw_slices, worst_slice
@@ -317,8 +317,3 @@ def real_lesions(cache: Path, without: Sequence[str] = ()) -> RealLesions:
     people = {person(name) for name in without}
     patients = [s for s in subjects(cache) if s.patient and (s.folder / "target.npy").exists()]
     return RealLesions([s for s in patients if person(s.name) not in people])
-
-
-def white_by_intensity(image: np.ndarray, subject: Subject) -> np.ndarray:
-    """White matter of an image (white matter 1) by its intensity, bool."""
-    return image > subject.grey_level + 0.5 * (1 - subject.grey_level)

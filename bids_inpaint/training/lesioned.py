@@ -6,7 +6,6 @@ whole batches, and a GPU makes them: no operation there is about one sample or o
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
 from bids_inpaint.training.borders import Borders, draw_at_borders, fainter
 from bids_inpaint.training.brains import Brains
@@ -26,7 +25,7 @@ from bids_inpaint.training.painting import Boxed, box_lesions, paint_batch
 from bids_inpaint.training.parameters import ImageParameters, LesionParameters, draw_image
 from bids_inpaint.training.patches import Place, draw_place
 from bids_inpaint.training.synthesis import Draws, change_contrast, degrade
-from bids_inpaint.training.task import Samples
+from bids_inpaint.training.task import Drawn, Samples
 from bids_inpaint.training.tissue import draw_mimics, expert_support, redraw_contrast, seen, vary_tissue
 
 #: The middle of the brainstem and the cerebellar peduncles, in voxels of the working grid.
@@ -257,7 +256,7 @@ class Patches(Samples):
             Processes that draw; 0 draws in this one.
         """
         at_once = max(1, 64 // size)
-        drawn = _Drawn(self, size * at_once)
+        drawn = Drawn(self.draw, self.first, size * at_once, Batch.of)
         generator = torch.Generator(self.device).manual_seed(self.config.seed * 1_000_003 + self.first)
         for batch in DataLoader(
             drawn, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
@@ -265,20 +264,6 @@ class Patches(Samples):
             shape = batch.recipes[0].place.size
             made = self.make(batch, Draws.on(self.device, generator, len(batch.recipes), shape))
             yield from ([t[i : i + size] for t in made] for i in range(0, len(batch.recipes), size))
-
-
-class _Drawn(IterableDataset[Batch]):
-    """Endless batches of recipes, divided among the worker processes."""
-
-    def __init__(self, patches: Patches, size: int):
-        self.patches, self.size = patches, size
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = torch.utils.data.get_worker_info()
-        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
-        for number in itertools.count(start, step):
-            first = self.patches.first + number * self.size
-            yield Batch.of([self.patches.draw(i) for i in range(first, first + self.size)])
 
 
 def check_ranges(batch: Sequence[Tensor], grey: float = 1.3) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,16 +13,20 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 from torch.nn import functional
+from torch.utils.data import DataLoader
 
-from bids_inpaint.networks.inpainting import to_fill
 from bids_inpaint.networks.slices import offsets, upper_limit
 from bids_inpaint.space import MIRROR
+from bids_inpaint.training.brains import Brains
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects
-from bids_inpaint.training.parameters import draw_centre, draw_image, moved
+from bids_inpaint.training.filters import to_device
+from bids_inpaint.training.inpainting import fill_mask
+from bids_inpaint.training.painters import RealLesions
+from bids_inpaint.training.parameters import ImageParameters, draw_centre, draw_image, moved
 from bids_inpaint.training.patches import Place
 from bids_inpaint.training.synthesis import change_contrast
-from bids_inpaint.training.task import Samples
+from bids_inpaint.training.task import Drawn, Samples
 
 #: Share of holes that are the lesions of a patient where they are; the others are drawn blobs.
 PATIENT = 0.5
@@ -48,6 +52,76 @@ def slice_card(config: Config, network: Any) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """All that a slice and its neighbours are made of.
+
+    Attributes
+    ----------
+    index, subject : int
+        Of the sample, and of the brain.
+    place : Place
+        Of the slab from the lowest neighbour to the highest.
+    shift : int
+        Voxels that the mirrored slice is moved by.
+    appearance : ImageParameters
+    shape : array of float32, (56,), optional
+        Six numbers of an affine, then two displacements of each of 25 knots: see :func:`warped`.
+    lesions : bool
+        Whether the hole is to be kept to white matter and grown by a voxel, as lesions are filled.
+    hole : array of uint8
+        The hole in the slab, (slices, size, size), as bits.
+    chance : float
+        0-1, for what else is drawn of the sample.
+    """
+
+    index: int
+    subject: int
+    place: Place
+    shift: int
+    appearance: ImageParameters
+    shape: np.ndarray | None
+    lesions: bool
+    hole: np.ndarray
+    chance: float
+
+
+@dataclass(frozen=True)
+class Made:
+    """Slices of a batch, as they are made.
+
+    Attributes
+    ----------
+    slices, holes : Tensor, (N, K, size, size)
+        The slice that is to be filled, and then its neighbours, 0 (background) to 1
+        (:func:`bids_inpaint.networks.slices.upper_limit`), whole; and what is missing of them, 0 or 1.
+    other : Tensor, (N, 2, size, size) or (N, 0, size, size)
+        The mirrored slice with 0 where it is missing, and where it is, if the network looks at it.
+    """
+
+    slices: Tensor
+    holes: Tensor
+    other: Tensor
+
+    @property
+    def image(self) -> Tensor:
+        """The slice that is to be filled, whole, (N, 1, size, size)."""
+        return self.slices[:, :1]
+
+    def visible(self, noisy: Tensor | None = None) -> Tensor:
+        """What the network sees, (N, :func:`bids_inpaint.networks.card.slice_channels`, size, size).
+
+        Parameters
+        ----------
+        noisy : Tensor, (N, K - 1, size, size), optional
+            What it sees in the holes of the neighbours, in place of 0.
+        """
+        known = self.slices * (1 - self.holes)
+        if noisy is not None:
+            known = torch.cat([known[:, :1], known[:, 1:] + noisy * self.holes[:, 1:]], 1)
+        return torch.cat([torch.stack([known, self.holes], 2).flatten(1, 2), self.other], 1)
+
+
 class Slices(Samples):
     """Endless slices of healthy brains; slice *i* depends on the seed and on *i* alone.
 
@@ -59,15 +133,13 @@ class Slices(Samples):
     first : int
         Index of the first sample.
     device : str
-        Where samples go.
+        Where samples are made.
 
     Yields
     ------
     image : Tensor, (1, size, size)
-        0 (background) to 1 (:func:`bids_inpaint.networks.slices.upper_limit`).
     visible : Tensor, (:func:`bids_inpaint.networks.card.slice_channels`, size, size)
-        The image with 0 in a hole; the hole, 0 or 1; and both of the neighbouring slices and of the mirrored
-        one, if the network looks at them.
+        Of :class:`Made`.
 
     Raises
     ------
@@ -81,92 +153,157 @@ class Slices(Samples):
         self.mirror = bool(config.network.get("mirror"))
         self.offsets = offsets(config.network.get("neighbours", []))
         self.subjects = find_subjects(cache, config.data.train)
-        self.limits: dict[str, float] = {}
+        self.brains = Brains(self.subjects, [], RealLesions([]), device)
+        self.limits = np.array([self._limit(s) for s in self.subjects], np.float32)
 
-    def sample(self, index: int) -> tuple[Tensor, ...]:
-        """Draw and make the sample of this index."""
+    @staticmethod
+    def _limit(subject: Subject) -> float:
+        """The intensity of a subject's image that becomes 1."""
+        return upper_limit(np.asarray(subject.image, np.float32))
+
+    def draw(self, index: int) -> Recipe:
+        """Draw the sample of this index."""
         rng = np.random.default_rng([self.config.seed, index])
-        subject = self.subjects[rng.integers(len(self.subjects))]
-        size = self.config.schedule.patch
+        number = int(rng.integers(len(self.subjects)))
+        size, synthesis = self.config.schedule.patch, self.config.synthesis
         centre = draw_centre(rng, self.shapes)
         corner = (*np.round(centre[:2] - size / 2).astype(int).tolist(), int(centre[2]))
         low, high = min(self.offsets), max(self.offsets)
         place = Place((*corner[:2], corner[2] + low), (size, size, high - low + 1), bool(rng.random() < 0.5))
-        appearance = draw_image(rng, subject.grey_level, self.config.synthesis.vary)
-        slab = place.crop(subject.image).permute(2, 0, 1)
+        appearance = draw_image(rng, self.subjects[number].grey_level, synthesis.vary)
         # brains are not quite symmetric, nor quite in the middle
         shift = int(np.round(rng.normal(0, 1.5)))
+        shape = draw_shape(rng, size) if synthesis.vary else None
+        hole, lesions = draw_holes(rng, self.shapes, corner, size, (low, high), synthesis.squares)
+        packed = np.packbits(hole)
+        return Recipe(index, number, place, shift, appearance, shape, lesions, packed, float(rng.random()))
+
+    def make(self, recipes: Sequence[Recipe]) -> Made:
+        """Make the slices of a batch."""
+        which = np.array([r.subject for r in recipes])
+        places, brains = [r.place for r in recipes], self.brains
+        slab = brains.crop(brains.images, which, places).permute(0, 3, 1, 2).float()
+        depth, low = slab.shape[1], min(self.offsets)
         if self.mirror:
-            other = replace(place, corner=corner, size=(size, size, 1), flip=not place.flip)
-            slab = torch.cat([slab, other.crop(subject.image, (shift, 0, 0)).permute(2, 0, 1)])
-        if self.config.synthesis.vary:
-            slab = warped(rng, slab)
-        white = slab[: high - low + 1] > (1 + subject.grey_level) / 2
-        holes = torch.from_numpy(self.holes(rng, corner, white.numpy()))
-        chosen = slab[[*(offset - low for offset in self.offsets), *([-1] if self.mirror else [])]]
-        limit = torch.tensor([self.limit(subject)])
-        both = change_contrast(torch.cat([chosen.flatten(), limit]), subject.grey_level, appearance)
-        slices = (both[:-1] / both[-1]).clamp(0, 1).reshape(-1, size, size)
-        straight = slices[: len(self.offsets)]
-        drawn, holes = holes, holes * (straight > 0)
-        visible = torch.stack([straight * (1 - holes), holes], 1).flatten(0, 1)
+            slab = torch.cat([slab, self._other(which, recipes, -low)], 1)
+        shapes = [r.shape for r in recipes if r.shape is not None]
+        if shapes:
+            slab = warped(slab, to_device(np.stack(shapes), slab.device))
+        levels = to_device(brains.levels[which].astype(np.float32), slab.device).view(-1, 1, 1, 1)
+        holes = self._holes(recipes, slab[:, :depth] > (1 + levels) / 2)
+        rows = [*(offset - low for offset in self.offsets), *([depth] if self.mirror else [])]
+        limits = to_device(self.limits[which], slab.device)[:, None]
+        chosen = torch.cat([slab[:, rows].flatten(1), limits], 1)[:, None, None]
+        chosen = change_contrast(chosen, brains.levels[which], [r.appearance for r in recipes])
+        slices = (chosen[..., :-1] / chosen[..., -1:]).clamp(0, 1).view(-1, len(rows), *slab.shape[2:])
+        straight, drawn = slices[:, : len(self.offsets)], holes[:, rows[: len(self.offsets)]]
+        other = slices[:, len(self.offsets) :]
         if self.mirror:
-            missing = mirrored(drawn[0], corner[0], shift)
-            visible = torch.cat([visible, slices[-1:] * (1 - missing), missing[None]])
-        return slices[:1].to(self.device), visible.to(self.device)
+            starts, shifts = np.array([(r.place.corner[0], r.shift) for r in recipes]).T
+            missing = mirrored(drawn[:, 0], starts, shifts)[:, None]
+            other = torch.cat([other * (1 - missing), missing], 1)
+        return Made(straight, drawn * (straight > 0), other)
 
-    def holes(self, rng: np.random.Generator, corner: Sequence[int], white: np.ndarray) -> np.ndarray:
-        """Draw what is missing in a square of a slice and of its neighbours: see :func:`draw_holes`."""
-        return draw_holes(rng, self.shapes, corner, white, self.offsets)
+    def _other(self, which: np.ndarray, recipes: Sequence[Recipe], middle: int) -> Tensor:
+        """The mirrored slice, (N, 1, size, size)."""
+        places = []
+        for place in (r.place for r in recipes):
+            (x, y, z), size = place.corner, (*place.size[:2], 1)
+            places.append(Place((x, y, z + middle), size, not place.flip))
+        shifts = [(r.shift, 0, 0) for r in recipes]
+        return self.brains.crop(self.brains.images, which, places, shifts).permute(0, 3, 1, 2).float()
 
-    def limit(self, subject: Subject) -> float:
-        """The intensity of a subject's image that becomes 1."""
-        if subject.name not in self.limits:
-            self.limits[subject.name] = upper_limit(np.asarray(subject.image, np.float32))
-        return self.limits[subject.name]
+    def _holes(self, recipes: Sequence[Recipe], white: Tensor) -> Tensor:
+        """What is missing of the slabs, 0 or 1, shape of `white`."""
+        bits = to_device(np.stack([r.hole for r in recipes]), white.device)
+        places = torch.arange(7, -1, -1, device=white.device, dtype=torch.uint8)
+        holes = ((bits[..., None] >> places) & 1).flatten(1)[:, : white[0].numel()].view_as(white).float()
+        rows = np.flatnonzero([r.lesions for r in recipes])
+        if len(rows):
+            those = to_device(rows, white.device)
+            kept = (holes[those] * white[those])[:, None]
+            holes.index_copy_(0, those, fill_mask(kept, torch.ones_like(kept))[:, 0])
+        return holes
+
+    def tensors(self, recipes: Sequence[Recipe]) -> list[Tensor]:
+        """What this yields of a batch, each with one more axis at its beginning."""
+        made = self.make(recipes)
+        return [made.image, made.visible()]
+
+    def sample(self, index: int) -> tuple[Tensor, ...]:
+        """Draw and make the sample of this index."""
+        return tuple(t[0] for t in self.tensors([self.draw(index)]))
+
+    def batches(self, size: int, workers: int) -> Iterator[list[Tensor]]:
+        """Endless batches that are drawn by processes and made on the device of the samples."""
+        drawn = Drawn(self.draw, self.first, size)
+        queue = DataLoader(
+            drawn, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None
+        )
+        for recipes in queue:
+            yield self.tensors(recipes)
 
 
-def warped(rng: np.random.Generator, slices: Tensor) -> Tensor:
-    """The same small change of shape of slices (N, H, W): turned, stretched, sheared and bent."""
+def draw_shape(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Draw a small change of shape of a square: turned, stretched, sheared and bent."""
     angle, shear = rng.normal(0, 0.08), rng.normal(0, 0.05)
     (cos, sin), scales = (np.cos(angle), np.sin(angle)), np.exp(rng.normal(0, 0.06, 2))
     matrix = np.array([[cos, -sin], [sin, cos]]) @ np.array([[1, shear], [0, 1]]) @ np.diag(scales)
-    affine = torch.tensor(np.column_stack([matrix, [0, 0]])[None], dtype=torch.float32)
-    grid = functional.affine_grid(affine, [1, 1, *slices.shape[1:]], align_corners=False)
     # of some 2 voxels, over some 20
-    knots = torch.from_numpy(rng.normal(0, 4 / slices.shape[1], (1, 2, 5, 5)).astype(np.float32))
-    bend = functional.interpolate(knots, slices.shape[1:], mode="bicubic", align_corners=False)
-    grid = grid + bend.permute(0, 2, 3, 1)
-    look = partial(functional.grid_sample, grid=grid, padding_mode="reflection", align_corners=False)
-    inside = look((slices[None] > 0).float())[0] > 0.5
-    return look(slices[None], mode="bicubic")[0].clamp(min=1e-3) * inside
+    bend = rng.normal(0, 4 / size, 50)
+    return np.concatenate([np.column_stack([matrix, [0, 0]]).ravel(), bend]).astype(np.float32)
 
 
-def mirrored(hole: Tensor, start: int, shift: int) -> Tensor:
-    """The hole of a square in the mirrored slice.
+def warped(slices: Tensor, shapes: Tensor) -> Tensor:
+    """Change the shape of all slices of each sample alike.
 
     Parameters
     ----------
-    hole : Tensor, (size, size)
-    start : int
-        First voxel of the square, left to right.
-    shift : int
-        Voxels that the mirrored slice is moved by.
+    slices : Tensor, (N, C, H, W)
+    shapes : Tensor, (N, 56)
+        Of :func:`draw_shape`.
     """
-    size = len(hole)
-    source = MIRROR - (start + torch.arange(size) - shift) - start
+    size = [len(slices), 1, *slices.shape[2:]]
+    grid = functional.affine_grid(shapes[:, :6].view(-1, 2, 3), size, align_corners=False)
+    knots = shapes[:, 6:].view(-1, 2, 5, 5)
+    bend = functional.interpolate(knots, size[2:], mode="bicubic", align_corners=False)
+    look = partial(
+        functional.grid_sample,
+        grid=grid + bend.permute(0, 2, 3, 1),
+        padding_mode="reflection",
+        align_corners=False,
+    )
+    inside = look((slices > 0).float()) > 0.5
+    return look(slices, mode="bicubic").clamp(min=1e-3) * inside
+
+
+def mirrored(holes: Tensor, starts: np.ndarray, shifts: np.ndarray) -> Tensor:
+    """The holes of squares in their mirrored slices.
+
+    Parameters
+    ----------
+    holes : Tensor, (N, size, size)
+    starts : array of int, (N,)
+        First voxel of each square, left to right.
+    shifts : array of int, (N,)
+        Voxels that each mirrored slice is moved by.
+    """
+    size = holes.shape[1]
+    source = to_device(MIRROR - 2 * starts[:, None] - np.arange(size) + shifts[:, None], holes.device)
     inside = (source >= 0) & (source < size)
-    return hole[source.clamp(0, size - 1)] * inside[:, None]
+    rows = source.clamp(0, size - 1)[..., None].expand_as(holes)
+    return holes.gather(1, rows) * inside[..., None]
 
 
 def draw_holes(
     rng: np.random.Generator,
     shapes: Lesions,
     corner: Sequence[int],
-    white: np.ndarray,
-    offsets: Sequence[int] = (0,),
-) -> np.ndarray:
-    """Draw what is missing in a square of a slice and of others: lesions as they are filled, or blobs.
+    size: int,
+    depths: tuple[int, int] = (0, 0),
+    squares: float = 0.0,
+) -> tuple[np.ndarray, bool]:
+    """Draw what is missing in a square of a slice and of its neighbours: lesions, blobs, or a square.
 
     Parameters
     ----------
@@ -174,17 +311,26 @@ def draw_holes(
     shapes : Lesions
     corner : sequence of int
         First voxel of the square, with its slice.
-    white : array of bool, shape (max(offsets) - min(offsets) + 1, size, size)
-        White matter, where lesions are, of all slices from the lowest to the highest.
-    offsets : sequence of int
-        Of the slices to that one.
+    size : int
+    depths : tuple of int
+        Of the lowest and of the highest slice, relative to that one.
+    squares : float
+        Share of the holes that are the squares of Armanious et al. 2019; the others are as often the lesions
+        of patients, where they are, as blobs.
 
     Returns
     -------
-    array of float32, shape (len(offsets), size, size)
+    hole : array of bool, shape (depths[1] - depths[0] + 1, size, size)
+    lesions : bool
+        Whether they are lesions, which lie in white matter.
     """
-    low, high = min(offsets), max(offsets)
-    hole, size = np.zeros(white.shape, bool), white.shape[1]
+    low, high = depths
+    hole = np.zeros((high - low + 1, size, size), bool)
+    if rng.random() < squares:
+        x, y = (rng.normal(size / 2, size / 8, 2) - SQUARE / 2).round().clip(0, size - SQUARE).astype(int)
+        first = -rng.integers(DEPTH)
+        hole[max(first - low, 0) : first + DEPTH - low, x : x + SQUARE, y : y + SQUARE] = True
+        return hole, False
     if rng.random() < PATIENT:
         # of several patients: large loads are rare
         chosen = rng.integers(len(shapes.patients), size=rng.integers(1, 5))
@@ -193,15 +339,15 @@ def draw_holes(
         voxels = voxels[:, [2, 0, 1]] - [low, 0, 0]
         voxels = voxels[((voxels >= 0) & (voxels < hole.shape)).all(1)]
         hole[tuple(voxels.T)] = True
-        hole = to_fill(hole & white)
-    if not hole[-low].any():
-        for _ in range(rng.integers(1, 4)):
-            inwards = ndimage.distance_transform_edt(draw_blob(rng, size))
-            # an ellipsoid along the slices, cut somewhere
-            half = 3 * np.exp(rng.uniform(0, np.log(6)))
-            depths = rng.uniform(-0.9, 0.9) + np.arange(low, high + 1) / half
-            hole |= inwards > (depths**2)[:, None, None] * inwards.max()
-    return hole[np.asarray(offsets) - low].astype(np.float32)
+        if hole[-low].any():
+            return hole, True
+    for _ in range(rng.integers(1, 4)):
+        inwards = ndimage.distance_transform_edt(draw_blob(rng, size))
+        # an ellipsoid along the slices, cut somewhere
+        half = 3 * np.exp(rng.uniform(0, np.log(6)))
+        depth = rng.uniform(-0.9, 0.9) + np.arange(low, high + 1) / half
+        hole |= inwards > (depth**2)[:, None, None] * inwards.max()
+    return hole, False
 
 
 def draw_blob(rng: np.random.Generator, size: int) -> np.ndarray:

@@ -61,6 +61,32 @@ class Samples(IterableDataset[tuple[Tensor, ...]]):
             yield [torch.stack(t) for t in zip(*itertools.islice(source, size), strict=True)]
 
 
+class Drawn(IterableDataset[Any]):
+    """Endless batches that are drawn, and not made yet, divided among the worker processes.
+
+    Parameters
+    ----------
+    draw : callable
+        From the index of a sample to what it is made of.
+    first, size : int
+        Index of the first sample, and samples of a batch.
+    joined : callable
+        Makes a batch of a list.
+    """
+
+    def __init__(
+        self, draw: Callable[[int], Any], first: int, size: int, joined: Callable[[list[Any]], Any] = list
+    ):
+        self.draw, self.first, self.size, self.joined = draw, first, size, joined
+
+    def __iter__(self) -> Iterator[Any]:
+        worker = torch.utils.data.get_worker_info()
+        start, step = (worker.id, worker.num_workers) if worker else (0, 1)
+        for number in itertools.count(start, step):
+            first = self.first + number * self.size
+            yield self.joined([self.draw(i) for i in range(first, first + self.size)])
+
+
 class Task:
     """What a network learns: samples and a loss.
 

@@ -12,6 +12,7 @@ pytest.importorskip("diffusers")
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import diffusion, inpainting, registry, session, slices
+from bids_inpaint.networks.engines import ddpm
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions
 from bids_inpaint.training.diffusion import Diffusion, bound
@@ -116,10 +117,13 @@ def test_the_papers_network_has_its_parameters():
 
 
 MIRRORED = 'true\nmirror = true\nneighbours = [1, 4]\nprediction = "image"'
+TOGETHER = f"{MIRRORED}\ntogether = true"
 
 
 @pytest.fixture(
-    scope="module", params=["true", "false", MIRRORED], ids=["sub-images", "whole", "mirrored image"]
+    scope="module",
+    params=["true", "false", MIRRORED, TOGETHER],
+    ids=["sub-images", "whole", "mirrored image", "together"],
 )
 def trained(request, cache, shapes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("ddpm")
@@ -165,22 +169,20 @@ def test_only_the_hole_is_filled_from_the_seed_alone(trained):
 
 
 def test_slices_go_where_they_came_from(trained, monkeypatch):
-    """A sampler that returns what the network sees of the surroundings fills each voxel from its place."""
+    """A network that returns what it sees of the surroundings fills each voxel from its place."""
     _, _, model = trained
     image = np.random.default_rng(0).uniform(100, 300, (61, 70, 9)).astype(np.float32)
     limit = slices.upper_limit(image)
-    shown = {}
 
     class Session:
         def run(self, _, given):
-            shown["image"] = given["image"][:, 1:2]
-            return [np.zeros((1, 2, *given["image"].shape[2:]), np.float32)]
+            seen = np.roll(given["image"][:, 1:2], (1, 2), (2, 3))
+            return [np.concatenate([seen, seen], 1)]
 
     def sample(predict, noise, *_):
-        predict(noise, 0)
-        return np.roll(shown["image"], (1, 2), (2, 3))
+        return predict(noise, 0)[1]
 
-    monkeypatch.setattr(slices, "open_session", lambda *_: Session())
+    monkeypatch.setattr(ddpm, "open_session", lambda *_: Session())
     monkeypatch.setattr(diffusion, "sample", sample)
     monkeypatch.setattr(slices, "ACROSS", 1e-3)
     hole = np.zeros(image.shape, bool)
@@ -218,7 +220,8 @@ def test_the_mirrored_slice_shows_the_other_side_but_not_the_hole():
     turned = (row * (1 - missing)).flip(0).roll(shift)[start : start + size]
     place = Place((start, 0, 0), (size, 4, 1), True)
     other = place.crop(row.numpy()[:, None, None] + np.zeros((1, 4, 1), np.float32), (shift, 0, 0))[..., 0]
-    known = other * (1 - mirrored(hole, start, shift))
+    (gone,) = mirrored(hole[None], np.array([start]), np.array([shift]))
+    known = other * (1 - gone)
     assert torch.equal(known[:, 0], turned)
     assert (known == 0).any()
 
@@ -234,7 +237,7 @@ def test_inference_mirrors_about_the_middle_of_the_brain(trained, monkeypatch):
             shown.append(given["image"])
             return [np.zeros((1, 2, *given["image"].shape[2:]), np.float32)]
 
-    monkeypatch.setattr(slices, "open_session", lambda *_: Session())
+    monkeypatch.setattr(ddpm, "open_session", lambda *_: Session())
     image = np.zeros((60, 50, 6), np.float32)
     image[12:53] = np.random.default_rng(0).uniform(100, 300, (41, 50, 6))
     hole = np.zeros(image.shape, bool)
@@ -267,7 +270,7 @@ def test_neighbouring_slices_are_those_of_the_image(trained, cache, shapes):
     # brighter from slice to slice
     shape = subject.image.shape
     vars(subject)["image"] = np.broadcast_to(np.linspace(0.5, 1.5, shape[2], dtype=np.float32), shape)
-    slices.subjects = [subject]
+    slices.subjects, slices.brains.images, slices.limits = [subject], [subject.image], np.float32([2])
     for index in range(12):
         image, given = slices.sample(index)
         own, hole, *near = given[:-2]
@@ -281,12 +284,55 @@ def test_neighbouring_slices_are_those_of_the_image(trained, cache, shapes):
 def test_holes_lie_where_lesions_do(shapes):
     stored = Lesions.load(shapes)
     rng = np.random.default_rng(0)
-    holes = [draw_holes(rng, stored, (56, 70, 85), np.ones((1, 32, 32), bool))[0] for _ in range(60)]
-    assert all(hole.any() for hole in holes)
-    assert np.mean([hole.mean() for hole in holes]) < 0.5
-    # lesions of this slice are at 60-70 and 80-90: in the middle of the square
-    lesions = [h for h in holes if 80 < h.sum() < 250]
-    assert lesions
+    drawn = [draw_holes(rng, stored, (56, 70, 85), 32) for _ in range(60)]
+    assert all(hole.any() for hole, _ in drawn)
+    assert np.mean([hole.mean() for hole, _ in drawn]) < 0.5
+    lesions = [hole[0] for hole, of_patients in drawn if of_patients]
+    assert 10 < len(lesions) < 50
+    # those of this slice are at 60-70 and 80-90: in the middle of the square
+    assert all(hole[:3].sum() < 0.3 * hole.sum() for hole in lesions)
+
+
+def test_holes_of_neighbours_are_as_noisy_as_the_one_that_is_drawn(trained, monkeypatch):
+    """Slices that are drawn together see what became of each other so far; all else they see as it is."""
+    _, _, model = trained
+    if not model.card.neighbours:
+        pytest.skip("this network doesn't look at neighbouring slices")
+    shown = []
+
+    class Session:
+        def run(self, _, given):
+            shown.append(given["image"][0])
+            return [np.zeros((1, 2, *given["image"].shape[2:]), np.float32)]
+
+    monkeypatch.setattr(ddpm, "open_session", lambda *_: Session())
+    image = np.zeros((60, 50, 12), np.float32)
+    image[12:53] = np.random.default_rng(0).uniform(100, 300, (41, 50, 12))
+    hole = np.zeros(image.shape, bool)
+    hole[30, 25, 4:7] = True
+    model.engine.fill(model, image, hole, Scale(1.0), session.Runtime("cpu", steps=1), ())
+    below, middle, above = shown
+    x, y = np.argwhere(middle[2])[0]
+    # the image and the hole of the slice, and of the first on either side
+    assert middle[1, x, y] == 0
+    if model.card.together:
+        assert [middle[3, x, y], middle[5, x, y]] == [below[0, x, y], above[0, x, y]]
+        assert below[0, x, y] != above[0, x, y]
+    else:
+        assert middle[3, x, y] == middle[5, x, y] == 0
+    known = np.minimum(image / slices.upper_limit(np.where(hole, 0, image)), 1)
+    assert middle[3, x + 1, y] == pytest.approx(known[31, 25, 4])
+
+
+def test_half_of_the_samples_are_nothing_but_noise_if_so_asked(trained, cache, shapes):
+    config, _, _ = trained
+    config = replace(config, synthesis=replace(config.synthesis, noisiest=0.5))
+    samples = Diffusion(config, cache, shapes).samples(0, "cpu")
+    steps = np.array([samples.sample(i)[3] for i in range(60)])
+    last = steps == diffusion.STEPS - 1
+    assert 18 < last.sum() < 42
+    assert 300 < steps[~last].mean() < 700
+    assert steps.min() >= 0
 
 
 def test_voided_volumes_are_filled_in_any_orientation(trained, tmp_path):

@@ -10,7 +10,7 @@ torch = pytest.importorskip("torch")
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import card, inpainting, registry, session
-from bids_inpaint.training.adversarial import Adversarial, cut, style_loss
+from bids_inpaint.training.adversarial import Adversarial, cut, square_around, style_loss
 from bids_inpaint.training.architectures.casnet import CasNet, PatchDiscriminator, Vgg19
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.engines import build
@@ -23,9 +23,10 @@ TOY_GAN = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ip-medgan"')
     .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false",
              "channels = [4, 8]\nblocks = 2\nmirror = true\nneighbours = [2]")
+    .replace("vary = true", "vary = true\nsquares = 0.5")
     .replace("freeze_normalisation = 3\n", "")
     .replace("patch = 16", "patch = 80")
-) + "[adversarial]\nfilters = 2\npixels = 1.0\nsquares = 0.5\nalone = 1\n"  # fmt: skip
+) + "[adversarial]\nfilters = 2\npixels = 1.0\nalone = 1\n"  # fmt: skip
 
 
 @pytest.fixture
@@ -93,6 +94,30 @@ def test_holes_lie_in_the_squares_the_local_discriminator_sees(config, cache, sh
         assert not hole.any() or inside.any()
         assert 0 <= image.min() <= image.max() <= 1
     assert 3 < squares < 17
+
+
+def test_batches_of_a_gpu_are_the_samples_of_the_same_numbers(config, cache, shapes):
+    """Drawn by a process of its own, and made several at once."""
+    samples = Adversarial(config, cache, shapes).samples(3, "cpu")
+    batch = next(samples.batches(4, workers=1))
+    for made, alone in zip(batch, zip(*(samples.sample(3 + i) for i in range(4)), strict=True), strict=True):
+        assert torch.allclose(made, torch.stack(alone), atol=1e-6)
+
+
+def test_networks_are_scored_on_the_holes_of_people_they_do_not_learn_from(config, cache, shapes):
+    data = replace(config.data, train=["toy_sub-01"], validation=["toy_sub-02"])
+    task = Adversarial(replace(config, data=data), cache, shapes)
+    scores = task.validate(build(config).eval())
+    assert set(scores) == {"lesions", "blobs", "squares", "score"}
+    assert all(0 < value < 60 for value in scores.values())
+
+
+def test_a_large_hole_has_the_square_about_one_of_its_voxels():
+    holes = torch.zeros(2, 128, 128)
+    holes[0, 50:60, 100:128] = 1
+    holes[1, :, :2] = 1
+    corners = square_around(holes, torch.tensor([0.3, 0.99]))
+    assert corners.tolist() == [[55 - SQUARE // 2, 128 - SQUARE], [128 - SQUARE, 0]]
 
 
 def test_training_resumes_with_its_discriminators(config, cache, shapes, tmp_path):

@@ -10,9 +10,10 @@ pytest.importorskip("torch")
 
 from bids_inpaint.imaging.fidelity import hole_scores
 from bids_inpaint.networks import session
-from bids_inpaint.training.compare import CLASSICAL, compare, draw_holes, make_case
+from bids_inpaint.training.compare import CLASSICAL, compare
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, subjects, template_priors
+from bids_inpaint.training.holes import draw_holes, make_case
 
 
 @pytest.mark.parametrize("kind", ["lesions", "blobs", "squares"])

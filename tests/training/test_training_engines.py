@@ -16,7 +16,7 @@ from bids_inpaint.networks.diffusion import SAMPLERS
 from bids_inpaint.training.__main__ import main, parser
 from bids_inpaint.training.architectures import Architecture
 from bids_inpaint.training.architectures.slice_unet import MODES
-from bids_inpaint.training.compare import Holes
+from bids_inpaint.training.holes import Holes
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.engines import ENGINES, build, engine_of, make_task
 from bids_inpaint.training.export import export

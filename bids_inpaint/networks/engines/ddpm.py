@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from math import sqrt
 
 import numpy as np
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import diffusion, slices
 from bids_inpaint.networks.card import Card, Engine, Filled, Model, Signature, slice_channels
-from bids_inpaint.networks.session import Runtime
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from bids_inpaint.networks.session import Runtime, open_session
 
 Array = np.ndarray
 
@@ -30,22 +27,52 @@ def _fill(
     sampling = model.card.sampling
     assert sampling is not None
     sampler, steps = runtime.sampler or sampling.sampler, runtime.steps or sampling.steps
-    # what all slices begin from is the same, so that neighbours become alike
-    start = np.random.default_rng(runtime.seed).standard_normal(image.shape[:2], np.float32)
+    brain = slices.Sliced(slices.Sight.of(model.card), image, wanted)
+    session = open_session(model, runtime)
+    told_image = model.card.prediction == "image"
 
-    def draw(session: InferenceSession, window_channels: Array, window: slices.Window, z: int) -> Array:
-        def predict(x: Array, step: int) -> tuple[Array, Array]:
-            channels = np.concatenate([x, window_channels], 1)
-            answer = session.run(None, {"image": channels, "step": np.array([step], np.int64)})[0]
-            prediction, share = answer[:, :1], answer[:, 1:]
-            if model.card.prediction == "image":
-                prediction = diffusion.noise_of(prediction, x, step)
-            return prediction, share
+    def run(channels: Array, step: int) -> Array:
+        return session.run(None, {"image": channels, "step": np.array([step], np.int64)})[0]
 
-        rng = np.random.default_rng([runtime.seed, z])
-        return diffusion.sample(predict, window.cut(start)[None, None], sampler, steps, rng)
+    return Filled(brain.filled(draw(brain, run, told_image, sampler, steps, runtime.seed)))
 
-    return Filled(slices.fill(model, image, wanted, runtime, draw))
+
+def draw(
+    brain: slices.Sliced,
+    run: Callable[[Array, int], Array],
+    told_image: bool,
+    sampler: str,
+    steps: int,
+    seed: int,
+) -> Array:
+    """Draw the content of a hole, (voxels,) of 0-1: all slices take each step before any takes the next.
+
+    Parameters
+    ----------
+    brain : Sliced
+    run : callable
+        The network: channels (1, C, H, W) of a slice and a step to its answer, (1, 2, H, W).
+    told_image : bool
+        Whether the answer is the image, and not the noise.
+    sampler, steps, seed
+        Of :func:`bids_inpaint.networks.diffusion.sample`.
+    """
+    rng = np.random.default_rng(seed)
+    if brain.sight.together:
+        noise = rng.standard_normal(brain.known.shape, np.float32)
+    else:
+        # what all slices begin from is the same, so that neighbours become alike
+        plane = rng.standard_normal(brain.known.shape[:2], np.float32)
+        noise = np.broadcast_to(plane[..., None], brain.known.shape)
+
+    def predict(x: Array, step: int) -> tuple[Array, Array]:
+        left = float(diffusion.signal()[step])
+        noisy = sqrt(left) * brain.known + sqrt(1 - left) * noise
+        noisy[brain.wanted] = x
+        prediction, share = brain.answers(lambda channels: run(channels, step), noisy)
+        return diffusion.noise_of(prediction, x, step) if told_image else prediction, share
+
+    return diffusion.sample(predict, noise[brain.wanted], sampler, steps, rng)
 
 
 ENGINE = Engine(

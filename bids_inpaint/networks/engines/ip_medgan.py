@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import slices
 from bids_inpaint.networks.card import Card, Engine, Filled, Model, Signature, slice_channels
-from bids_inpaint.networks.session import Runtime
-
-if TYPE_CHECKING:
-    from onnxruntime import InferenceSession
+from bids_inpaint.networks.session import Runtime, open_session
 
 Array = np.ndarray
 
@@ -23,14 +19,13 @@ def _signature(card: Card) -> Signature:
     return Signature((4, 4), (channels, 1), f"take {channels} channels in two dimensions, and give 1 channel")
 
 
-def _generate(session: InferenceSession, channels: Array, window: slices.Window, z: int) -> Array:
-    return session.run(None, {"image": channels})[0]
-
-
 def _fill(
     model: Model, image: Array, wanted: Array, scale: Scale, runtime: Runtime, priors: Sequence[Array]
 ) -> Filled:
-    return Filled(slices.fill(model, image, wanted, runtime, _generate))
+    brain = slices.Sliced(slices.Sight.of(model.card), image, wanted)
+    session = open_session(model, runtime)
+    (content,) = brain.answers(lambda channels: session.run(None, {"image": channels})[0])
+    return Filled(brain.filled(content))
 
 
 ENGINE = Engine(

@@ -32,6 +32,8 @@ class Denoiser(Architecture):
         Whether it also sees the slice and the hole mirrored left to right.
     neighbours : sequence of int
         Distances of other slices that it also sees with their holes, on both sides.
+    together : bool
+        Whether it sees the holes of these slices as noisy as its own, so that all are drawn together.
     prediction : {'noise', 'image'}
         What it predicts: the noise, as the paper's does, or the image, which takes fewer steps to learn.
 
@@ -56,6 +58,7 @@ class Denoiser(Architecture):
         mirror: bool = False,
         prediction: Literal["noise", "image"] = "noise",
         neighbours: Sequence[int] = (),
+        together: bool = False,
     ):
         super().__init__()
         from diffusers.models.unets.unet_2d import UNet2DModel
@@ -63,6 +66,7 @@ class Denoiser(Architecture):
         if prediction not in ("noise", "image"):
             raise ValueError(f"prediction {prediction} is neither noise nor image")
         self.prediction, self.mirror, self.neighbours = prediction, mirror, list(neighbours)
+        self.together = together
         self.inputs = 1 + slice_channels(mirror, neighbours)
         self.factor = 2 if sub_images else 1
         self.multiple = self.factor * 2 ** (len(channels) - 1)
