@@ -62,13 +62,29 @@ def cuts_through(brain: str, box: Box | None = None, mask: str | None = None, co
         others = tuple(i for i in range(3) if i != axis)
         apart = max(round(5 / volume.sizes[axis]), 1)
         chosen = _peaks(shown.sum(others), count, apart)
-        area = (volume.data > 0.5).sum(others)
-        extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
-        for index in np.linspace(extent[0], extent[-1], count + 2)[1:-1].round().astype(int):
-            if len(chosen) < count and all(abs(index - c) >= apart for c in chosen):
-                chosen.append(int(index))
-        cuts.append(sorted(chosen))
+        cuts.append(fill_up(chosen, (volume.data > 0.5).sum(others), count, apart))
     return cuts[0], cuts[1], cuts[2]
+
+
+def fill_up(chosen: Sequence[int], area: Array, count: int, apart: int) -> list[int]:
+    """Add evenly spaced slices of a brain to those that are chosen, in order.
+
+    Parameters
+    ----------
+    chosen : sequence of int
+    area : array of int
+        Voxels of the brain in each slice.
+    count : int
+        How many there are to be.
+    apart : int
+        How far the added ones are from all others, at least.
+    """
+    out = list(chosen)
+    extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
+    for index in np.linspace(extent[0], extent[-1], count + 2)[1:-1].round().astype(int):
+        if len(out) < count and all(abs(index - c) >= apart for c in out):
+            out.append(int(index))
+    return sorted(out)
 
 
 def _peaks(profile: Array, count: int, apart: int) -> list[int]:
@@ -144,7 +160,12 @@ def _signed(view: Array) -> Array:
 
 
 def outlines(
-    masks: Sequence[str], colours: Sequence[str], out_file: str, cuts: Cuts, box: Box | None = None
+    masks: Sequence[str],
+    colours: Sequence[str],
+    out_file: str,
+    cuts: Cuts,
+    box: Box | None = None,
+    classes: Sequence[str] = (),
 ) -> str:
     """Draw outlines of masks, the first on top, to lay over slices.
 
@@ -157,19 +178,25 @@ def outlines(
     cuts : Cuts
     box : tuple of slice, optional
         Part of the grid to show.
+    classes : sequence of str, optional
+        Of each outline, for a page that holds the SVG in itself and chooses what is seen of it.
     """
     paths: list[str] = []
+    stem = f"{Path(out_file).stem}-" if classes else "m"
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
         volume = _Volume.read(mask, box)
         layout = _Layout(volume, cuts)
         shape = "".join(layout.outline(volume))
         # a dark edge shows the outline on white too
-        name = f"m{len(paths)}"
+        name = f"{stem}{len(paths)}"
         paths.append(
             f'<defs><path id="{name}" d="{shape}" vector-effect="non-scaling-stroke"/></defs>\n'
             f'<use href="#{name}" stroke="#000" stroke-opacity="0.5" stroke-width="{_STROKE + 1.4:.1f}"/>\n'
             f'<use href="#{name}" stroke="{colour}" stroke-width="{_STROKE:.1f}"/>\n'
         )
+    if classes:
+        named = zip(reversed(classes), paths, strict=True)
+        paths = [f'<g class="{kind}">\n{path}</g>\n' for kind, path in named]
     # in tenths of a millimetre, so that whole numbers do
     size = f"{10 * layout.width:.0f} {10 * layout.height:.0f}"
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" fill="none">\n'
