@@ -17,7 +17,7 @@ from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.reports import figures
 from bids_inpaint.reports.changes import COLOURS, cuts_through_lesions, ranked
-from bids_inpaint.space import WORKING_GRID, Grid, resample
+from bids_inpaint.space import WORKING_GRID, resample
 
 Array = np.ndarray
 
@@ -67,9 +67,12 @@ class ChangePictures(FileInterface):
         lesions = read_histories(Path(inputs.table), inputs.sessions)
         standard = images.read(inputs.labels, np.int32)[0]
         labels = here(standard, 0).astype(np.int32)
-        before, after = (
-            [here(images.read(path)[0], 3) for path in paths] for paths in (inputs.before, inputs.after)
-        )
+        before, after = [], []
+        for original, filled in zip(inputs.before, inputs.after, strict=True):
+            values = images.read(original)[0]
+            before.append(here(values, 3))
+            # quicker than cubic splines, as there is little of it
+            after.append(before[-1] + here(images.read(filled)[0] - values, 1))
         # one window shows all visits alike only if they have one unit
         scales = match(before, brain & (labels == 0))
         bright = [np.percentile(b[brain] / s, 99.5) for b, s in zip(before, scales, strict=True)]
@@ -100,7 +103,7 @@ class ChangePictures(FileInterface):
 def _groups(
     labels: Array, at_visit: Array, lesions: Sequence[LesionHistory], visit: int
 ) -> Iterator[tuple[str, Array]]:
-    """Voxels that are outlined alike: lesions of one change that are there, and places of those that aren't."""
+    """Voxels that are outlined alike: lesions of one change that are there, and places of the others."""
     for change in COLOURS:
         there = [one.label for one in lesions if one.change == change and one.volumes[visit] > 0]
         absent = [one.label for one in lesions if one.change == change and one.volumes[visit] == 0]

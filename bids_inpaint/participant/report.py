@@ -15,6 +15,7 @@ from bids_inpaint.imaging.quality import LIMITS, UNITS
 from bids_inpaint.io.files import read_sidecar, replacing
 from bids_inpaint.networks.card import Model
 from bids_inpaint.participant.crashes import Crash
+from bids_inpaint.participant.longitudinal import link_of
 from bids_inpaint.participant.outcomes import UNASKED, Outcome, Run, differences
 from bids_inpaint.reports.citations import methods_of
 from bids_inpaint.reports.figures import LESION, OTHER, THIRD
@@ -121,6 +122,7 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
         "report.html.j2",
         name=name,
         images=images,
+        course=link_of(out_dir, subject),
         verdict="failed" if refused or _any(images, "failed") else "look" if _any(images, "look") else "good",
         sentence=_sentence(images, len(refused)),
         notices=[*refused, *_notices(outcomes, run.settings, run.provenance)],

@@ -1,4 +1,4 @@
-"""Lesions over time as pages show them: colours, the slices that show changes, and charts of volumes (SVG)."""
+"""Lesions over time as pages show them: colours, slices that show changes, and charts of volumes (SVG)."""
 
 from __future__ import annotations
 
@@ -28,7 +28,8 @@ COLOURS = {
 SIGNS = {
     "new": "+", "enlarging": "▲", "shrinking": "▼", "resolved": "○", "transient": "◇", "stable": "=",
 }  # fmt: skip
-_SLICES = 7
+#: Slices along each axis: as many as the lesions need, between these.
+_SLICES = (4, 7)
 #: Share of its largest area from which a lesion is seen on a slice.
 _SEEN = 0.5
 
@@ -44,14 +45,12 @@ def ranked(lesions: Sequence[LesionHistory]) -> list[LesionHistory]:
     return sorted(lesions, key=key)
 
 
-def cuts_through_lesions(
-    labels: Array, order: Sequence[int], brain: Array, sizes: Sequence[float], count: int = _SLICES
-) -> Cuts:
+def cuts_through_lesions(labels: Array, order: Sequence[int], brain: Array, sizes: Array) -> Cuts:
     """Choose slices on which as many lesions as possible are seen, the first ones before all others.
 
     A lesion is seen on a slice that has half of its largest area along the axis. Each slice that is taken
-    shows the first lesion that is not yet seen, and as much of the others as is possible then. Evenly spaced
-    slices of the brain fill up.
+    shows the first lesion that is not yet seen, and as much of the others as is possible then. If few slices
+    show all lesions, evenly spaced slices of the brain fill up.
 
     Parameters
     ----------
@@ -60,26 +59,192 @@ def cuts_through_lesions(
     order : sequence of int
         Labels, the most interesting lesion first.
     brain : array of bool
-    sizes : sequence of float
+    sizes : array of float, shape (3,)
         Edge lengths of a voxel (mm).
-    count : int
-        Slices along each axis.
     """
     where = np.argwhere(labels > 0)
     values = labels[tuple(where.T)]
+    chosen = [_greedily(values, where[:, axis], order, labels.shape[axis]) for axis in range(3)]
+    count = max(_SLICES[0], *map(len, chosen))
     cuts = []
-    for axis in range(3):
-        shape = (int(values.max(initial=0)) + 1, labels.shape[axis])
-        areas = np.zeros(shape)
-        np.add.at(areas, (values, where[:, axis]), 1)
-        shares = areas / np.maximum(areas.max(1, keepdims=True), 1)
-        waiting = [label for label in order if label < shape[0] and areas[label].any()]
-        chosen: list[int] = []
-        while waiting and len(chosen) < count:
-            seen = shares[waiting] >= _SEEN
-            best = int(np.where(seen[0], shares[waiting].sum(0), -1).argmax())
-            chosen.append(best)
-            waiting = [label for label, there in zip(waiting, seen[:, best], strict=True) if not there]
+    for axis, some in enumerate(chosen):
         area = brain.sum(tuple(i for i in range(3) if i != axis))
-        cuts.append(fill_up(chosen, area, count, max(round(5 / sizes[axis]), 1)))
+        cuts.append(fill_up(some, area, count, max(round(5 / sizes[axis]), 1)))
     return cuts[0], cuts[1], cuts[2]
+
+
+def _greedily(values: Array, places: Array, order: Sequence[int], length: int) -> list[int]:
+    """Slices along an axis, from the label and the slice of each lesion voxel."""
+    areas = np.zeros((int(values.max(initial=0)) + 1, length))
+    np.add.at(areas, (values, places), 1)
+    shares = areas / np.maximum(areas.max(1, keepdims=True), 1)
+    waiting = [label for label in order if label < len(areas) and areas[label].any()]
+    chosen: list[int] = []
+    while waiting and len(chosen) < _SLICES[1]:
+        seen = shares[waiting] >= _SEEN
+        best = int(np.where(seen[0], shares[waiting].sum(0), -1).argmax())
+        chosen.append(best)
+        waiting = [label for label, there in zip(waiting, seen[:, best], strict=True) if not there]
+    return chosen
+
+
+@dataclass(frozen=True)
+class Chart:
+    """Where the points of a chart of volumes over time are, in pixels.
+
+    Attributes
+    ----------
+    x : tuple of float
+        Of each visit: by its time, or evenly if a time is unknown.
+    top, bottom : float
+        Of the largest value and of 0.
+    largest : float
+    """
+
+    x: tuple[float, ...]
+    top: float
+    bottom: float
+    largest: float
+
+    @classmethod
+    def of(
+        cls,
+        years: Sequence[float | None],
+        largest: float,
+        left: float,
+        right: float,
+        top: float,
+        bottom: float,
+    ) -> Chart:
+        """Lay visits out between the left and the right, and values between the bottom and the top."""
+        known = [year for year in years if year is not None]
+        times = known if len(known) == len(years) else list(map(float, range(len(years))))
+        span = (times[-1] - times[0]) or 1.0
+        x = tuple(left + (right - left) * (time - times[0]) / span for time in times)
+        return cls(x, top, bottom, largest or 1.0)
+
+    def y(self, value: float) -> float:
+        """Where a value is."""
+        return self.bottom - (self.bottom - self.top) * value / self.largest
+
+    def line(self, values: Sequence[float], colour: str, width: float) -> str:
+        """A line through the values of all visits."""
+        points = " ".join(f"{x:.1f},{self.y(value):.1f}" for x, value in zip(self.x, values, strict=True))
+        return f'<polyline points="{points}" fill="none" stroke="{colour}" stroke-width="{width}"/>'
+
+    def dots(self, values: Sequence[float], colour: str, radius: float) -> str:
+        """A dot at each visit, hollow where the value is 0."""
+        return "".join(
+            f'<circle cx="{x:.1f}" cy="{self.y(value):.1f}" r="{radius}" stroke="#1d2530" stroke-width="0.8" '
+            f'fill="{colour if value else "#fff"}"/>'
+            for x, value in zip(self.x, values, strict=True)
+        )
+
+
+def spark(lesion: LesionHistory, years: Sequence[float | None], sessions: Sequence[str]) -> str:
+    """Draw the volumes of a lesion over time, as a small SVG that says in words what it shows."""
+    width, height = 150, 34
+    chart = Chart.of(years, max(lesion.volumes), 6, width - 6, 6, height - 6)
+    colour = COLOURS[lesion.change]
+    pairs = zip(sessions, lesion.volumes, strict=True)
+    label = f"Lesion {lesion.label}: " + ", ".join(f"{name} {volume:.0f} mm³" for name, volume in pairs)
+    return _svg(
+        width,
+        height,
+        label,
+        f'<line x1="4" x2="{width - 4}" y1="{chart.bottom}" y2="{chart.bottom}" stroke="#d8dee5"/>'
+        + chart.line(lesion.volumes, colour, 2)
+        + chart.dots(lesion.volumes, colour, 3.2),
+    )
+
+
+def timeline(
+    volumes: Sequence[float],
+    lesions: Sequence[LesionHistory],
+    years: Sequence[float | None],
+    sessions: Sequence[str],
+) -> str:
+    """Draw the volume of all lesions over time (ml), and below it that of each in the colour of its change.
+
+    Parameters
+    ----------
+    volumes : sequence of float
+        Of all lesions of each visit, in mm³.
+    lesions : sequence of LesionHistory
+    years : sequence of float or None
+    sessions : sequence of str
+        Names of the visits.
+    """
+    width, bottom = 760, 228
+    total = [volume / 1000 for volume in volumes]
+    ticks = nice_ticks(max(total))
+    chart = Chart.of(years, ticks[-1], 70, width - 60, 26, bottom)
+    rows = _rows(chart.x)
+    parts = [
+        f'<line x1="52" x2="{width - 20}" y1="{chart.y(tick):.1f}" y2="{chart.y(tick):.1f}" '
+        f'stroke="#e3e8ee"/><text x="46" y="{chart.y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        for tick in ticks
+    ]
+    parts.append('<text x="4" y="14">Lesion volume (ml)</text>')
+    for lesion in reversed(ranked(lesions)):
+        parts.append(chart.line([v / 1000 for v in lesion.volumes], COLOURS[lesion.change], 1.6))
+    parts += [chart.line(total, "#1d2530", 2.6), chart.dots(total, "#1d2530", 4.5)]
+    parts += [
+        f'<text x="{x:.1f}" y="{chart.y(value) - 10:.1f}" text-anchor="middle" font-weight="600">'
+        f"{value:.2f}</text>"
+        for x, value in zip(chart.x, total, strict=True)
+    ]
+    parts += _names(chart, rows, years, sessions)
+    pairs = zip(sessions, total, strict=True)
+    label = "Volume of all lesions: " + ", ".join(f"{name} {value:.2f} ml" for name, value in pairs)
+    return _svg(width, bottom + 36 + 30 * max(rows), label, "".join(parts))
+
+
+def _rows(places: Sequence[float]) -> list[int]:
+    """In which row the name of each visit stands: a second one holds what would lie on another."""
+    rows = [0]
+    for before, after in pairwise(places):
+        rows.append(1 - rows[-1] if after - before < 90 else 0)
+    return rows
+
+
+def _names(
+    chart: Chart, rows: Sequence[int], years: Sequence[float | None], sessions: Sequence[str]
+) -> list[str]:
+    """The name and the time of each visit below a chart."""
+    out = []
+    for x, row, name, year in zip(chart.x, rows, sessions, years, strict=True):
+        y = chart.bottom + 18 + 30 * row
+        time = "" if year is None else f"{year:.2f} years"
+        out.append(
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{chart.bottom}" y2="{y - 12:.1f}" stroke="#aab4bf"/>'
+        )
+        short = name if len(name) <= 18 else name[:17] + "…"
+        out.append(
+            f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="middle">{escape(short)}'
+            f'<tspan x="{x:.1f}" dy="13" fill="#5b6673">{time}</tspan></text>'
+        )
+    return out
+
+
+def nice_ticks(largest: float) -> list[float]:
+    """Round numbers from 0 to at least the largest value.
+
+    Examples
+    --------
+    >>> nice_ticks(4.2), nice_ticks(0.35), nice_ticks(0)
+    ([0.0, 1.0, 2.0, 3.0, 4.0, 5.0], [0.0, 0.1, 0.2, 0.3, 0.4], [0.0, 0.5, 1.0])
+    """
+    if largest <= 0:
+        return [0.0, 0.5, 1.0]
+    power = 10.0 ** np.floor(np.log10(largest))
+    step = next(s * power for s in (0.1, 0.2, 0.5, 1, 2) if largest / (s * power) <= 5)
+    return [round(float(step * i), 10) for i in range(int(np.ceil(largest / step - 1e-9)) + 1)]
+
+
+def _svg(width: float, height: float, label: str, content: str) -> str:
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" role="img" aria-label="{escape(label)}" '
+        f'viewBox="0 0 {width} {height}" width="{width}" height="{height}">'
+        f"<title>{escape(label)}</title>{content}</svg>"
+    )
