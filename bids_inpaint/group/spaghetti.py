@@ -82,7 +82,7 @@ def _by_level(groups: dict[str, list[Line]], label: str, out_dir: Path, name: st
     """A panel for each level of a column, all with the same axes."""
     rows = -(-len(groups) // _ACROSS)
     across = min(len(groups), _ACROSS)
-    figure = new_figure(2.8 * across + 0.6, 3.1 * rows)
+    figure = new_figure(11, 3.4 * rows)
     axes = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(groups) :]:
         axis.set_axis_off()

@@ -17,7 +17,7 @@ from bids_inpaint.dataset.results import lesion_rows, quality_of, volumes_of
 from bids_inpaint.imaging.person import SAME_PERSON
 from bids_inpaint.imaging.rates import per_year
 from bids_inpaint.io.files import read_sidecar, write_text
-from bids_inpaint.reports.changes import COLOURS, SIGNS, ranked, spark, timeline
+from bids_inpaint.reports.changes import ALL, COLOURS, SIGNS, ranked, spark, timeline
 from bids_inpaint.reports.folder import HEALTHY
 from bids_inpaint.reports.templates import render
 from bids_inpaint.reports.versions import versions
@@ -92,13 +92,18 @@ def link_of(out_dir: Path, subject: str) -> dict[str, Any] | None:
     if course is None:
         return None
     shared, warnings = _warnings(course, [_said(out_dir, visit) for visit in course.visits])
+    count = len(shared) + sum(map(len, warnings))
+    names = list(map(_short, course.visits))
+    word = (
+        "not of this run" if problem else f"{count} warning{'' if count == 1 else 's'}" if count else "done"
+    )
     return {
         "link": quote(page_of(subject)),
         "text": sentence(course),
-        "verdict": "failed" if problem else "look" if shared or any(warnings) else "good",
-        "word": "not of this run" if problem else "done",
+        "verdict": "failed" if problem else "look" if count else "good",
+        "word": word,
         "warnings": [problem] if problem else shared,
-        "chart": Markup(timeline(course.volumes, (), course.years, list(map(_short, course.visits)))),
+        "chart": Markup(spark("All lesions", course.volumes, ALL, course.years, names)),
     }
 
 
@@ -217,10 +222,13 @@ def _warnings(course: Course, said: Sequence[list[str]]) -> tuple[list[str], lis
 def _row(lesion: Any, course: Course) -> dict[str, Any]:
     """A row of the table of lesions."""
     x, y, z = lesion.centroid
+    names = list(map(_short, course.visits))
     return {
         "label": lesion.label,
         "change": lesion.change,
-        "chart": Markup(spark(lesion, course.years, list(map(_short, course.visits)))),
+        "chart": Markup(
+            spark(f"Lesion {lesion.label}", lesion.volumes, COLOURS[lesion.change], course.years, names)
+        ),
         "volumes": [f"{volume:.0f}" for volume in lesion.volumes],
         "steps": ["", *lesion.steps],
         "place": f"{round(x)}, {round(y)}, {round(z)}".replace("-", "−"),

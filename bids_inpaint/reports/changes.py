@@ -24,6 +24,8 @@ COLOURS = {
     "transient": "#cc79a7",
     "stable": "#98a2ad",
 }
+#: Of all lesions together.
+ALL = "#1d2530"
 #: The same without colour: what marks the last visit in a chart.
 SIGNS = {
     "new": "+", "enlarging": "▲", "shrinking": "▼", "resolved": "○", "transient": "◇", "stable": "=",
@@ -135,26 +137,27 @@ class Chart:
     def dots(self, values: Sequence[float], colour: str, radius: float) -> str:
         """A dot at each visit, hollow where the value is 0."""
         return "".join(
-            f'<circle cx="{x:.1f}" cy="{self.y(value):.1f}" r="{radius}" stroke="#1d2530" stroke-width="0.8" '
+            f'<circle cx="{x:.1f}" cy="{self.y(value):.1f}" r="{radius}" stroke="{ALL}" stroke-width="0.8" '
             f'fill="{colour if value else "#fff"}"/>'
             for x, value in zip(self.x, values, strict=True)
         )
 
 
-def spark(lesion: LesionHistory, years: Sequence[float | None], sessions: Sequence[str]) -> str:
-    """Draw the volumes of a lesion over time, as a small SVG that says in words what it shows."""
+def spark(
+    name: str, volumes: Sequence[float], colour: str, years: Sequence[float | None], sessions: Sequence[str]
+) -> str:
+    """Draw volumes over time (mm³) as a small SVG, which says in words what it shows."""
     width, height = 150, 34
-    chart = Chart.of(years, max(lesion.volumes), 6, width - 6, 6, height - 6)
-    colour = COLOURS[lesion.change]
-    pairs = zip(sessions, lesion.volumes, strict=True)
-    label = f"Lesion {lesion.label}: " + ", ".join(f"{name} {volume:.0f} mm³" for name, volume in pairs)
+    chart = Chart.of(years, max(volumes), 6, width - 6, 6, height - 6)
+    pairs = zip(sessions, volumes, strict=True)
+    label = f"{name}: " + ", ".join(f"{session} {volume:.0f} mm³" for session, volume in pairs)
     return _svg(
         width,
         height,
         label,
         f'<line x1="4" x2="{width - 4}" y1="{chart.bottom}" y2="{chart.bottom}" stroke="#d8dee5"/>'
-        + chart.line(lesion.volumes, colour, 2)
-        + chart.dots(lesion.volumes, colour, 3.2),
+        + chart.line(volumes, colour, 2)
+        + chart.dots(volumes, colour, 3.2),
     )
 
 
@@ -188,7 +191,7 @@ def timeline(
     parts.append('<text x="4" y="14">Lesion volume (ml)</text>')
     for lesion in reversed(ranked(lesions)):
         parts.append(chart.line([v / 1000 for v in lesion.volumes], COLOURS[lesion.change], 1.6))
-    parts += [chart.line(total, "#1d2530", 2.6), chart.dots(total, "#1d2530", 4.5)]
+    parts += [chart.line(total, ALL, 2.6), chart.dots(total, ALL, 4.5)]
     parts += [
         f'<text x="{x:.1f}" y="{chart.y(value) - 10:.1f}" text-anchor="middle" font-weight="600">'
         f"{value:.2f}</text>"
