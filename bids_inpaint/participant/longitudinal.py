@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from bids_inpaint.dataset.courses import Course, read_course, session_of
+from bids_inpaint.dataset.courses import Course, read_course, session_of, why_old
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import prefix
 from bids_inpaint.dataset.people import page_of, pictures_of, stem_of
@@ -41,7 +41,7 @@ def of_person(out_dir: Path, subject: str) -> tuple[Course | None, str]:
 
 
 def write_course(out_dir: Path, subject: str) -> Path | None:
-    """Write ``sub-LABEL_desc-longitudinal_T1w.html``, if the person has longitudinal results.
+    """Write ``sub-LABEL_desc-longitudinal_T1w.html``, if the person has longitudinal results; else, it goes.
 
     Parameters
     ----------
@@ -50,7 +50,9 @@ def write_course(out_dir: Path, subject: str) -> Path | None:
         Participant label.
     """
     course, _ = of_person(out_dir, subject)
+    final = out_dir / page_of(subject)
     if course is None:
+        final.unlink(missing_ok=True)
         return None
     visits = _visits(course, out_dir)
     shared, warnings = _warnings(course, [visit.pop("said") for visit in visits])
@@ -81,23 +83,26 @@ def write_course(out_dir: Path, subject: str) -> Path | None:
         versions=versions(),
         page={"name": f"sub-{subject}", "report": f"sub-{quote(subject)}.html"},
     )
-    final = out_dir / page_of(subject)
     write_text(final, text)
     return final
 
 
-def link_of(out_dir: Path, subject: str) -> dict[str, Any] | None:
-    """The row of a person in the list of images of their report; None without longitudinal results."""
+def link_of(out_dir: Path, subject: str) -> tuple[dict[str, Any] | None, list[str]]:
+    """The row of a person in the list of images of their report, if there is one, and why there is none.
+
+    Neither is there for a person whose visits were never processed together.
+    """
     course, problem = of_person(out_dir, subject)
     if course is None:
-        return None
+        reason = problem or why_old(out_dir, subject)
+        return None, [reason] if reason else []
     shared, warnings = _warnings(course, [_said(out_dir, visit) for visit in course.visits])
     count = len(shared) + sum(map(len, warnings))
     names = list(map(_short, course.visits))
     word = (
         "not of this run" if problem else f"{count} warning{'' if count == 1 else 's'}" if count else "done"
     )
-    return {
+    row = {
         "link": quote(page_of(subject)),
         "text": sentence(course),
         "verdict": "failed" if problem else "look" if count else "good",
@@ -105,6 +110,7 @@ def link_of(out_dir: Path, subject: str) -> dict[str, Any] | None:
         "warnings": [problem] if problem else shared,
         "chart": Markup(spark("All lesions", course.volumes, ALL, course.years, names)),
     }
+    return row, []
 
 
 def sentence(course: Course) -> str:

@@ -118,14 +118,16 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
     out_dir, name = run.settings.output_dir, f"sub-{subject}"
     refused = [f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject]
     images = [_shown(outcome, out_dir) for outcome in outcomes]
+    course, lacking = link_of(out_dir, subject)
+    lacking = lacking if run.settings.longitudinal else []
     text = render(
         "report.html.j2",
         name=name,
         images=images,
-        course=link_of(out_dir, subject),
-        verdict="failed" if refused or _any(images, "failed") else "look" if _any(images, "look") else "good",
+        course=course,
+        verdict=_verdict(images, bool(refused or lacking)),
         sentence=_sentence(images, len(refused)),
-        notices=[*refused, *_notices(outcomes, run.settings, run.provenance)],
+        notices=[*refused, *lacking, *_notices(outcomes, run.settings, run.provenance)],
         facts=[label for label, _, _ in FACTS.values() if any(label in image.facts for image in images)],
         steps=STEPS,
         healthy=HEALTHY,
@@ -151,8 +153,10 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
     return final
 
 
-def _any(images: Sequence[_Shown], verdict: str) -> bool:
-    return any(image.verdict == verdict for image in images)
+def _verdict(images: Sequence[_Shown], failed: bool) -> str:
+    """The verdict on all images together, where something else may have failed."""
+    found = {image.verdict for image in images}
+    return "failed" if failed or "failed" in found else "look" if "look" in found else "good"
 
 
 def _sentence(images: Sequence[_Shown], refused: int) -> str:
