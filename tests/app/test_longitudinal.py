@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers import contents, write_dataset, write_nifti
+from PIL import Image as Picture
 from scipy import ndimage
 
 from bids_inpaint.dataset.image import Image
@@ -169,6 +170,22 @@ def test_sidecars_say_that_visits_were_processed_together(root, finished):
         assert sidecar["QualityWarnings"] == []
 
 
+def test_the_person_has_a_report(root, finished):
+    name = "sub-01_desc-longitudinal_T1w.html"
+    page = (root / "out" / name).read_text()
+    assert "2 visits over 2.00 years" in page
+    assert "1 is new and 1 resolved." in page
+    assert '<div class="verdict good">' in page
+    pictures = re.findall(r'<img class="\w+" src="([^"]+)"', page)
+    assert len(pictures) == 4
+    sizes = {Picture.open(root / "out" / picture).size for picture in pictures}
+    assert len(sizes) == 1
+    # both visits have outlines of their own, and a place where the other has a lesion
+    assert page.count('<g class="stable">') == 2
+    assert page.count('<g class="new">') == page.count('<g class="new absent">') == 1
+    assert f'href="{name}"' in (root / "out/sub-01.html").read_text()
+
+
 def test_a_rerun_changes_nothing(root, finished):
     before = contents(root / "out")
     again = run(root, "out", "--longitudinal")
@@ -214,5 +231,29 @@ def test_results_of_an_earlier_run_are_not_taken_for_those_of_this_one(alone):
     """Once a visit is processed by itself, what all visits had in common is not that of its files."""
     folder, done = alone
     assert "sub-01 has no longitudinal results of this run; those in the output folder are of" in done.stderr
+    page = (folder / "out/sub-01_desc-longitudinal_T1w.html").read_text()
+    assert '<div class="verdict failed">' in page
+    assert "those in the output folder are of an earlier run" in page
     status = json.loads((folder / "out/sub-01/log/sub-01_longitudinal_status.json").read_text())
     assert status["Status"] == "failed"
+
+
+def test_the_group_has_the_person(root, finished):
+    out = root / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_inpaint", root / "bids", out, "group", "-w", root / "work-group"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (out / "group_desc-longitudinal.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    sidecar = json.loads(of_person(root, "desc-lesionchange_dseg.json").read_text())
+    volumes = [float(row["lesion_volume"]) for row in rows]
+    for row, volume in zip(rows, volumes, strict=True):
+        assert volume == pytest.approx(sidecar["LesionVolumes"][row["session_id"]] / 1000, rel=1e-4)
+    assert [row["acq_time"] for row in rows] == ["1901-05-01T10:00:00", "1903-05-01T10:00:00"]
+    rate = (volumes[1] - volumes[0]) / (730 / 365.25)
+    assert [float(row["lesion_volume_per_year"]) for row in rows] == pytest.approx([rate, rate], abs=1e-4)
+    changes = [rows[1][name] for name in ("new", "enlarging", "shrinking", "resolved")]
+    assert changes == ["1", "0", "0", "1"]
+    assert 'href="sub-01_desc-longitudinal_T1w.html"' in (out / "group.html").read_text()
