@@ -138,10 +138,14 @@ def follow(measured: Sequence[Measured], out_dir: Path) -> tuple[list[Followed],
     """
     out: list[Followed] = []
     warnings = []
-    for subject in dict.fromkeys(one.image.subject for one in measured):
-        images = [one for one in measured if one.image.subject == subject]
+    by_subject: dict[str, list[Measured]] = {}
+    for one in measured:
+        by_subject.setdefault(one.image.subject, []).append(one)
+    for subject, images in by_subject.items():
         try:
             course = read_course(out_dir, subject)
+            if course and not any(one.image.prefix in course.visits for one in images):
+                continue
             reason = why_old(out_dir, subject) or (course and _why_not(course, images, out_dir))
         except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
             reason = (

@@ -67,6 +67,7 @@ def write_course(out_dir: Path, subject: str) -> Path | None:
         warnings=[*doubts, *shared],
         facts=_facts(course),
         visits=visits,
+        pictured=all("before" in visit for visit in visits),
         steps=_STEPS,
         tissues=any("wm" in visit for visit in visits),
         chart=Markup(
@@ -83,7 +84,8 @@ def write_course(out_dir: Path, subject: str) -> Path | None:
         versions=versions(),
         page={"name": f"sub-{subject}", "report": f"sub-{quote(subject)}.html"},
     )
-    write_text(final, text)
+    # names of files are any bytes
+    write_text(final, text.encode("utf-8", errors="backslashreplace").decode("utf-8"))
     return final
 
 
@@ -117,6 +119,8 @@ def sentence(course: Course) -> str:
     """What became of the lesions of a person, in a sentence."""
     years = [year for year in course.years if year is not None]
     over = f" over {years[-1] - years[0]:.2f} years" if len(years) == len(course.years) else ""
+    if not course.lesions:
+        return f"{len(course.visits)} visits{over}. None of them has a lesion."
     first, last = course.volumes[0] / 1000, course.volumes[-1] / 1000
     kinds = [(count, change) for change, count in course.changes.items() if count and change != "stable"]
     told = [f"{count} {change}" for count, change in kinds]
@@ -141,8 +145,8 @@ def _facts(course: Course) -> dict[str, str]:
     change = (course.volumes[-1] - course.volumes[0]) / 1000
     return {
         "Visits": str(len(course.visits)),
-        "Lesions at the first visit (ml)": f"{course.volumes[0] / 1000:.2f}",
-        "At the last (ml)": f"{course.volumes[-1] / 1000:.2f}",
+        "First visit (ml)": f"{course.volumes[0] / 1000:.2f}",
+        "Last visit (ml)": f"{course.volumes[-1] / 1000:.2f}",
         "Difference (ml)": _signed(change),
         "Per year (ml)": "n/a" if rate is None else _signed(rate),
     }
@@ -150,7 +154,8 @@ def _facts(course: Course) -> dict[str, str]:
 
 def _signed(value: float) -> str:
     """A number with its sign, and a true minus."""
-    return f"{value:+.2f}".replace("-", "−")
+    text = f"{value:+.2f}"
+    return text[1:] if not float(text) else text.replace("-", "−")
 
 
 def _visits(course: Course, out_dir: Path) -> list[dict[str, Any]]:
@@ -198,14 +203,13 @@ def _tissues(out_dir: Path, visit: str) -> dict[str, str]:
 
 
 def _pictures(subject: str, visit: str, out_dir: Path) -> dict[str, Any]:
-    """Links to the pictures of a visit, and its outlines, as far as they are there."""
+    """Links to the pictures of a visit, and its outlines; nothing if one is missing."""
     names = pictures_of(subject, visit)
-    there = {layer: name for layer, name in names.items() if (out_dir / name).is_file()}
-    out: dict[str, Any] = {layer: quote(there[layer]) for layer in ("before", "after") if layer in there}
-    if "outlines" in there:
-        # it has to be a part of the page, which shows and hides its groups
-        out["outlines"] = Markup((out_dir / there["outlines"]).read_text(encoding="utf-8"))
-    return out
+    if not all((out_dir / name).is_file() for name in names.values()):
+        return {}
+    # they have to be a part of the page, which shows and hides their groups
+    outlines = Markup((out_dir / names["outlines"]).read_text(encoding="utf-8"))
+    return {"before": quote(names["before"]), "after": quote(names["after"]), "outlines": outlines}
 
 
 def _warnings(course: Course, said: Sequence[list[str]]) -> tuple[list[str], list[list[str]]]:

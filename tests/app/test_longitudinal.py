@@ -171,19 +171,22 @@ def test_sidecars_say_that_visits_were_processed_together(root, finished):
 
 
 def test_the_person_has_a_report(root, finished):
-    name = "sub-01_desc-longitudinal_T1w.html"
-    page = (root / "out" / name).read_text()
+    report = "sub-01_desc-longitudinal_T1w.html"
+    page = (root / "out" / report).read_text()
     assert "2 visits over 2.00 years" in page
     assert "1 is new and 1 resolved." in page
     assert '<div class="verdict good">' in page
     pictures = re.findall(r'<img class="\w+" src="([^"]+)"', page)
     assert len(pictures) == 4
-    sizes = {Picture.open(root / "out" / picture).size for picture in pictures}
+    sizes = set()
+    for name in pictures:
+        with Picture.open(root / "out" / name) as picture:
+            sizes.add(picture.size)
     assert len(sizes) == 1
     # both visits have outlines of their own, and a place where the other has a lesion
     assert page.count('<g class="stable">') == 2
     assert page.count('<g class="new">') == page.count('<g class="new absent">') == 1
-    assert f'href="{name}"' in (root / "out/sub-01.html").read_text()
+    assert f'href="{report}"' in (root / "out/sub-01.html").read_text()
 
 
 def test_a_rerun_changes_nothing(root, finished):
