@@ -11,8 +11,8 @@ from bids_inpaint.interfaces.changes import ChangePictures
 
 #: What they show of each image: node of the image and its output, and the node of the person that gathers it.
 SHOWN = (
-    ("preprocess_wf.normalise", "out_file", "preprocessed"),
-    ("inpaint_wf.fill", "out_file", "inpainted"),
+    ("outputs_wf.inputnode", "preproc", "preprocessed"),
+    ("outputs_wf.inputnode", "inpainted", "inpainted"),
 )
 
 

@@ -16,7 +16,7 @@ from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.reports import figures
-from bids_inpaint.reports.changes import COLOURS, cuts_through_lesions, ranked
+from bids_inpaint.reports.changes import COLOURS, cuts_through_lesions, name_lesions, ranked
 from bids_inpaint.space import WORKING_GRID, resample
 
 Array = np.ndarray
@@ -95,6 +95,7 @@ class ChangePictures(FileInterface):
             svg = within(runtime, f"visit{number}.svg")
             colours = [COLOURS[name.split()[0]] for name in classes]
             out["outlines"].append(figures.outlines(paths, colours, svg, cuts, classes=classes))
+            name_lesions(svg, labels, grid.matrix, lesions, cuts)
             for path in paths:
                 Path(path).unlink()
         return out

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 
 from bids_inpaint.imaging.history import LesionHistory
-from bids_inpaint.reports.figures import Cuts, fill_up
+from bids_inpaint.io.files import write_text
+from bids_inpaint.reports.figures import Cuts, Layout, Volume, fill_up
 
 Array = np.ndarray
 
@@ -88,6 +90,42 @@ def _greedily(values: Array, places: Array, order: Sequence[int], length: int) -
         chosen.append(best)
         waiting = [label for label, there in zip(waiting, seen[:, best], strict=True) if not there]
     return chosen
+
+
+def name_lesions(
+    svg: str, labels: Array, matrix: Array, lesions: Sequence[LesionHistory], cuts: Cuts
+) -> None:
+    """Write the number of each lesion beside it, on the slice along each axis where there is most of it.
+
+    Parameters
+    ----------
+    svg : str
+        File of outlines on the same slices, which gets a group for each change: its name and ``names``.
+    labels : array of int
+        One integer a lesion; axes to the right, to the front and upwards.
+    matrix : array, shape (4, 4)
+        From voxels to mm.
+    lesions : sequence of LesionHistory
+    cuts : Cuts
+    """
+    layout = Layout(Volume(labels, matrix), cuts)
+    change_of = {lesion.label: lesion.change for lesion in lesions}
+    best: dict[tuple[int, int], tuple[int, float, float]] = {}
+    for axis, across, up, index, left, top in layout.corners():
+        view = np.moveaxis(labels, axis, 0)[index]
+        for label in np.unique(view[view > 0]).tolist():
+            i, j = np.nonzero(view == label)
+            if i.size > best.get((axis, label), (0,))[0]:
+                x = left + (i.max() + 1) * layout.sizes[across] + 1
+                y = top + layout.extent[up] - (j.mean() + 0.5) * layout.sizes[up]
+                best[axis, label] = i.size, x, y
+    groups: dict[str, list[str]] = {}
+    for (_, label), (_, x, y) in best.items():
+        text = f'<text x="{10 * x:.0f}" y="{10 * y:.0f}">{label}</text>'
+        groups.setdefault(change_of[label], []).append(text)
+    named = "".join(f'<g class="{change} names">{"".join(texts)}</g>\n' for change, texts in groups.items())
+    path = Path(svg)
+    write_text(path, path.read_text(encoding="utf-8").replace("</svg>\n", f"{named}</svg>\n"))
 
 
 @dataclass(frozen=True)

@@ -55,8 +55,8 @@ def cuts_through(brain: str, box: Box | None = None, mask: str | None = None, co
     count : int
         Slices along each axis.
     """
-    volume = _Volume.read(brain, box)
-    shown = _Volume.read(mask, box).data > 0.5 if mask else np.zeros(volume.data.shape, bool)
+    volume = Volume.read(brain, box)
+    shown = Volume.read(mask, box).data > 0.5 if mask else np.zeros(volume.data.shape, bool)
     cuts = []
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
@@ -118,8 +118,8 @@ def grey(
     """
     from PIL import Image
 
-    volume = _Volume.read(image, box)
-    layout = _Layout(volume, cuts)
+    volume = Volume.read(image, box)
+    layout = Layout(volume, cuts)
     canvas = Image.new("L", layout.size)
     shown = limits or volume.limits()
     for picture, corner in layout.pictures(volume.data, lambda view: _shades(view, shown)):
@@ -143,8 +143,8 @@ def tint(values: str, out_file: str, cuts: Cuts, limit: float, box: Box | None =
     """
     from PIL import Image
 
-    volume = _Volume.read(values, box)
-    layout = _Layout(volume, cuts)
+    volume = Volume.read(values, box)
+    layout = Layout(volume, cuts)
     canvas = Image.new("RGBA", layout.size)
     for picture, corner in layout.pictures(volume.data / limit, _signed):
         canvas.paste(picture, corner)
@@ -184,8 +184,8 @@ def outlines(
     paths: list[str] = []
     stem = f"{Path(out_file).stem}-" if classes else "m"
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
-        volume = _Volume.read(mask, box)
-        layout = _Layout(volume, cuts)
+        volume = Volume.read(mask, box)
+        layout = Layout(volume, cuts)
         shape = "".join(layout.outline(volume))
         # a dark edge shows the outline on white too
         name = f"{stem}{len(paths)}"
@@ -208,7 +208,7 @@ def thumbnail(image: str, brain: str, mask: str, out_file: str, box: Box | None 
     """Draw the axial, the sagittal and the coronal slice with most of a mask, which is filled with colour."""
     from PIL import Image
 
-    volume, lesions = _Volume.read(image, box), _Volume.read(mask, box)
+    volume, lesions = Volume.read(image, box), Volume.read(mask, box)
     cuts = cuts_through(brain, box, mask, count=1)
     shades = _shades(volume.data, volume.limits()).astype(np.float32)
     # lesions of a voxel are seen at this size too
@@ -240,14 +240,14 @@ def _shades(data: Array, limits: tuple[float, float]) -> Array:
 
 
 @dataclass(frozen=True)
-class _Volume:
+class Volume:
     """A volume whose axes run to the right, to the front and upwards, as nearly as its voxels allow."""
 
     data: Array
     matrix: Array
 
     @classmethod
-    def read(cls, path: str, box: Box | None = None) -> _Volume:
+    def read(cls, path: str, box: Box | None = None) -> Volume:
         import nibabel as nib
 
         data, grid = images.read(path)
@@ -273,17 +273,17 @@ class _Volume:
         return float(self.matrix[axis, :3] @ middle + self.matrix[axis, 3])
 
 
-class _Layout:
+class Layout:
     """Where the slices of a view are: in millimetres from its upper left corner.
 
     Parameters
     ----------
-    volume : _Volume
+    volume : Volume
         Gives the sizes.
     cuts : Cuts
     """
 
-    def __init__(self, volume: _Volume, cuts: Cuts):
+    def __init__(self, volume: Volume, cuts: Cuts):
         self.cuts, self.sizes, self.shape = cuts, volume.sizes, volume.data.shape
         self.extent = volume.sizes * volume.data.shape
         self.place = float(max(self.extent[across] for _, across, _ in _ROWS)) + _GAP
@@ -318,7 +318,7 @@ class _Layout:
                 picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
             yield picture, (round(left * self.scale), round(top * self.scale))
 
-    def annotate(self, canvas: Image, volume: _Volume) -> None:
+    def annotate(self, canvas: Image, volume: Volume) -> None:
         """Write the coordinate of each slice, and which side is which."""
         from PIL import ImageDraw, ImageFont
 
@@ -333,7 +333,7 @@ class _Layout:
                 for side, at, anchor in (("L", x, "lt"), ("R", right, "rt")):
                     draw.text((at, top * self.scale), side, 190, font, anchor)
 
-    def outline(self, volume: _Volume) -> Iterator[str]:
+    def outline(self, volume: Volume) -> Iterator[str]:
         """The outlines of a mask at 0.5 on all slices, as parts of an SVG path in tenths of a millimetre."""
         from contourpy import contour_generator
 

@@ -100,11 +100,25 @@ def test_what_is_at_the_right_of_the_person_is_at_the_right(drawn):
 
 def test_outlines_tell_what_is_there_from_what_is_at_another_visit(drawn):
     groups = [re.findall(r'<g class="([^"]+)">', Path(path).read_text()) for path in drawn.outlines]
-    assert [sorted(found) for found in groups] == [["new absent", "stable"], ["new", "stable"]]
+    named = ["new names", "stable names"]
+    assert [set(found) for found in groups] == [
+        {"new absent", "stable", *named}, {"new", "stable", *named},
+    ]  # fmt: skip
     names = [set(re.findall(r'id="([^"]+)"', Path(path).read_text())) for path in drawn.outlines]
     assert not names[0] & names[1]
     # only pictures are left in the folder of the node
     assert {path.suffix for path in Path(drawn.outlines[0]).parent.iterdir()} == {".png", ".svg"}
+
+
+def test_lesions_have_their_numbers_beside_them(drawn):
+    """Once along each axis: that of the new one in the right half of its axial slice."""
+    text = Path(drawn.outlines[0]).read_text()
+    width, height = (int(n) for n in re.search(r'viewBox="0 0 (\d+) (\d+)"', text).groups())
+    found = re.findall(r'<text x="(\d+)" y="(\d+)">(\d)</text>', text)
+    assert sorted(label for *_, label in found) == ["1", "1", "1", "2", "2", "2"]
+    for label, side in (("1", 0), ("2", 1)):
+        (x,) = [int(x) for x, y, name in found if name == label and int(y) < height / 3]
+        assert round(4 * x / width % 1) == side
 
 
 def test_pictures_are_in_the_space_of_the_person(drawn):
