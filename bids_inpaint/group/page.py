@@ -148,7 +148,7 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         outlying=_outlying(kept),
         outlying_limit=OUTLYING,
         facts=[label for label, _, _ in FACTS.values()],
-        rows=[_row(m, out_dir) for m in group.measured],
+        rows=_rows(group, out_dir),
         tables=[path.name for path in sorted(out_dir.glob("group_desc-*.tsv"))],
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
@@ -173,6 +173,16 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
 def _over_time(person: Followed) -> str:
     """A link to the report of a person."""
     return quote(page_of(person.course.subject))
+
+
+def _rows(group: Group, out_dir: Path) -> list[dict[str, Any]]:
+    """The list of images, of which those of people over time lead to them."""
+    over_time = {
+        visit.measured.image.prefix: _over_time(person)
+        for person in group.followed
+        for visit in person.visits
+    }
+    return [_row(one, out_dir) | {"over_time": over_time.get(one.image.prefix, "")} for one in group.measured]
 
 
 def _row(one: Measured, out_dir: Path) -> dict[str, Any]:

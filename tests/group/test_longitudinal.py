@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -163,6 +164,8 @@ def test_visits_that_ratings_exclude_change_neither_rates_nor_plots(root):
 def test_the_page_leads_to_the_people_and_shows_their_lines(grouped):
     page = (grouped / "out/group.html").read_text()
     assert '<a href="sub-01_desc-longitudinal_T1w.html">sub-01</a>' in page
+    # and so do the rows of all seven visits
+    assert len(re.findall(r'<a href="sub-0\d_desc-longitudinal_T1w.html">over time</a>', page)) == 7
     assert "3 participants with several visits" in page
     assert 'src="figures/group_over-time.svg"' in page
     # columns with few words have a panel for each
