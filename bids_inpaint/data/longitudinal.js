@@ -82,3 +82,5 @@ for (const [id, other] of [["before", courses[here - 1]], ["after", courses[here
 }
 document.getElementById("group").hidden = !others.group;
 show(0);
+// a picture that is decoded only once it is seen would flash
+for (const picture of document.querySelectorAll(".visit img")) picture.decode().catch(() => {});

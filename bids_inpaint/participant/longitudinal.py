@@ -136,7 +136,10 @@ def sentence(course: Course) -> str:
 
 
 def _short(visit: str) -> str:
-    return session_of(visit).removeprefix("ses-")
+    """The label of a visit; a number alone would pass for something else."""
+    session = session_of(visit)
+    label = session.removeprefix("ses-")
+    return session if label.isdecimal() else label
 
 
 def _facts(course: Course) -> dict[str, str]:

@@ -326,7 +326,7 @@ class Layout:
         font = ImageFont.load_default(size=round(10 * self.scale))
         for axis, across, up, index, left, top in self.corners():
             x, y = left * self.scale, (top + self.extent[up]) * self.scale
-            name = f"{'xyz'[axis]} = {volume.position(axis, index):.0f}"
+            name = f"{'xyz'[axis]} = {round(volume.position(axis, index))}"
             draw.text((x, y), name, 190, font, "lb")
             if across == 0:
                 right = x + self.extent[across] * self.scale
