@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from nitransforms.io.itk import ITKLinearTransform
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import Products, expected
 from bids_inpaint.dataset.template import DEFAULT
+from bids_inpaint.imaging.history import change_between
 from bids_inpaint.imaging.lesion_table import tabulate
 from bids_inpaint.interfaces.native import write_table
 from bids_inpaint.io import images
@@ -190,3 +192,53 @@ def run_again(root: Path, out: str, *options: str) -> subprocess.CompletedProces
         ],
         capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
+
+
+def write_followed(
+    out_dir: Path,
+    images_of_person: list[Image],
+    lesions: list[list[float]],
+    years: list[float | None] | None = None,
+    **facts: object,
+) -> None:
+    """The longitudinal results of a person whose visits are finished, as far as other levels read them.
+
+    Parameters
+    ----------
+    out_dir : Path
+    images_of_person : list of Image
+        In the order of time.
+    lesions : list of list of float
+        Volumes (mm³) of each lesion at each visit.
+    years : list of float or None
+    **facts
+        Of the sidecar of the template.
+    """
+    subject = images_of_person[0].subject
+    sessions = [f"ses-{image.entities['ses']}" for image in images_of_person]
+    stem = out_dir / f"sub-{subject}/anat/sub-{subject}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    header = ["index", "name", "change", "x", "y", "z", *(f"volume_{name}" for name in sessions)]
+    rows = [[*header, *(f"change_{name}" for name in sessions[1:])]]
+    for number, volumes in enumerate(lesions, 1):
+        there = [volume > 0 for volume in volumes]
+        steps = [change_between(*pair) for pair in pairwise(volumes)]
+        change = change_between(volumes[0], volumes[-1]) if there[0] or there[-1] else "transient"
+        rows.append([number, f"lesion {number}", change, 10.0 * number, -5.0, 20.0, *volumes, *steps])
+    text = "".join("\t".join(map(str, row)) + "\n" for row in rows)
+    Path(f"{stem}_desc-lesionchange_dseg.tsv").write_text(text)
+    visits = [image.prefix for image in images_of_person]
+    sidecar = {
+        "Visits": visits,
+        "Years": years or [None] * len(visits),
+        "LesionVolumes": {name: sum(row[i] for row in lesions) for i, name in enumerate(sessions)},
+        "Limits": {"growth": 0.25, "least_change": 20.0, "least_volume": 10.0},
+    }
+    Path(f"{stem}_desc-lesionchange_dseg.json").write_text(json.dumps(sidecar))
+    Path(f"{stem}_desc-longitudinal_T1w.json").write_text(json.dumps({"Visits": visits, **facts}))
+    log = out_dir / f"sub-{subject}/log"
+    log.mkdir(exist_ok=True)
+    (log / f"sub-{subject}_longitudinal_status.json").write_text(json.dumps({"Status": "done"}))
+    for image in images_of_person:
+        path = out_dir / image.folder / f"{image.prefix}_desc-inpainted_T1w.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"Visits": visits}))

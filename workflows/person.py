@@ -16,6 +16,7 @@ from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.visits import AlignVisits, DecideLesions, ShareAffine
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
+from bids_inpaint.workflows.changes import SHOWN, add_pictures
 from bids_inpaint.workflows.preprocess import name_source
 
 #: What the workflow of a person takes of each of its images: node of the image and its output, and the node
@@ -69,7 +70,7 @@ def weave(whole: Interwoven, person: Person) -> None:
         of_image = f"{whole.name}.{image_wf_name(image)}"
         whole.threads += [
             (f"{of_image}.{node}", output, f"{own}.{gathered}", f"in{number + 1}")
-            for node, output, gathered in _TAKEN
+            for node, output, gathered in (*_TAKEN, *SHOWN)
         ]
         whole.threads += [
             (f"{own}.{node}", (output, _nth, number), f"{of_image}.{target}", into)
@@ -153,6 +154,7 @@ def init_person_wf(
             for number in range(len(person.images))
         ]),
     ])  # fmt: skip
+    add_pictures(workflow, person.sessions)
     name_source(workflow, f"sub-{person.subject}")
     return workflow
 

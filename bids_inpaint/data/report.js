@@ -41,7 +41,7 @@ function go(by) {
 
 // lay the steps of the image out with the marks that they have
 function draw() {
-  for (const row of document.querySelectorAll(".index tbody tr")) {
+  for (const row of document.querySelectorAll(".index tr[data-image]")) {
     const known = page.images.find((one) => one.image === row.dataset.image);
     const entry = known ? ratings.of(known) : {};
     row.querySelector(".marks").replaceChildren(...page.steps.filter((name) => entry[name]).map((name) => {

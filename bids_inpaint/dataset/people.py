@@ -23,6 +23,14 @@ from bids_inpaint.settings import Settings
 PART = "longitudinal"
 #: Name of the workflow of a person, up to the label.
 _WORKFLOW = "person_"
+#: The lesions over time: an image and its table.
+CHANGE_MAP = "desc-lesionchange_dseg"
+#: Layer of the pictures of a visit -> suffix
+_PICTURES = {
+    "before": "desc-visit_T1w.png",
+    "after": "desc-visitInpainted_T1w.png",
+    "outlines": "desc-lesionchange_T1w.svg",
+}
 _CHANGES = {
     "stable": "It changed by less than the limits",
     "new": "It is at the last visit and not at the first",
@@ -65,12 +73,12 @@ class Person:
 
     def names(self, template: str) -> dict[str, str]:
         """Path of each result of the person below the output folder, by its key."""
-        stem, changes = f"sub-{self.subject}/anat/sub-{self.subject}", "desc-lesionchange_dseg"
+        stem = stem_of(self.subject)
         out = {
             "template": f"{stem}_desc-longitudinal_T1w.nii.gz",
-            "changes": f"{stem}_{changes}.nii.gz",
-            "standard_changes": f"{stem}_space-{template}_res-1_{changes}.nii.gz",
-            "table": f"{stem}_{changes}.tsv",
+            "changes": f"{stem}_{CHANGE_MAP}.nii.gz",
+            "standard_changes": f"{stem}_space-{template}_res-1_{CHANGE_MAP}.nii.gz",
+            "table": f"{stem}_{CHANGE_MAP}.tsv",
         }
         spaces = {"standard": template} | {
             f"visit{i}": session.replace("-", "") for i, session in enumerate(self.sessions)
@@ -78,6 +86,8 @@ class Person:
         for key, space in spaces.items():
             out[f"to_{key}"] = f"{stem}_from-template_to-{space}_mode-image_xfm.txt"
             out[f"from_{key}"] = f"{stem}_from-{space}_to-template_mode-image_xfm.txt"
+        for i, image in enumerate(self.images):
+            out |= {f"{layer}{i}": name for layer, name in pictures_of(self.subject, image.prefix).items()}
         return out
 
     def metadata(self, settings: Settings, networks: Networks) -> dict[str, dict]:
@@ -188,6 +198,21 @@ def people(images: Sequence[Image]) -> list[Person]:
         line = timeline(list(group))
         out.append(Person(tuple(line.images), tuple(line.years)))
     return out
+
+
+def stem_of(subject: str) -> str:
+    """Path of the results of a person below the output folder, up to what tells them apart."""
+    return f"sub-{subject}/anat/sub-{subject}"
+
+
+def pictures_of(subject: str, visit: str) -> dict[str, str]:
+    """Path of each layer of the pictures of a visit in the person's report, below the output folder."""
+    return {layer: f"sub-{subject}/figures/{visit}_{suffix}" for layer, suffix in _PICTURES.items()}
+
+
+def page_of(subject: str) -> str:
+    """Name of the report of a person, in the output folder."""
+    return f"sub-{subject}_desc-{PART}_T1w.html"
 
 
 def status_file(output_dir: Path, subject: str) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -29,11 +29,15 @@ class Timeline:
         Between the first image whose time is known and each; None where the time of an image is unknown.
     warnings : list of str
         Sentences on tables that are wrong, and at most one on times that are missing or contradict.
+    times : list of datetime or None
+        When each image was acquired, without zone (UTC where the table names one), as the table has it: it
+        may be shifted.
     """
 
     images: list[Image]
     years: list[float | None]
     warnings: list[str]
+    times: list[datetime | None] = field(default_factory=list)
 
 
 def timeline(images: Sequence[Image]) -> Timeline:
@@ -64,13 +68,12 @@ def timeline(images: Sequence[Image]) -> Timeline:
         warnings.append(f"sub-{images[0].subject} {doubt}")
     known = {id(image): time for image, time in zip(images, times, strict=True)}
     if ordered is None:
-        return Timeline(images, [None] * len(images), [printable(text) for text in warnings])
+        unknown: list[None] = [None] * len(images)
+        return Timeline(images, [*unknown], [printable(text) for text in warnings], [*unknown])
     first = min((time for time in times if time is not None), default=None)
-    years = [
-        None if first is None or time is None else _days(first, time) / _YEAR
-        for time in (known[id(image)] for image in ordered)
-    ]
-    return Timeline(ordered, years, [printable(text) for text in warnings])
+    times = [known[id(image)] for image in ordered]
+    years = [None if first is None or time is None else _days(first, time) / _YEAR for time in times]
+    return Timeline(ordered, years, [printable(text) for text in warnings], times)
 
 
 def _in_order(

@@ -19,6 +19,7 @@ from bids_inpaint.dataset.status import last_run
 from bids_inpaint.environment import keep_memory
 from bids_inpaint.errors import InputError, printable
 from bids_inpaint.group.comparisons import lesion_statistics, tissue_statistics
+from bids_inpaint.group.longitudinal import follow, write_longitudinal
 from bids_inpaint.group.measure import Measured, Task, compare_provenance, measure
 from bids_inpaint.group.page import Group, write_page
 from bids_inpaint.group.rated import rate, write_ratings
@@ -78,7 +79,8 @@ def run_group(settings: Settings) -> int:
     unused = rate(measured, settings)
     # statistics are of what nobody excludes
     kept = [m for m in measured if not m.verdict.excluded]
-    warnings = [*covariates.warnings, *unused, *_not_compared(kept, settings), *mixed(kept)]
+    followed, without = follow(measured, settings.output_dir)
+    warnings = [*covariates.warnings, *unused, *without, *_not_compared(kept, settings), *mixed(kept)]
     for warning in warnings:
         log.warning("%s", warning)
     if not measured:
@@ -97,6 +99,7 @@ def run_group(settings: Settings) -> int:
         problems=[m.problem for m in results if m.problem],
         tissues=tissue_statistics(kept),
         lesions=lesion_statistics(kept),
+        followed=followed,
         lesion_map=_write_lesion_map(kept, settings.output_dir, settings.template),
     )
     _write_tables(group, covariates, settings.output_dir)
@@ -149,6 +152,7 @@ def _write_tables(group: Group, covariates: Covariates, out_dir: Path) -> None:
     write_table(out_dir, "volumes", VOLUMES, group.measured, "volumes", covariates=covariates)
     write_table(out_dir, "quality", QUALITY, group.measured, "measures")
     write_ratings(group.measured, out_dir)
+    write_longitudinal(group.followed, out_dir)
     tissues = {tissue: comparison.as_json() for tissue, comparison in group.tissues.items()}
     lesions = group.lesions.as_json() if group.lesions else {}
     for name, columns, table, statistics in (

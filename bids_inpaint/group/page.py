@@ -12,8 +12,11 @@ import numpy as np
 
 from bids_inpaint import __version__
 from bids_inpaint.dataset.outputs import Products, figures_of
-from bids_inpaint.group import plots
+from bids_inpaint.dataset.people import page_of
+from bids_inpaint.group import plots, spaghetti
 from bids_inpaint.group.comparisons import LesionStatistics, Spread, TissueComparison
+from bids_inpaint.group.longitudinal import STEPS as FOLLOWED_STEPS
+from bids_inpaint.group.longitudinal import Followed, rates, summary
 from bids_inpaint.group.measure import Measured, compare_provenance
 from bids_inpaint.group.tables import LABELS, TISSUES, Covariates, counted
 from bids_inpaint.io.files import replacing
@@ -55,6 +58,8 @@ class Group:
         By tissue; empty if no image was segmented for comparison.
     lesions : LesionStatistics, optional
         None without reference masks.
+    followed : list of Followed
+        The people whose visits were processed together.
     lesion_map : Path
         Lesion probability on the working grid.
     """
@@ -68,6 +73,7 @@ class Group:
     problems: list[str]
     tissues: dict[str, TissueComparison]
     lesions: LesionStatistics | None
+    followed: list[Followed]
     lesion_map: Path
 
 
@@ -129,12 +135,20 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         lesion_plot=plots.lesion_plot(kept, out_dir),
         volume_plot=plots.volume_plot(kept, out_dir),
         covariate_plots=plots.covariate_plots(kept, group.covariates, out_dir),
+        followed=[
+            summary(person) | {"name": f"sub-{person.course.subject}", "link": _over_time(person)}
+            for person in group.followed
+        ],
+        rate=_mean_sd(rates(group.followed), 2),
+        rated=rates(group.followed).participants,
+        steps=FOLLOWED_STEPS,
+        course_plots=spaghetti.course_plots(group.followed, group.covariates, out_dir),
         map_plot=plots.map_plot(group.lesion_map, background, out_dir),
         map_file=group.lesion_map.name,
         outlying=_outlying(kept),
         outlying_limit=OUTLYING,
         facts=[label for label, _, _ in FACTS.values()],
-        rows=[_row(m, out_dir) for m in group.measured],
+        rows=_rows(group, out_dir),
         tables=[path.name for path in sorted(out_dir.glob("group_desc-*.tsv"))],
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
@@ -154,6 +168,21 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
     with replacing(final) as part:
         part.write_text(text, encoding="utf-8")
     return final
+
+
+def _over_time(person: Followed) -> str:
+    """A link to the report of a person."""
+    return quote(page_of(person.course.subject))
+
+
+def _rows(group: Group, out_dir: Path) -> list[dict[str, Any]]:
+    """The list of images, of which those of people over time lead to them."""
+    over_time = {
+        visit.measured.image.prefix: _over_time(person)
+        for person in group.followed
+        for visit in person.visits
+    }
+    return [_row(one, out_dir) | {"over_time": over_time.get(one.image.prefix, "")} for one in group.measured]
 
 
 def _row(one: Measured, out_dir: Path) -> dict[str, Any]:

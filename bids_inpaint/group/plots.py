@@ -22,14 +22,15 @@ if TYPE_CHECKING:
 
 #: Original and inpainted image.
 _COLOURS = ("#8a8a8a", "#0b6fb8")
-_LESION = "#c25a00"
+LESION = "#c25a00"
 #: Folder of the plots below the output folder.
 FOLDER = "figures"
 #: A column with so many different values or fewer has a box for each.
-_FEW = 8
+FEW = 8
 
 
-def _figure(width: float, height: float) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
+    """An empty figure of so many inches."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -38,7 +39,7 @@ def _figure(width: float, height: float) -> Figure:
     return figure
 
 
-def _save(figure: Figure, out_dir: Path, name: str) -> str:
+def save_figure(figure: Figure, out_dir: Path, name: str) -> str:
     """Write a figure, as vectors or as pixels where it asks for them; return its path below the folder."""
     import matplotlib
 
@@ -82,7 +83,7 @@ def tissue_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     rows = [m for m in measured if m.tissue_dice and not m.lesion_free]
     if not rows:
         return ""
-    figure = _figure(9, 3.6)
+    figure = new_figure(9, 3.6)
     axis = figure.subplots()
     groups, labels, colours = [], [], []
     for measure in MEASURES:
@@ -96,7 +97,7 @@ def tissue_plot(measured: Sequence[Measured], out_dir: Path) -> str:
             pairs = list(zip(groups[i], groups[i + 1], strict=True))
             axis.plot([i, i + 1], np.transpose(pairs), color="#bbbbbb", linewidth=0.6, zorder=0)
     axis.set_ylabel("Dice against the reference")
-    return _save(figure, out_dir, "tissue_dice")
+    return save_figure(figure, out_dir, "tissue_dice")
 
 
 def lesion_plot(measured: Sequence[Measured], out_dir: Path) -> str:
@@ -104,7 +105,7 @@ def lesion_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     if not scored:
         return ""
     rows = [m for m in scored if not m.lesion_free]
-    figure = _figure(11, 3.8)
+    figure = new_figure(11, 3.8)
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
     scores = [c for c in LESIONS if c in ("dice", "sensitivity", "precision", "lesion_f1")]
     groups = [by_participant(rows, "lesions", c) for c in scores]
@@ -123,18 +124,18 @@ def lesion_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     right.set_ylabel("Lesion map minus reference (ml)")
     right.set_title("Bland–Altman: bias and limits of agreement", fontsize=10)
     right.spines[["top", "right"]].set_visible(False)
-    return _save(figure, out_dir, "lesion_dice")
+    return save_figure(figure, out_dir, "lesion_dice")
 
 
 def volume_plot(measured: Sequence[Measured], out_dir: Path) -> str:
-    figure = _figure(13, 3.4)
+    figure = new_figure(13, 3.4)
     load, share, tissue, fraction = figure.subplots(1, 4, width_ratios=[1, 1, 2.4, 1])
-    _strip(load, [by_participant(measured, "volumes", "lesion_volume")], ["Lesions"], [_LESION])
-    _logarithmic(load)
+    _strip(load, [by_participant(measured, "volumes", "lesion_volume")], ["Lesions"], [LESION])
+    logarithmic(load)
     load.set_ylabel("Volume (ml)")
     shares = [100 * v for v in by_participant(measured, "volumes", "lesion_share")]
-    _strip(share, [shares], ["Lesions"], [_LESION])
-    _logarithmic(share)
+    _strip(share, [shares], ["Lesions"], [LESION])
+    logarithmic(share)
     share.set_ylabel("Share of white matter (%)")
     tissues = ("gm_volume", "wm_volume", "csf_volume")
     groups = [by_participant(measured, "volumes", t) for t in tissues]
@@ -143,10 +144,10 @@ def volume_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     fractions = [100 * v for v in by_participant(measured, "volumes", "brain_fraction")]
     _strip(fraction, [fractions], ["Brain"], [_COLOURS[1]])
     fraction.set_ylabel("Share of the brain mask (%)")
-    return _save(figure, out_dir, "volumes")
+    return save_figure(figure, out_dir, "volumes")
 
 
-def _logarithmic(axis: Axes) -> None:
+def logarithmic(axis: Axes) -> None:
     """Zero has its place on a scale that is logarithmic from 1 on."""
     axis.set_yscale("symlog", linthresh=1)
     axis.set_ylim(bottom=0)
@@ -162,21 +163,24 @@ def covariate_plots(
     """
     out = []
     for number, column in enumerate(covariates.columns):
+        if column.lower() == "acq_time":
+            # what changes with time has its own plot
+            continue
         values = {
             m.image.prefix: covariates.rows.get(m.image.prefix, {}).get(column, NOTHING) for m in measured
         }
         known = {prefix: value for prefix, value in values.items() if value != NOTHING}
         numbers = {prefix: x for prefix, value in known.items() if (x := _number(value)) is not None}
         levels = sorted(set(known.values()))
-        if len(numbers) == len(known) and len(levels) > _FEW:
-            figure = _figure(9, 3.2)
+        if len(numbers) == len(known) and len(levels) > FEW:
+            figure = new_figure(9, 3.2)
             _scatter(figure, measured, numbers, column)
-        elif 1 < len(levels) <= _FEW:
-            figure = _figure(9, 3.2)
+        elif 1 < len(levels) <= FEW:
+            figure = new_figure(9, 3.2)
             _by_level(figure, measured, known, levels, column)
         else:
             continue
-        out.append((column, _save(figure, out_dir, f"by-{number + 1}")))
+        out.append((column, save_figure(figure, out_dir, f"by-{number + 1}")))
     return out
 
 
@@ -214,10 +218,10 @@ def _scatter(figure: Figure, measured: Sequence[Measured], numbers: dict[str, fl
         if len(pairs) > 3 and np.ptp(x) > 0 and np.ptp(y) > 0:
             rho = stats.spearmanr(x, y).statistic
             axis.set_title(f"Spearman's ρ = {rho:.2f}, n = {len(pairs)}", fontsize=10)
-        axis.set_xlabel(_plain(column))
+        axis.set_xlabel(plain(column))
         axis.set_ylabel(label)
         if measure == "lesion_volume":
-            _logarithmic(axis)
+            logarithmic(axis)
         axis.spines[["top", "right"]].set_visible(False)
 
 
@@ -227,15 +231,15 @@ def _by_level(
     for axis, (measure, label, factor) in zip(figure.subplots(1, 2), _PLOTTED, strict=True):
         pairs = _means(measured, known, measure)
         groups = [[factor * y for value, y in pairs if value == level] for level in levels]
-        names = [f"{_plain(level)}\nn = {len(group)}" for level, group in zip(levels, groups, strict=True)]
+        names = [f"{plain(level)}\nn = {len(group)}" for level, group in zip(levels, groups, strict=True)]
         _strip(axis, groups, names, [_COLOURS[1]] * len(levels))
-        axis.set_xlabel(_plain(column))
+        axis.set_xlabel(plain(column))
         axis.set_ylabel(label)
         if measure == "lesion_volume":
-            _logarithmic(axis)
+            logarithmic(axis)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Text of a user, short and without the signs that Matplotlib takes for formulas."""
     return (text if len(text) <= 40 else text[:39] + "…").replace("$", r"\$")
 
@@ -246,7 +250,7 @@ def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
     from matplotlib.colors import ListedColormap, Normalize
 
     brain, share = images.read(background)[0], images.read(lesion_map)[0]
-    figure = _figure(12, 3.9)
+    figure = new_figure(12, 3.9)
     figure.set_facecolor("black")
     axes = figure.subplots(2, 5)
     # the darkest colours would not be seen on the brain
@@ -270,7 +274,7 @@ def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
     bar = figure.colorbar(shades, ax=axes)
     bar.set_label("share of participants", color="white")
     bar.ax.tick_params(colors="white")
-    return _save(figure, out_dir, "lesion_map")
+    return save_figure(figure, out_dir, "lesion_map")
 
 
 def _slices(share: np.ndarray, count: int = 10) -> list[int]:

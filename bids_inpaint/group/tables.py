@@ -47,7 +47,7 @@ QUALITY: Columns = {
     for name, limit in LIMITS.items()
 }
 #: Columns of all tables that come from people's ratings
-_RATED: Columns = {
+RATED: Columns = {
     "rating": ("The worst rating of all steps (good, check or exclude)", None),
     "excluded": (
         "Steps for which raters exclude the image; it has no part in Statistics, plots and lesion map then",
@@ -131,7 +131,7 @@ def join(people: People, images: Sequence[Image], every: bool) -> Covariates:
         Whether `images` are all images of the dataset: others have rows too.
     """
     rows = {image.prefix: people.of(image.subject, image.entities.get("ses")) for image in images}
-    taken = {*VOLUMES, *_RATED, *_IDENTITY.values(), *bids.ENTITIES.values()}
+    taken = {*VOLUMES, *RATED, *_IDENTITY.values(), *bids.ENTITIES.values()}
     originals = dict.fromkeys(name for row in rows.values() for name in row)
     names = {name: f"participants_{name}" if name in taken else name for name in originals}
     columns = {
@@ -227,7 +227,7 @@ def write_table(
     text = io.StringIO()
     writer = csv.writer(text, delimiter="\t", lineterminator="\n")
     more: Columns = {"warnings": ("What was unusual about the image", None)} if table == "measures" else {}
-    writer.writerow([*entities.values(), *columns, *more, *_RATED, *covariates.columns])
+    writer.writerow([*entities.values(), *columns, *more, *RATED, *covariates.columns])
     for one in measured:
         values = getattr(one, table)
         joined = covariates.rows.get(one.image.prefix, {})
@@ -236,21 +236,29 @@ def write_table(
                 *identity(one, entities),
                 *(format_number(values.get(c)) for c in columns),
                 *([" ".join(map(_one_line, one.warnings)) or NOTHING] if more else []),
-                one.verdict.worst or NOTHING,
-                ",".join(one.verdict.excluded) or NOTHING,
+                *rated_cells(one),
                 *(joined.get(c, NOTHING) for c in covariates.columns),
             ]
         )
     write_text(out_dir / f"group_desc-{name}.tsv", text.getvalue())
-    described: dict[str, Any] = {c: {"Description": _ENTITY[e]} for e, c in entities.items()}
-    described |= {
-        c: {"Description": d, **({"Units": unit} if unit else {})}
-        for c, (d, unit) in (columns | more | _RATED).items()
-    }
-    described |= covariates.columns
+    described = describe(entities, columns | more | RATED) | covariates.columns
     if statistics:
         described["Statistics"] = statistics
     write_json(out_dir / f"group_desc-{name}.json", described)
+
+
+def rated_cells(one: Measured) -> tuple[str, str]:
+    """The cells of an image in the columns that come from ratings."""
+    return one.verdict.worst or NOTHING, ",".join(one.verdict.excluded) or NOTHING
+
+
+def describe(entities: dict[str, str], columns: Columns) -> dict[str, Any]:
+    """What the columns of a table mean, for its sidecar."""
+    out: dict[str, Any] = {column: {"Description": _ENTITY[key]} for key, column in entities.items()}
+    return out | {
+        column: {"Description": text, **({"Units": unit} if unit else {})}
+        for column, (text, unit) in columns.items()
+    }
 
 
 def _one_line(text: str) -> str:

@@ -8,6 +8,7 @@ from itertools import chain
 from bids_inpaint.errors import InputError
 from bids_inpaint.participant import outcomes, visits
 from bids_inpaint.participant.crashes import Crash, read_crashes
+from bids_inpaint.participant.longitudinal import write_course
 from bids_inpaint.participant.outcomes import Before, Outcome, Run
 from bids_inpaint.participant.progress import Progress, tell
 from bids_inpaint.participant.report import write_report
@@ -165,6 +166,7 @@ def _write_reports(run: Run, results: list[Outcome], crashes: dict[str, list[Cra
         by_subject.setdefault(result.image.subject, []).append(result)
     for subject, of_subject in by_subject.items():
         try:
+            write_course(settings.output_dir, subject)
             report = write_report(subject, of_subject, run, crashes.get(subject, []))
         except Exception as reason:
             # the others have theirs

@@ -15,6 +15,7 @@ from bids_inpaint.imaging.quality import LIMITS, UNITS
 from bids_inpaint.io.files import read_sidecar, replacing
 from bids_inpaint.networks.card import Model
 from bids_inpaint.participant.crashes import Crash
+from bids_inpaint.participant.longitudinal import link_of
 from bids_inpaint.participant.outcomes import UNASKED, Outcome, Run, differences
 from bids_inpaint.reports.citations import methods_of
 from bids_inpaint.reports.figures import LESION, OTHER, THIRD
@@ -117,13 +118,16 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
     out_dir, name = run.settings.output_dir, f"sub-{subject}"
     refused = [f"{one.name}: {one.reason}" for one in run.refused if one.subject == subject]
     images = [_shown(outcome, out_dir) for outcome in outcomes]
+    course, lacking = link_of(out_dir, subject)
+    lacking = lacking if run.settings.longitudinal else []
     text = render(
         "report.html.j2",
         name=name,
         images=images,
-        verdict="failed" if refused or _any(images, "failed") else "look" if _any(images, "look") else "good",
+        course=course,
+        verdict=_verdict(images, bool(refused or lacking)),
         sentence=_sentence(images, len(refused)),
-        notices=[*refused, *_notices(outcomes, run.settings, run.provenance)],
+        notices=[*refused, *lacking, *_notices(outcomes, run.settings, run.provenance)],
         facts=[label for label, _, _ in FACTS.values() if any(label in image.facts for image in images)],
         steps=STEPS,
         healthy=HEALTHY,
@@ -149,8 +153,10 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
     return final
 
 
-def _any(images: Sequence[_Shown], verdict: str) -> bool:
-    return any(image.verdict == verdict for image in images)
+def _verdict(images: Sequence[_Shown], failed: bool) -> str:
+    """The verdict on all images together, where something else may have failed."""
+    found = {image.verdict for image in images}
+    return "failed" if failed or "failed" in found else "look" if "look" in found else "good"
 
 
 def _sentence(images: Sequence[_Shown], refused: int) -> str:

@@ -55,20 +55,36 @@ def cuts_through(brain: str, box: Box | None = None, mask: str | None = None, co
     count : int
         Slices along each axis.
     """
-    volume = _Volume.read(brain, box)
-    shown = _Volume.read(mask, box).data > 0.5 if mask else np.zeros(volume.data.shape, bool)
+    volume = Volume.read(brain, box)
+    shown = Volume.read(mask, box).data > 0.5 if mask else np.zeros(volume.data.shape, bool)
     cuts = []
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
         apart = max(round(5 / volume.sizes[axis]), 1)
         chosen = _peaks(shown.sum(others), count, apart)
-        area = (volume.data > 0.5).sum(others)
-        extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
-        for index in np.linspace(extent[0], extent[-1], count + 2)[1:-1].round().astype(int):
-            if len(chosen) < count and all(abs(index - c) >= apart for c in chosen):
-                chosen.append(int(index))
-        cuts.append(sorted(chosen))
+        cuts.append(fill_up(chosen, (volume.data > 0.5).sum(others), count, apart))
     return cuts[0], cuts[1], cuts[2]
+
+
+def fill_up(chosen: Sequence[int], area: Array, count: int, apart: int) -> list[int]:
+    """Add evenly spaced slices of a brain to those that are chosen, in order.
+
+    Parameters
+    ----------
+    chosen : sequence of int
+    area : array of int
+        Voxels of the brain in each slice.
+    count : int
+        How many there are to be.
+    apart : int
+        How far the added ones are from all others, at least.
+    """
+    out = list(chosen)
+    extent = np.flatnonzero(area > 0.2 * area.max()) if area.any() else np.array([0, area.size - 1])
+    for index in np.linspace(extent[0], extent[-1], count + 2)[1:-1].round().astype(int):
+        if len(out) < count and all(abs(index - c) >= apart for c in out):
+            out.append(int(index))
+    return sorted(out)
 
 
 def _peaks(profile: Array, count: int, apart: int) -> list[int]:
@@ -102,8 +118,8 @@ def grey(
     """
     from PIL import Image
 
-    volume = _Volume.read(image, box)
-    layout = _Layout(volume, cuts)
+    volume = Volume.read(image, box)
+    layout = Layout(volume, cuts)
     canvas = Image.new("L", layout.size)
     shown = limits or volume.limits()
     for picture, corner in layout.pictures(volume.data, lambda view: _shades(view, shown)):
@@ -127,8 +143,8 @@ def tint(values: str, out_file: str, cuts: Cuts, limit: float, box: Box | None =
     """
     from PIL import Image
 
-    volume = _Volume.read(values, box)
-    layout = _Layout(volume, cuts)
+    volume = Volume.read(values, box)
+    layout = Layout(volume, cuts)
     canvas = Image.new("RGBA", layout.size)
     for picture, corner in layout.pictures(volume.data / limit, _signed):
         canvas.paste(picture, corner)
@@ -144,7 +160,12 @@ def _signed(view: Array) -> Array:
 
 
 def outlines(
-    masks: Sequence[str], colours: Sequence[str], out_file: str, cuts: Cuts, box: Box | None = None
+    masks: Sequence[str],
+    colours: Sequence[str],
+    out_file: str,
+    cuts: Cuts,
+    box: Box | None = None,
+    classes: Sequence[str] = (),
 ) -> str:
     """Draw outlines of masks, the first on top, to lay over slices.
 
@@ -157,19 +178,25 @@ def outlines(
     cuts : Cuts
     box : tuple of slice, optional
         Part of the grid to show.
+    classes : sequence of str, optional
+        Of each outline, for a page that holds the SVG in itself and chooses what is seen of it.
     """
     paths: list[str] = []
+    stem = f"{Path(out_file).stem}-" if classes else "m"
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
-        volume = _Volume.read(mask, box)
-        layout = _Layout(volume, cuts)
+        volume = Volume.read(mask, box)
+        layout = Layout(volume, cuts)
         shape = "".join(layout.outline(volume))
         # a dark edge shows the outline on white too
-        name = f"m{len(paths)}"
+        name = f"{stem}{len(paths)}"
         paths.append(
             f'<defs><path id="{name}" d="{shape}" vector-effect="non-scaling-stroke"/></defs>\n'
             f'<use href="#{name}" stroke="#000" stroke-opacity="0.5" stroke-width="{_STROKE + 1.4:.1f}"/>\n'
             f'<use href="#{name}" stroke="{colour}" stroke-width="{_STROKE:.1f}"/>\n'
         )
+    if classes:
+        named = zip(reversed(classes), paths, strict=True)
+        paths = [f'<g class="{kind}">\n{path}</g>\n' for kind, path in named]
     # in tenths of a millimetre, so that whole numbers do
     size = f"{10 * layout.width:.0f} {10 * layout.height:.0f}"
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" fill="none">\n'
@@ -181,7 +208,7 @@ def thumbnail(image: str, brain: str, mask: str, out_file: str, box: Box | None 
     """Draw the axial, the sagittal and the coronal slice with most of a mask, which is filled with colour."""
     from PIL import Image
 
-    volume, lesions = _Volume.read(image, box), _Volume.read(mask, box)
+    volume, lesions = Volume.read(image, box), Volume.read(mask, box)
     cuts = cuts_through(brain, box, mask, count=1)
     shades = _shades(volume.data, volume.limits()).astype(np.float32)
     # lesions of a voxel are seen at this size too
@@ -213,14 +240,14 @@ def _shades(data: Array, limits: tuple[float, float]) -> Array:
 
 
 @dataclass(frozen=True)
-class _Volume:
+class Volume:
     """A volume whose axes run to the right, to the front and upwards, as nearly as its voxels allow."""
 
     data: Array
     matrix: Array
 
     @classmethod
-    def read(cls, path: str, box: Box | None = None) -> _Volume:
+    def read(cls, path: str, box: Box | None = None) -> Volume:
         import nibabel as nib
 
         data, grid = images.read(path)
@@ -246,17 +273,17 @@ class _Volume:
         return float(self.matrix[axis, :3] @ middle + self.matrix[axis, 3])
 
 
-class _Layout:
+class Layout:
     """Where the slices of a view are: in millimetres from its upper left corner.
 
     Parameters
     ----------
-    volume : _Volume
+    volume : Volume
         Gives the sizes.
     cuts : Cuts
     """
 
-    def __init__(self, volume: _Volume, cuts: Cuts):
+    def __init__(self, volume: Volume, cuts: Cuts):
         self.cuts, self.sizes, self.shape = cuts, volume.sizes, volume.data.shape
         self.extent = volume.sizes * volume.data.shape
         self.place = float(max(self.extent[across] for _, across, _ in _ROWS)) + _GAP
@@ -291,7 +318,7 @@ class _Layout:
                 picture = picture.resize((wide, high), Image.Resampling.BILINEAR)
             yield picture, (round(left * self.scale), round(top * self.scale))
 
-    def annotate(self, canvas: Image, volume: _Volume) -> None:
+    def annotate(self, canvas: Image, volume: Volume) -> None:
         """Write the coordinate of each slice, and which side is which."""
         from PIL import ImageDraw, ImageFont
 
@@ -299,14 +326,14 @@ class _Layout:
         font = ImageFont.load_default(size=round(10 * self.scale))
         for axis, across, up, index, left, top in self.corners():
             x, y = left * self.scale, (top + self.extent[up]) * self.scale
-            name = f"{'xyz'[axis]} = {volume.position(axis, index):.0f}"
+            name = f"{'xyz'[axis]} = {round(volume.position(axis, index))}"
             draw.text((x, y), name, 190, font, "lb")
             if across == 0:
                 right = x + self.extent[across] * self.scale
                 for side, at, anchor in (("L", x, "lt"), ("R", right, "rt")):
                     draw.text((at, top * self.scale), side, 190, font, anchor)
 
-    def outline(self, volume: _Volume) -> Iterator[str]:
+    def outline(self, volume: Volume) -> Iterator[str]:
         """The outlines of a mask at 0.5 on all slices, as parts of an SVG path in tenths of a millimetre."""
         from contourpy import contour_generator
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from bids_inpaint.dataset.people import page_of
 from bids_inpaint.io.files import write_text
 from bids_inpaint.reports.ratings import write_description
 
@@ -40,14 +41,22 @@ def facts_of(volumes: dict[str, float]) -> dict[str, str]:
 def link_pages(out_dir: Path) -> None:
     """Write what the pages of a folder read of each other, and the description of ratings.
 
-    ``logs/participants.js`` lists the reports, so that each links to the next, whenever it was written.
+    ``logs/participants.js`` lists the reports of participants, and those of their visits over time, so that
+    each links to the next, whenever it was written.
 
     Raises
     ------
     OSError
         If it can't be written.
     """
-    labels = sorted(page.stem for page in out_dir.glob("sub-*.html"))
-    content = json.dumps({"labels": labels, "group": (out_dir / "group.html").is_file()})
+    names = sorted(page.name for page in out_dir.glob("sub-*.html"))
+    over_time = page_of("").removeprefix("sub-")
+    content = json.dumps(
+        {
+            "labels": [name.removesuffix(".html") for name in names if not name.endswith(over_time)],
+            "courses": [name.removesuffix(over_time) for name in names if name.endswith(over_time)],
+            "group": (out_dir / "group.html").is_file(),
+        }
+    )
     write_text(out_dir / "logs" / "participants.js", f"window.participants = {content};\n")
     write_description(out_dir)

@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers import contents, write_dataset, write_nifti
+from PIL import Image as Picture
 from scipy import ndimage
 
 from bids_inpaint.dataset.image import Image
@@ -74,9 +75,14 @@ def standard(root: Path, image: Image, suffix: str) -> Path:
     return root / "out" / image.folder / f"{image.prefix}_space-{DEFAULT}_res-1_{suffix}.nii.gz"
 
 
-def test_the_outputs_are_those_of_each_visit_and_those_of_the_person(root, finished):
+def of_both() -> dict[str, str]:
+    """What both visits leave together."""
     (person,) = people([Image(i.path, "", i.entities, visits=("a", "b")) for i in VISITS])
-    names = person.names(DEFAULT)
+    return person.names(DEFAULT)
+
+
+def test_the_outputs_are_those_of_each_visit_and_those_of_the_person(root, finished):
+    names = of_both()
     own = [*names.values(), *(names[key].split(".")[0] + ".json" for key in person_images(names))]
     found = {n for n in contents(root / "out") if n.startswith("sub-")} | {
         str(p.relative_to(root / "out")) for p in (root / "out").glob("sub-*/figures/*.html")
@@ -169,6 +175,25 @@ def test_sidecars_say_that_visits_were_processed_together(root, finished):
         assert sidecar["QualityWarnings"] == []
 
 
+def test_the_person_has_a_report(root, finished):
+    report = "sub-01_desc-longitudinal_T1w.html"
+    page = (root / "out" / report).read_text()
+    assert "2 visits over 2.00 years" in page
+    assert "1 is new and 1 resolved." in page
+    assert '<div class="verdict good">' in page
+    pictures = re.findall(r'<img class="\w+" src="([^"]+)"', page)
+    assert len(pictures) == 4
+    sizes = set()
+    for name in pictures:
+        with Picture.open(root / "out" / name) as picture:
+            sizes.add(picture.size)
+    assert len(sizes) == 1
+    # both visits have outlines of their own, and a place where the other has a lesion
+    assert page.count('<g class="stable">') == 2
+    assert page.count('<g class="new">') == page.count('<g class="new absent">') == 1
+    assert f'href="{report}"' in (root / "out/sub-01.html").read_text()
+
+
 def test_a_rerun_changes_nothing(root, finished):
     before = contents(root / "out")
     again = run(root, "out", "--longitudinal")
@@ -200,7 +225,9 @@ def test_if_a_visit_fails_the_other_is_processed_as_by_itself(root, alone, tmp_p
     assert status["Status"] == "failed"
     assert not (tmp_path / "out/sub-01/anat").exists()
     left = {n: v for n, v in contents(tmp_path / "out").items() if "ses-2" in n}
-    right = {n: v for n, v in contents(alone[0] / "out").items() if "ses-2" in n}
+    right = {
+        n: v for n, v in contents(alone[0] / "out").items() if "ses-2" in n and n not in of_both().values()
+    }
     assert left.keys() == right.keys()
     # the warning stands in the sidecars of the inpainted image
     differing = {n for n in left if left[n] != right[n]}
@@ -214,5 +241,29 @@ def test_results_of_an_earlier_run_are_not_taken_for_those_of_this_one(alone):
     """Once a visit is processed by itself, what all visits had in common is not that of its files."""
     folder, done = alone
     assert "sub-01 has no longitudinal results of this run; those in the output folder are of" in done.stderr
+    page = (folder / "out/sub-01_desc-longitudinal_T1w.html").read_text()
+    assert '<div class="verdict failed">' in page
+    assert "those in the output folder are of an earlier run" in page
     status = json.loads((folder / "out/sub-01/log/sub-01_longitudinal_status.json").read_text())
     assert status["Status"] == "failed"
+
+
+def test_the_group_has_the_person(root, finished):
+    out = root / "out"
+    done = subprocess.run(
+        [sys.executable, "-m", "bids_inpaint", root / "bids", out, "group", "-w", root / "work-group"],
+        capture_output=True, text=True, timeout=600, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    with (out / "group_desc-longitudinal.tsv").open() as file:
+        rows = list(csv.DictReader(file, delimiter="\t"))
+    sidecar = json.loads(of_person(root, "desc-lesionchange_dseg.json").read_text())
+    volumes = [float(row["lesion_volume"]) for row in rows]
+    for row, volume in zip(rows, volumes, strict=True):
+        assert volume == pytest.approx(sidecar["LesionVolumes"][row["session_id"]] / 1000, rel=1e-4)
+    assert [row["acq_time"] for row in rows] == ["1901-05-01T10:00:00", "1903-05-01T10:00:00"]
+    rate = (volumes[1] - volumes[0]) / (730 / 365.25)
+    assert [float(row["lesion_volume_per_year"]) for row in rows] == pytest.approx([rate, rate], abs=1e-4)
+    changes = [rows[1][name] for name in ("new", "enlarging", "shrinking", "resolved")]
+    assert changes == ["1", "0", "0", "1"]
+    assert 'href="sub-01_desc-longitudinal_T1w.html"' in (out / "group.html").read_text()
