@@ -15,8 +15,9 @@ from bids_inpaint.networks.slices import Sliced
 from bids_inpaint.training.architectures.casnet import CasNet, Critics, Vgg19
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.filters import to_device
+from bids_inpaint.training.missing import SQUARE
 from bids_inpaint.training.slice_task import SliceTask
-from bids_inpaint.training.slices import SQUARE, Recipe, Slices, slice_card
+from bids_inpaint.training.slices import Recipe, Slices, slice_card
 from bids_inpaint.training.task import Engine, Sums, mixed_precision
 from bids_inpaint.training.to_onnx import slices_to_onnx
 

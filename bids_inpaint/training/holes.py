@@ -14,8 +14,8 @@ from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.networks import inpainting
 from bids_inpaint.networks.slices import upper_limit
 from bids_inpaint.training.data import Lesions, Subject, white_by_intensity
+from bids_inpaint.training.missing import DEPTH, SQUARE, draw_blob
 from bids_inpaint.training.painted import painted
-from bids_inpaint.training.slices import DEPTH, SQUARE, draw_blob
 
 Holes = Literal["lesions", "blobs", "squares"]
 

@@ -19,14 +19,15 @@ from bids_inpaint.training.diffusion import Diffusion, bound
 from bids_inpaint.training.engines import build
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
+from bids_inpaint.training.missing import draw_missing
 from bids_inpaint.training.patches import Place
-from bids_inpaint.training.slices import Slices, draw_holes, mirrored
+from bids_inpaint.training.slices import Slices, mirrored
 from bids_inpaint.training.weights import load_average
 
 TOY_DDPM = (
     TOY.replace('intensity = "wm"', 'intensity = "range"\nengine = "ddpm"')
     .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false", "channels = [4, 8]\n"
-             "attention = [false, true]\nlayers = 1\ngroups = 2\nsub_images = {sub_images}")
+             "attention = [false, true]\nlayers = 1\nsub_images = {sub_images}")
     .replace("freeze_normalisation = 3\n", "")
 )  # fmt: skip
 
@@ -284,7 +285,7 @@ def test_neighbouring_slices_are_those_of_the_image(trained, cache, shapes):
 def test_holes_lie_where_lesions_do(shapes):
     stored = Lesions.load(shapes)
     rng = np.random.default_rng(0)
-    drawn = [draw_holes(rng, stored, (56, 70, 85), 32) for _ in range(60)]
+    drawn = [draw_missing(rng, stored, (56, 70, 85), 32) for _ in range(60)]
     assert all(hole.any() for hole, _ in drawn)
     assert np.mean([hole.mean() for hole, _ in drawn]) < 0.5
     lesions = [hole[0] for hole, of_patients in drawn if of_patients]

@@ -16,7 +16,7 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.engines import build
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
-from bids_inpaint.training.slices import SQUARE
+from bids_inpaint.training.missing import SQUARE
 from bids_inpaint.training.weights import load_average
 
 TOY_GAN = (

@@ -16,11 +16,11 @@ from bids_inpaint.networks.diffusion import SAMPLERS
 from bids_inpaint.training.__main__ import main, parser
 from bids_inpaint.training.architectures import Architecture
 from bids_inpaint.training.architectures.slice_unet import MODES
-from bids_inpaint.training.holes import Holes
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.engines import ENGINES, build, engine_of, make_task
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
+from bids_inpaint.training.holes import Holes
 from bids_inpaint.training.slices import Slices, slice_card
 from bids_inpaint.training.task import Engine, LesionTask
 from bids_inpaint.training.to_onnx import slices_to_onnx

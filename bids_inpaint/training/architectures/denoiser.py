@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Literal
 
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch.nn import functional
 
 from bids_inpaint.networks.card import slice_channels
 from bids_inpaint.training.architectures import Architecture
+
+#: Of the group normalisation, at most, a power of 2; there are fewer where the filters are no multiple of it.
+GROUPS = 32
 
 
 class Denoiser(Architecture):
@@ -26,8 +30,6 @@ class Denoiser(Architecture):
     sub_images : bool
         Whether the network sees the four parity sub-images of a slice, as the 3D network sees the eight
         sub-volumes, which takes a quarter of the time.
-    groups : int
-        Of its group normalisation.
     mirror : bool
         Whether it also sees the slice and the hole mirrored left to right.
     neighbours : sequence of int
@@ -54,7 +56,6 @@ class Denoiser(Architecture):
         attention: list[bool],
         layers: int = 2,
         sub_images: bool = False,
-        groups: int = 32,
         mirror: bool = False,
         prediction: Literal["noise", "image"] = "noise",
         neighbours: Sequence[int] = (),
@@ -77,7 +78,7 @@ class Denoiser(Architecture):
             block_out_channels=tuple(channels),
             down_block_types=tuple("AttnDownBlock2D" if a else "DownBlock2D" for a in attention),
             up_block_types=tuple("AttnUpBlock2D" if a else "UpBlock2D" for a in attention[::-1]),
-            norm_num_groups=groups,
+            norm_num_groups=gcd(GROUPS, *channels),
         )
 
     def forward(self, image: Tensor, step: Tensor) -> Tensor:
