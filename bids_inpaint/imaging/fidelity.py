@@ -120,6 +120,9 @@ class HoleScores:
         Mean universal quality index over the voxels of the hole (:func:`quality_index`).
     whole_ssim, whole_psnr : float
         The same over the box around the brain, where all but the hole is equal.
+    fine, medium, coarse : float
+        Power of the filling over that of the truth in three bands of its slices (:func:`band_power`): 1 for
+        the texture of real tissue, 0 for a smooth filling.
     """
 
     ssim: float
@@ -128,6 +131,9 @@ class HoleScores:
     uqi: float
     whole_ssim: float
     whole_psnr: float
+    fine: float
+    medium: float
+    coarse: float
 
 
 def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
@@ -151,6 +157,8 @@ def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
     brain = bounding_box(truth > 0)
     whole, local = structural_similarity(filled[brain], truth[brain], data_range=1.0, full=True)
     f, t = (np.asarray(v, float)[hole] for v in (filled, truth))
+    powers = (band_power(v[brain], hole[brain]) for v in (filled, truth))
+    shares = [a / b if b else float("nan") for a, b in zip(*powers, strict=True)]
     return HoleScores(
         ssim=float(local[hole[brain]].mean()),
         psnr=psnr(f, t, 1.0),
@@ -158,7 +166,38 @@ def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
         uqi=float(quality_index(filled[brain], truth[brain])[hole[brain]].mean()),
         whole_ssim=float(whole),
         whole_psnr=psnr(filled[brain], truth[brain], 1.0),
+        fine=shares[0],
+        medium=shares[1],
+        coarse=shares[2],
     )
+
+
+def band_power(image: Array, hole: Array) -> tuple[float, ...]:
+    """Mean square inside a hole of what lies in each of three bands of the slices of an image.
+
+    The bands are those between Gaussian filters with standard deviations of 0, 1, 2 and 4 voxels: most of
+    what they pass has periods of 2 to 6, 6 to 12 and 12 to 25 voxels.
+
+    Parameters
+    ----------
+    image : array, shape (X, Y, Z)
+        Slices along the last axis.
+    hole : array of bool
+
+    Examples
+    --------
+    >>> x = np.arange(64)[:, None, None] + np.zeros((64, 64, 3))
+    >>> power = band_power(np.sin(2 * np.pi * x / 9), np.ones(x.shape, bool))
+    >>> int(np.argmax(power))
+    1
+    """
+    wide = np.asarray(image, np.float32)
+    out = []
+    for deviation in (1.0, 2.0, 4.0):
+        wider = ndimage.gaussian_filter(np.asarray(image, np.float32), (deviation, deviation, 0))
+        out.append(float(np.mean((wide - wider)[hole] ** 2, dtype=float)))
+        wide = wider
+    return tuple(out)
 
 
 def quality_index(image: Array, truth: Array, window: int = 8) -> Array:
