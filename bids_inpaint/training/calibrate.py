@@ -15,14 +15,14 @@ from bids_inpaint.io.files import replacing
 from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.calibration import Counts, Scan, by_person, fit_logistic, reliability
-from bids_inpaint.training.config import Config
+from bids_inpaint.training.config import Config, individual
 from bids_inpaint.training.data import Subject, find_subjects
 from bids_inpaint.training.evaluate import SMALLEST_MM3, Scorer, real_lesions
 from bids_inpaint.training.levels import choose
 from bids_inpaint.training.painted import painted
 from bids_inpaint.training.painters import PAINTERS, RealLesions
 from bids_inpaint.training.pictures import draw_reliability
-from bids_inpaint.training.scored import FALSE_ML, individual
+from bids_inpaint.training.scored import FALSE_ML
 
 
 def calibrate(

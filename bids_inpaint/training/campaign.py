@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint.training.config import Config, person
+from bids_inpaint.training.config import Config
 
 #: Part of the time that is kept for starting processes and reading brains.
 SPARE = 0.08
@@ -108,16 +108,7 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
         raise ValueError(
             f"{plan}: {entry.name} leaves out {', '.join(unknown)}, whom {entry.config} doesn't have"
         )
-    masks = [person(name) for name in entry.leave_out]
-    data = replace(
-        data,
-        train=[s for s in data.train if s not in entry.leave_out],
-        validation=[*data.validation, *(s for s in data.train if s in entry.leave_out)],
-        leave_out_patients=[
-            *data.leave_out_patients,
-            *(m for m in masks if m not in data.leave_out_patients),
-        ],
-    )
+    data = data.leaving_out(entry.leave_out, "validation")
     start = str(out / entry.after / "checkpoint.pt") if entry.after else config.schedule.start
     try:
         schedule = replace(config.schedule, **{"start": start, **entry.fit})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +28,18 @@ def person(name: str) -> str:
     return name.split("sub-")[-1].split("_ses-")[0].split("_run-")[0].split("_acq-")[0]
 
 
+def individual(name: str) -> str:
+    """Dataset and label of the participant of a subject of the cache: all images of a person have one.
+
+    Examples
+    --------
+    >>> individual("ms_sub-1_ses-1"), individual("training_seg_01")
+    ('ms_sub-1', 'training_seg_01')
+    """
+    dataset, sub, _ = name.rpartition("sub-")
+    return f"{dataset}{sub}{person(name)}"
+
+
 @dataclass(frozen=True)
 class Data:
     """Which subjects of the cache, as DATASET_sub-LABEL, or which label maps are for what.
@@ -49,6 +62,26 @@ class Data:
         """Patients from whom nothing is learned, and who lend their lesions to what is scored."""
         trained = {person(name) for name in self.train}
         return [name for name in self.leave_out_patients if name not in trained]
+
+    def leaving_out(self, names: Sequence[str], to: Literal["validation", "test"]) -> Data:
+        """The same, but nothing is learned from some people: neither their images nor their lesions' shapes.
+
+        Parameters
+        ----------
+        names : sequence of str
+            Subjects; all other images of these people are left out, too.
+        to : {'validation', 'test'}
+            What these subjects are for instead.
+        """
+        out = {individual(name) for name in names}
+        rest = {
+            part: [name for name in getattr(self, part) if individual(name) not in out]
+            for part in ("train", "validation", "test")
+        }
+        rest[to] += names
+        return Data(
+            **rest, leave_out_patients=list(dict.fromkeys([*self.leave_out_patients, *map(person, names)]))
+        )
 
 
 @dataclass(frozen=True)

@@ -65,7 +65,9 @@ def cross_validate(
         for i, held in enumerate(parts):
             schedule = replace(config.schedule, start=str(start / mode / "checkpoint.pt") if start else "")
             network = {**config.network, "mode": mode}
-            fold = replace(_without(config, patients, held), schedule=schedule, network=network)
+            fold = replace(
+                config, data=config.data.leaving_out(held, "validation"), schedule=schedule, network=network
+            )
             folder = run / mode / f"fold-{i + 1}"
             checkpoint = fit(fold, JointSynthesis(fold, cache, shapes_folder), folder, threads=threads)
             exported = export(fold, checkpoint, folder / f"{config.name}.onnx", None, 0.5)
@@ -96,18 +98,6 @@ def divide(patients: Sequence[str], folds: int) -> list[list[str]]:
     if not 2 <= folds <= len(people):
         raise ValueError(f"{folds} folds need at least so many patients, and two: there are {len(people)}")
     return [[name for name in patients if person(name) in people[i::folds]] for i in range(folds)]
-
-
-def _without(config: Config, patients: Sequence[str], held: Sequence[str]) -> Config:
-    """A configuration that is validated on some of its patients, and trains on all other subjects."""
-    others = [name for name in config.data.train if name not in patients]
-    data = replace(
-        config.data,
-        train=[*others, *(name for name in patients if name not in held)],
-        validation=list(held),
-        leave_out_patients=[*config.data.leave_out_patients, *map(person, held)],
-    )
-    return replace(config, data=data)
 
 
 def keep_division(run: Path, division: str) -> None:

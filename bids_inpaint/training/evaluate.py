@@ -19,12 +19,12 @@ from bids_inpaint.networks.card import Filled
 from bids_inpaint.networks.selection import rule_of
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.calibration import Counts, Scan, reliability
-from bids_inpaint.training.config import Config, person
+from bids_inpaint.training.config import Config, individual, person
 from bids_inpaint.training.data import Lesions, Subject, subjects, template_priors, white_by_intensity
 from bids_inpaint.training.painted import painted
 from bids_inpaint.training.painters import PAINTERS, RealLesions
 from bids_inpaint.training.pictures import View, draw_reliability, draw_slices, worst_slice
-from bids_inpaint.training.scored import Scored, Sweep, individual, map_scores, suggest_threshold, tabulate
+from bids_inpaint.training.scored import Scored, Sweep, map_scores, suggest_threshold, tabulate
 
 #: λ that lesion maps are scored at.
 THRESHOLDS = (0.05, 0.06, 0.07, 0.08, 0.09, 0.1, 0.12, 0.15, 0.2)

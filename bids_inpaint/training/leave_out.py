@@ -13,7 +13,7 @@ import torch
 
 from bids_inpaint.training.calibrate import calibrate
 from bids_inpaint.training.calibration import by_person, reliability
-from bids_inpaint.training.config import Config, person
+from bids_inpaint.training.config import Config, individual, person
 from bids_inpaint.training.cross_validation import divide, keep_division
 from bids_inpaint.training.data import Subject, find_subjects
 from bids_inpaint.training.engines import make_task
@@ -21,7 +21,7 @@ from bids_inpaint.training.evaluate import Scorer
 from bids_inpaint.training.evaluate_flair import Row, mean_of
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
-from bids_inpaint.training.scored import Scored, individual
+from bids_inpaint.training.scored import Scored
 from bids_inpaint.training.weights import mix
 
 #: Patients with less (ml) are summed up apart: a Dice coefficient of little says little.
@@ -107,7 +107,8 @@ def leave_out(
     (run / "held").mkdir(exist_ok=True)
     networks: list[tuple[Config, str, list[Subject]]] = []
     for i, names in enumerate(parts, 1):
-        fold, folder = _untouched(config, names), run / f"fold-{i}"
+        fold = replace(config, data=config.data.leaving_out(names, "test"))
+        folder = run / f"fold-{i}"
         checkpoint = _fit(fold, cache, shapes_folder, folder, fitting)
         exported = str(export(fold, checkpoint, folder / f"{config.name}.onnx", None, threshold))
         held = find_subjects(cache, names)
@@ -152,23 +153,6 @@ def _check_start(start: Path, patients: Sequence[str], shapes_folder: Path) -> N
         # it names whom it trained on, and whose shapes it did not
         if repr(name) in learned or (shaped and repr(person(name)) not in learned):
             raise ValueError(f"{start} learned from {name}: start from a network that saw no patient")
-
-
-def _untouched(config: Config, held: Sequence[str]) -> Config:
-    """A configuration that learns nothing from some people, who are its test instead."""
-    out = {individual(name) for name in held}
-    data = config.data
-    masks = dict.fromkeys([*data.leave_out_patients, *map(person, held)])
-    return replace(
-        config,
-        data=replace(
-            data,
-            train=[name for name in data.train if individual(name) not in out],
-            validation=[name for name in data.validation if individual(name) not in out],
-            test=[*data.test, *(name for name in held if name not in data.test)],
-            leave_out_patients=list(masks),
-        ),
-    )
 
 
 def _fit(config: Config, cache: Path, shapes_folder: Path, folder: Path, fitting: Fitting) -> Path:

@@ -11,7 +11,7 @@ import numpy as np
 from bids_inpaint.imaging.metrics import lesion_scores
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.calibration import Counts, by_person, reliability
-from bids_inpaint.training.config import person
+from bids_inpaint.training.config import individual
 from bids_inpaint.training.data import Subject
 
 #: Lesions in a healthy image may sum up to so much on average (ml).
@@ -38,18 +38,6 @@ class Scored:
     row: dict[str, float]
     sweeps: dict[str, Sweep] = field(default_factory=dict)
     counts: list[Counts] = field(default_factory=list)
-
-
-def individual(name: str) -> str:
-    """Dataset and label of the participant of a subject of the cache: all images of a person have one.
-
-    Examples
-    --------
-    >>> individual("ms_sub-1_ses-1"), individual("training_seg_01")
-    ('ms_sub-1', 'training_seg_01')
-    """
-    dataset, sub, _ = name.rpartition("sub-")
-    return f"{dataset}{sub}{person(name)}"
 
 
 def map_scores(found: np.ndarray, truth: np.ndarray) -> dict[str, float]:

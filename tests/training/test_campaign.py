@@ -14,7 +14,7 @@ from torch.optim.swa_utils import AveragedModel
 
 from bids_inpaint.training import campaign as campaigns
 from bids_inpaint.training.__main__ import main
-from bids_inpaint.training.config import Config
+from bids_inpaint.training.config import Config, Data
 from bids_inpaint.training.data import Subject, template_priors
 from bids_inpaint.training.engines import build
 from bids_inpaint.training.export import export
@@ -201,3 +201,13 @@ def test_all_images_of_a_person_are_one_person():
     data = Config.load("blind-unet").data
     trained = replace(data, train=["ms_sub-openms30_ses-2"])
     assert trained.lenders == ["openms26", "openms12"]
+
+
+def test_all_images_of_a_person_are_left_out():
+    data = Data(["ms_sub-1_ses-1", "ms_sub-1_ses-2", "ms_sub-2"], ["a_sub-1"], ["a_sub-2"], ["9"])
+    left = data.leaving_out(["ms_sub-1_ses-1"], "test")
+    assert left == Data(["ms_sub-2"], ["a_sub-1"], ["a_sub-2", "ms_sub-1_ses-1"], ["9", "1"])
+    again = left.leaving_out(["ms_sub-1_ses-1"], "validation")
+    assert again.validation == ["a_sub-1", "ms_sub-1_ses-1"]
+    assert again.test == ["a_sub-2"]
+    assert again.leave_out_patients == ["9", "1"]
