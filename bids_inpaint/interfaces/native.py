@@ -13,6 +13,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesion_table, lesions
 from bids_inpaint.imaging.edits import Change, state_of
+from bids_inpaint.imaging.uncertainty import VolumeModel, expected_volume
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
@@ -46,6 +47,8 @@ class BackToNativeInputSpec(InputSpec):
     given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
     added = File(exists=True, desc="those of them that a person added to a map")
     removed = File(exists=True, desc="what a person removed from it, which is to stay as it is")
+    told = traits.Bool(desc="whether `probability` is one, and not a graded map")
+    volumes = traits.Dict(desc="what is known of the true volumes behind the map, as cards have it")
 
 
 class BackToNativeOutputSpec(TraitedSpec):
@@ -57,6 +60,7 @@ class BackToNativeOutputSpec(TraitedSpec):
     table = File(exists=True, desc="one row a lesion (TSV)")
     spread = File(desc="standard deviation of what is inpainted, in the unit of the T1w")
     doubt = File(desc="standard deviation of the lesion probability, on the voxels of the T1w")
+    volume_interval = traits.List(traits.Float, desc="of the true volume of all lesions, mm³")
 
 
 class BackToNative(FileInterface):
@@ -104,15 +108,34 @@ class BackToNative(FileInterface):
         del field, preproc
         graded = np.clip(native(self.inputs.probability), 0, 1)
         outputs["probability"] = save("probability", graded, np.float32)
+        doubt = None
         if isdefined(self.inputs.doubt):
-            outputs["doubt"] = save("doubt", native(self.inputs.doubt), np.float32)
-        labels, measured = lesion_table.tabulate(mask, native(self.inputs.darkening, inside=mask), part)
+            doubt = native(self.inputs.doubt)
+            outputs["doubt"] = save("doubt", doubt, np.float32)
+        labels, measured = lesion_table.tabulate(
+            mask,
+            native(self.inputs.darkening, inside=mask),
+            part,
+            graded if self.inputs.told else None,
+            doubt,
+        )
         outputs["labels"] = save("labels", labels, np.int32)
+        if isdefined(self.inputs.volumes):
+            model = VolumeModel.read(self.inputs.volumes)
+            scale = float(abs(np.linalg.det(to_template[:3, :3])))
+            measured = lesion_table.with_intervals(measured, model.lesion, scale)
+            outputs["volume_interval"] = self._interval(model, scale, bool(measured))
         edited = None
         if self._edited:
             edited = state_of(labels, Change(mask, self._mask("added")[box], self._mask("removed")[box]))
         write_table(outputs["table"], measured, edited)
         return outputs
+
+    def _interval(self, model: VolumeModel, scale: float, found: bool) -> list[float]:
+        """Ends of the interval of the volume of all lesions (mm³); without any in the map, it begins at 0."""
+        probability = images.read(self.inputs.probability)[0]
+        low, high = model.load.interval(expected_volume(probability, WORKING_GRID.voxel_volume))
+        return [round(1000 * float(end) / scale, 2) for end in (low if found else 0.0, high)]
 
     @property
     def _edited(self) -> bool:
@@ -166,13 +189,33 @@ def write_table(path: str, measured: list[lesion_table.Lesion], edited: list[str
     edited : list of str, optional
         What a person did to each.
     """
+    rows = [_cells(lesion) for lesion in measured]
+    if edited is not None:
+        for row, state in zip(rows, edited, strict=True):
+            row["edit"] = state
+    columns = ["index", "name", "volume", "x", "y", "z", "contrast"]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        more = [[]] * len(measured) if edited is None else [[state] for state in edited]
-        column = [] if edited is None else ["edit"]
-        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast", *column])
-        for lesion, state in zip(measured, more, strict=True):
-            centre = (f"{c:.2f}" for c in lesion.centroid)
-            name = f"lesion {lesion.label}"
-            volume, contrast = f"{lesion.volume:.2f}", f"{lesion.contrast:.4f}"
-            writer.writerow([lesion.label, name, volume, *centre, contrast, *state])
+        writer = csv.DictWriter(file, list(rows[0]) if rows else columns, delimiter="\t", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _cells(lesion: lesion_table.Lesion) -> dict[str, Any]:
+    """A row of the table: what is not known of a lesion has no column."""
+    x, y, z = (f"{c:.2f}" for c in lesion.centroid)
+    row: dict[str, Any] = {
+        "index": lesion.label,
+        "name": f"lesion {lesion.label}",
+        "volume": f"{lesion.volume:.2f}",
+        "x": x,
+        "y": y,
+        "z": z,
+        "contrast": f"{lesion.contrast:.4f}",
+    }
+    if lesion.probability is not None:
+        row["probability"] = f"{lesion.probability:.3f}"
+    if lesion.probability_sd is not None:
+        row["probability_sd"] = f"{lesion.probability_sd:.3f}"
+    if lesion.interval is not None:
+        row |= dict(zip(("volume_low", "volume_high"), (f"{end:.2f}" for end in lesion.interval), strict=True))
+    return row

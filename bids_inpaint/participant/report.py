@@ -176,7 +176,8 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
     stem = f"{out_dir / prefix(image)}_"
     try:
         rows = lesion_rows(stem)
-        volumes = volumes_of(rows, read_sidecar(f"{stem}dseg.json"))
+        sidecars = (read_sidecar(f"{stem}{n}.json") for n in ("dseg", "label-L_desc-inpaint_mask"))
+        volumes = volumes_of(rows, *sidecars)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         shown.warnings.append(f"The results can't be read ({error}): run the participant level for it again.")
         rows, volumes = [], {}
