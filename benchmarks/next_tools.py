@@ -1,17 +1,17 @@
 """What inpainting does for the next tool: ``python benchmarks/next_tools.py HEALTHY PAINTED OUT WORK``.
 
-HEALTHY is a raw BIDS dataset of people without lesions, PAINTED what ``python -m bids_inpaint.training paint``
-made of it, and OUT the output folder of the participant level on PAINTED with
-``--lesion-masks PAINTED/derivatives/painted``. Each T1w is taken in five ways: as it was without lesions (the
-truth), with lesions, with lesions and their mask given to the registration (cost-function masking), inpainted
-by the app, and filled by the app in the given mask. Each is corrected by N4, registered with the template by an
-affine and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this package. All are
+HEALTHY is a raw BIDS dataset of people without lesions, PAINTED what ``bids_inpaint.training paint`` made of
+it, and OUT the output folder of the participant level on PAINTED with ``--lesion-masks
+PAINTED/derivatives/painted``. Each T1w is taken in five ways: as it was without lesions (the truth), with
+lesions, with lesions and their mask given to the registration (cost-function masking), inpainted by the app,
+and filled by the app in the given mask. Each is corrected by N4, registered with the template by an affine
+and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this package. All are
 compared with what the same tools make of the truth. WORK keeps what was computed, so that a run can go on.
 
 Warp error is the distance between the points of the T1w that two registrations lead a voxel of the template
-to. A Jacobian outlier is a voxel of the template whose log-Jacobian differs from the truth's by more than 0.2.
-Near are voxels within 10 mm of a painted lesion. The cortical ribbon is the grey matter of either image within
-4 mm of the surface of the brain.
+to. A Jacobian outlier is a voxel of the template whose log-Jacobian differs from that of the truth by more
+than 0.2. Near are voxels within 10 mm of a painted lesion. The cortical ribbon is the grey matter of either
+image within 4 mm of the surface of the brain.
 """
 
 from __future__ import annotations

@@ -81,7 +81,8 @@ def init_lesions_wf(
     native_spread, native_doubt
         The same of `spread` and `doubt`, if there are any.
     volume_interval
-        Of the true volume of all lesions (mm³), if `rule` has what is known of it and the map is the image's alone.
+        Of the true volume of all lesions (mm³), if `rule` has what is known of it and the map is that of the
+        network and of this image alone.
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = "" if edited else _methods(rule, fill, given, segmented, together)
@@ -99,9 +100,7 @@ def init_lesions_wf(
         mem_gb=1,
     )
     told = edited or (rule.kind == "probability" and not given)
-    native = pe.Node(
-        BackToNative(fill=fill, min_volume=rule.min_volume, told=told), name="native", mem_gb=3
-    )
+    native = pe.Node(BackToNative(fill=fill, min_volume=rule.min_volume, told=told), name="native", mem_gb=3)
     if rule.volumes and not (given or together):
         native.inputs.volumes = asdict(rule.volumes)
         workflow.connect(native, "volume_interval", outputnode, "volume_interval")

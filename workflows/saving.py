@@ -81,7 +81,8 @@ def init_outputs_wf(
     more = ["flair", "joint_mask"] if products.flair else []
     names = names_of(image, template.name, products)
     more += ["edit"] if image.edit else []
-    fields = ["conformed", "darkening", "mask_method", "volume_interval", *WARNINGS, *more, *chain.from_iterable(facts.values())]
+    more += ["darkening", "mask_method", "volume_interval", *WARNINGS]
+    fields = ["conformed", *more, *chain.from_iterable(facts.values())]
     inputnode = pe.Node(IdentityInterface(fields=[*fields, *names]), name="inputnode")
     every = names | figures_of(image, products)
     metadata = metadata_of(image, settings, networks, products)
@@ -213,9 +214,7 @@ def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:
     _save_layers(workflow, tissues, save, "first", "contours")
 
 
-def _describe(
-    mask_method, quality=None, reference_warnings=None, edit=None, volume_interval=None, **facts
-):
+def _describe(mask_method, quality=None, reference_warnings=None, edit=None, volume_interval=None, **facts):
     """What sidecars of a part say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.

@@ -35,9 +35,7 @@ def lesion_rows(stem: str) -> list[dict[str, str]]:
     return rows
 
 
-def volumes_of(
-    rows: list[dict[str, str]], dseg: dict[str, Any], lesions: dict[str, Any]
-) -> dict[str, float]:
+def volumes_of(rows: list[dict[str, str]], dseg: dict[str, Any], lesions: dict[str, Any]) -> dict[str, float]:
     """Volumes in ml, the number of lesions, and shares from 0 to 1.
 
     Parameters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,11 @@ _END = 1.6448536
 #: Voxels of a smaller probability are not counted: of the million that a brain has, they come to more than
 #: most lesions.
 LEAST = 0.05
-#: What a volume is taken to be more than it is in a logarithm: a voxel or two of a lesion (mm³), and the least
-#: load that a map can be trusted with (ml).
+#: What is added to volumes before their logarithm is taken: of a lesion about the smallest that is mapped
+#: (mm³), of an image about what is mapped of healthy people (ml).
 OFFSET_MM3, OFFSET_ML = 10.0, 0.3
-#: The mean probability of a lesion in a logit.
-_SURE = 0.99
+#: A mean probability of a lesion counts as within these: few are beyond, and lines would cross there.
+_UNSURE, _SURE = 0.3, 0.7
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,8 @@ class LoadModel:
     """The true volume of all lesions of an image, by the volume that its lesion probability comes to.
 
     Its logarithm has a normal distribution, whose mean and logarithmic standard deviation are linear in the
-    logarithm of the expected volume. Both volumes (ml on the working grid) have `OFFSET_ML` added. An interval
-    from the voxels' own probabilities would be far too narrow: they err together.
+    logarithm of the expected volume. Both volumes (ml on the working grid) have `OFFSET_ML` added. Voxels
+    err together: an interval from their probabilities alone would be far too narrow.
 
     Attributes
     ----------
@@ -82,7 +83,7 @@ class LesionModel:
     high: tuple[float, float, float]
 
     def interval(self, volume: Array | float, probability: Array | float) -> tuple[Array, Array]:
-        """Ends of the interval of the true volumes (mm³ on the working grid), at least 0.
+        """Ends of the interval of the true volumes (mm³ on the working grid), which holds the mapped ones.
 
         Parameters
         ----------
@@ -93,8 +94,7 @@ class LesionModel:
         """
         x = features(volume, probability)
         low, high = (np.exp(x @ np.array(line)) - OFFSET_MM3 for line in (self.low, self.high))
-        low = np.maximum(low, 0)
-        return low, np.maximum(high, low)
+        return np.clip(low, 0, volume), np.maximum(high, volume)
 
 
 @dataclass(frozen=True)
@@ -113,14 +113,13 @@ class VolumeModel:
     lesion: LesionModel
 
     def __post_init__(self) -> None:
-        load, lines = self.load, (self.lesion.low, self.lesion.high)
-        numbers = [load.intercept, load.log_sd, load.log_sd_slope, *lines[0], *lines[1]]
-        known = all(np.isfinite(number) and abs(number) <= 100 for number in numbers)
-        if not (known and 0 < load.slope <= 10 and all(len(line) == 3 for line in lines)):
+        load, lesion = self.load, self.lesion
+        numbers = [load.intercept, load.slope, load.log_sd, load.log_sd_slope, *lesion.low, *lesion.high]
+        if not (all(abs(number) <= 100 for number in numbers) and load.slope > 0):
             raise ValueError(f"{self} is no model of volumes")
 
     @classmethod
-    def read(cls, content: dict) -> VolumeModel:
+    def read(cls, content: dict[str, Any]) -> VolumeModel:
         """Of what a card says.
 
         Raises
@@ -129,13 +128,17 @@ class VolumeModel:
             If it is none.
         """
         load = LoadModel(**{key: float(value) for key, value in content["load"].items()})
-        low, high = (tuple(map(float, content["lesion"][end])) for end in ("low", "high"))
-        return cls(load, LesionModel(low, high))
+        return cls(load, LesionModel(*(_three(content["lesion"][end]) for end in ("low", "high"))))
+
+
+def _three(numbers: Any) -> tuple[float, float, float]:
+    a, b, c = map(float, numbers)
+    return a, b, c
 
 
 def features(volume: Array | float, probability: Array | float) -> Array:
     """What the quantiles of :class:`LesionModel` are linear in, shape (lesions, 3)."""
-    volume, p = np.atleast_1d(volume), np.clip(np.atleast_1d(probability), 1 - _SURE, _SURE)
+    volume, p = np.atleast_1d(volume), np.clip(np.atleast_1d(probability), _UNSURE, _SURE)
     return np.stack([np.ones(len(p)), np.log(volume + OFFSET_MM3), np.log(p / (1 - p))], axis=-1)
 
 

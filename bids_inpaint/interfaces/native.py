@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -92,7 +92,7 @@ class BackToNative(FileInterface):
         change, weight = self._change(raw, mask, brain, part, native, box)
         stored = np.require(stored, requirements="W")
         stored[box] = feathering.compose(stored[box], change, weight, slope)
-        outputs = {
+        outputs: dict[str, Any] = {
             "inpainted": images.write_like(raw, stored, within(runtime, "inpainted.nii.gz")),
             "lesion_mask": save("lesions", mask, np.uint8),
             "table": within(runtime, "lesions.tsv"),
@@ -112,24 +112,29 @@ class BackToNative(FileInterface):
         if isdefined(self.inputs.doubt):
             doubt = native(self.inputs.doubt)
             outputs["doubt"] = save("doubt", doubt, np.float32)
+        dark = native(self.inputs.darkening, inside=mask)
         labels, measured = lesion_table.tabulate(
-            mask,
-            native(self.inputs.darkening, inside=mask),
-            part,
-            graded if self.inputs.told else None,
-            doubt,
+            mask, dark, part, graded if self.inputs.told else None, doubt
         )
         outputs["labels"] = save("labels", labels, np.int32)
+        edited = None
+        if self._edited:
+            edited = state_of(labels, Change(mask, self._mask("added")[box], self._mask("removed")[box]))
         if isdefined(self.inputs.volumes):
             model = VolumeModel.read(self.inputs.volumes)
             scale = float(abs(np.linalg.det(to_template[:3, :3])))
             measured = lesion_table.with_intervals(measured, model.lesion, scale)
             outputs["volume_interval"] = self._interval(model, scale, bool(measured))
-        edited = None
-        if self._edited:
-            edited = state_of(labels, Change(mask, self._mask("added")[box], self._mask("removed")[box]))
-        write_table(outputs["table"], measured, edited)
+        write_table(outputs["table"], measured, edited, self._more_columns())
         return outputs
+
+    def _more_columns(self) -> list[str]:
+        """Columns of the table that not all tables have."""
+        return [
+            *(["probability"] if self.inputs.told else []),
+            *(["probability_sd"] if isdefined(self.inputs.doubt) else []),
+            *(["volume_low", "volume_high"] if isdefined(self.inputs.volumes) else []),
+        ]
 
     def _interval(self, model: VolumeModel, scale: float, found: bool) -> list[float]:
         """Ends of the interval of the volume of all lesions (mm³); without any in the map, it begins at 0."""
@@ -179,7 +184,12 @@ class BackToNative(FileInterface):
         return change, brain * np.float32(native(np.ones_like(bias)) > 0.999)
 
 
-def write_table(path: str, measured: list[lesion_table.Lesion], edited: list[str] | None = None) -> None:
+def write_table(
+    path: str,
+    measured: list[lesion_table.Lesion],
+    edited: list[str] | None = None,
+    more: Sequence[str] = (),
+) -> None:
     """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``).
 
     Parameters
@@ -188,34 +198,24 @@ def write_table(path: str, measured: list[lesion_table.Lesion], edited: list[str
     measured : list of Lesion
     edited : list of str, optional
         What a person did to each.
+    more : sequence of str
+        Columns that not all tables have: 'probability', 'probability_sd', 'volume_low', 'volume_high'.
     """
-    rows = [_cells(lesion) for lesion in measured]
-    if edited is not None:
-        for row, state in zip(rows, edited, strict=True):
-            row["edit"] = state
-    columns = ["index", "name", "volume", "x", "y", "z", "contrast"]
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(rows[0]) if rows else columns, delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def _cells(lesion: lesion_table.Lesion) -> dict[str, Any]:
-    """A row of the table: what is not known of a lesion has no column."""
-    x, y, z = (f"{c:.2f}" for c in lesion.centroid)
-    row: dict[str, Any] = {
-        "index": lesion.label,
-        "name": f"lesion {lesion.label}",
-        "volume": f"{lesion.volume:.2f}",
-        "x": x,
-        "y": y,
-        "z": z,
-        "contrast": f"{lesion.contrast:.4f}",
-    }
-    if lesion.probability is not None:
-        row["probability"] = f"{lesion.probability:.3f}"
-    if lesion.probability_sd is not None:
-        row["probability_sd"] = f"{lesion.probability_sd:.3f}"
-    if lesion.interval is not None:
-        row |= dict(zip(("volume_low", "volume_high"), (f"{end:.2f}" for end in lesion.interval), strict=True))
-    return row
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        column = [] if edited is None else ["edit"]
+        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast", *more, *column])
+        for number, lesion in enumerate(measured):
+            low, high = lesion.interval or (None, None)
+            known = {
+                "probability": (lesion.probability, 3),
+                "probability_sd": (lesion.probability_sd, 3),
+                "volume_low": (low, 2),
+                "volume_high": (high, 2),
+            }
+            cells = ["n/a" if v is None else f"{v:.{digits}f}" for v, digits in map(known.__getitem__, more)]
+            centre = (f"{c:.2f}" for c in lesion.centroid)
+            name = f"lesion {lesion.label}"
+            volume, contrast = f"{lesion.volume:.2f}", f"{lesion.contrast:.4f}"
+            state = [] if edited is None else [edited[number]]
+            writer.writerow([lesion.label, name, volume, *centre, contrast, *cells, *state])

@@ -1,4 +1,4 @@
-"""Intervals of true lesion volumes: what they depend on, fitted and tested on people whose lesions are known."""
+"""Intervals of true lesion volumes, fitted and tested on people whose lesions are known (pure arrays)."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from scipy import ndimage, optimize
 from bids_inpaint.imaging.lesions import CONNECTIVITY, find_probable
 from bids_inpaint.imaging.uncertainty import (
     LEVEL,
-    OFFSET_MM3,
     OFFSET_ML,
+    OFFSET_MM3,
     LesionModel,
     LoadModel,
     VolumeModel,
@@ -169,7 +169,10 @@ class Held:
 
 
 def hold(model: VolumeModel, one: Volumes) -> Held:
-    """Look whether the intervals of an image hold the true volumes; without a mapped lesion they begin at 0."""
+    """Look whether the intervals of an image hold the true volumes.
+
+    As in the app, that of an image without mapped lesions begins at 0.
+    """
     low, high = model.load.interval(one.expected)
     begins = low if len(one.lesions) else 0.0
     volumes, probabilities, true = one.lesions.T
@@ -188,21 +191,22 @@ def hold_out(measured: Sequence[Volumes]) -> list[Held]:
     return out
 
 
-def coverage(held: Sequence[Held]) -> dict[str, dict[str, float]]:
+def coverage(held: Sequence[Held]) -> dict[str, dict[str, float | None]]:
     """Share of the true volumes that intervals hold, of images and of lesions, by group and of all.
 
-    Images without lesions are no part of 'all'.
+    Images without lesions are no part of 'all'. The share of nothing is None.
     """
     groups = dict.fromkeys(one.group for one in held)
     chosen = {group: [one for one in held if one.group == group] for group in groups}
     chosen["all"] = [one for one in held if one.group != "lesion-free"]
-    out = {}
-    for group, some in chosen.items():
-        lesions = np.concatenate([one.lesions for one in some]) if some else np.zeros(0)
-        out[group] = {
-            "images": len(some),
-            "images_held": float(np.mean([one.image for one in some])) if some else float("nan"),
-            "lesions": len(lesions),
-            "lesions_held": float(lesions.mean()) if len(lesions) else float("nan"),
-        }
-    return out
+    return {group: _shares(some) for group, some in chosen.items()}
+
+
+def _shares(held: Sequence[Held]) -> dict[str, float | None]:
+    lesions = [inside for one in held for inside in one.lesions]
+    return {
+        "images": len(held),
+        "images_held": float(np.mean([one.image for one in held])) if held else None,
+        "lesions": len(lesions),
+        "lesions_held": float(np.mean(lesions)) if lesions else None,
+    }
