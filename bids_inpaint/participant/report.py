@@ -28,8 +28,8 @@ from bids_inpaint.settings import Settings
 _MOST_LESIONS = 30
 _COLUMNS = {
     "index": "Lesion", "name": "Name", "volume": "Volume (mm³)", "volume_low": "at least",
-    "volume_high": "at most", "x": "x (mm)", "y": "y (mm)", "z": "z (mm)", "contrast": "Darkening", "probability": "Probability",
-    "probability_sd": "± (mirror image)", "edit": "Edit",
+    "volume_high": "at most", "x": "x (mm)", "y": "y (mm)", "z": "z (mm)", "contrast": "Darkening",
+    "probability": "Probability", "probability_sd": "± (mirror image)", "edit": "Edit",
 }  # fmt: skip
 
 

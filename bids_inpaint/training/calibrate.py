@@ -137,7 +137,7 @@ def fit_intervals(
     scorer : Scorer
         Of the network; its card, beside the ONNX file, is written.
     config, cache, names, held
-        Of :func:`calibrate`. Older people have lesions that nobody marked, and are left out.
+        Of :func:`calibrate`. What is mapped of older people beside painted lesions counts as none.
     loads : int
         Images of each person and painter, with loads from 0.2 to 60 ml.
 
@@ -206,14 +206,15 @@ def _volumes(
     card = scorer.model.card
     if card.lesion_probability is None:
         raise ValueError(f"network {card.name} tells no lesion probability")
-    for subject in find_subjects(cache, [name for name in names if not name.startswith("oasis")]):
+    for subject in find_subjects(cache, names):
         image = np.asarray(subject.image, np.float32)
         if subject.patient:
             scan = scorer.scan(subject.name, image, np.asarray(subject.lesions))
             yield Volumes.of(scan, "patients", card, SMALLEST_MM3)
             continue
-        scan = scorer.scan(subject.name, image, np.zeros(image.shape, bool))
-        yield Volumes.of(scan, "lesion-free", card, SMALLEST_MM3)
+        if not _is_older(subject):
+            scan = scorer.scan(subject.name, image, np.zeros(image.shape, bool))
+            yield Volumes.of(scan, "lesion-free", card, SMALLEST_MM3)
         for name, painter in PAINTERS.items():
             if painter.real and not real.components:
                 print(f"painter {name} is left out: no patient in the cache lends lesions")

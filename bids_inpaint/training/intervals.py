@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage, optimize
+from scipy import ndimage, optimize, stats
 
 from bids_inpaint.imaging.lesions import CONNECTIVITY, find_probable
 from bids_inpaint.imaging.uncertainty import (
@@ -116,7 +116,11 @@ def _weights(groups: Sequence[str]) -> Array:
 
 
 def _fit_load(measured: Sequence[Volumes]) -> LoadModel:
-    """The likeliest model."""
+    """The likeliest model, widened as there are few people, whose images err together.
+
+    As for the mean of a few, the normal quantile gives way to that of Student's t, with a degree of freedom
+    less than there are people.
+    """
     x = np.log([v.expected + OFFSET_ML for v in measured])
     y = np.log([v.truth + OFFSET_ML for v in measured])
     weights = _weights([v.group for v in measured])
@@ -129,7 +133,10 @@ def _fit_load(measured: Sequence[Volumes]) -> LoadModel:
 
     options = {"maxiter": 20_000, "maxfev": 20_000, "xatol": 1e-7, "fatol": 1e-9}
     best = optimize.minimize(cost, [0.0, 1.0, -1.0, 0.0], method="Nelder-Mead", options=options)
-    return LoadModel(*map(float, best.x))
+    intercept, slope, log_sd, log_sd_slope = map(float, best.x)
+    few = stats.t.ppf((1 + LEVEL) / 2, len({v.person for v in measured}) - 1)
+    wider = float(np.log(few / stats.norm.ppf((1 + LEVEL) / 2)))
+    return LoadModel(intercept, slope, log_sd + wider, log_sd_slope)
 
 
 def _fit_lesions(measured: Sequence[Volumes]) -> LesionModel:
