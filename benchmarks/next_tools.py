@@ -1,12 +1,12 @@
 """What inpainting does for the next tool: ``python benchmarks/next_tools.py HEALTHY PAINTED OUT WORK``.
 
 HEALTHY is a raw BIDS dataset of people without lesions, PAINTED what ``bids_inpaint.training paint`` made of
-it, and OUT the output folder of the participant level on PAINTED with ``--lesion-masks
-PAINTED/derivatives/painted``. Each T1w is taken in five ways: as it was without lesions (the truth), with
-lesions, with lesions and their mask given to the registration (cost-function masking), inpainted by the app,
-and filled by the app in the given mask. Each is corrected by N4, registered with the template by an affine
-and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this package. All are
-compared with what the same tools make of the truth. WORK keeps what was computed, so that a run can go on.
+it, and OUT the output folder of the participant level on PAINTED. Each T1w is taken in four ways: as it was
+without lesions (the truth), with lesions, with lesions and their mask given to the registration
+(cost-function masking), and inpainted by the app, which does not see the mask. Each is corrected by N4, registered with the
+template by an affine and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this
+package. All are compared with what the same tools make of the truth. WORK keeps what was computed, so that a
+run can go on.
 
 Warp error is the distance between the points of the T1w that two registrations lead a voxel of the template
 to. A Jacobian outlier is a voxel of the template whose log-Jacobian differs from that of the truth by more
@@ -44,9 +44,8 @@ COLUMNS = {
     "with lesions": ("lesioned", False),
     "cost-function masking": ("lesioned", True),
     "inpainted": ("inpainted", False),
-    "filled in the mask": ("reference", False),
 }
-_FILES = {"inpainted": "desc-inpainted_T1w", "reference": "desc-reference_T1w", "mask": "desc-brain_mask"}
+_FILES = {"inpainted": "desc-inpainted_T1w", "mask": "desc-brain_mask"}
 
 
 @dataclass(frozen=True)
@@ -57,7 +56,7 @@ class Person:
     ----------
     name : str
     images : dict of array
-        By kind: 'truth', 'lesioned', 'inpainted' and 'reference'; 0 outside the brain.
+        By kind: 'truth', 'lesioned' and 'inpainted'; 0 outside the brain.
     brain, lesions : array of bool
     grid : Grid
     xfm : array, shape (4, 4)
@@ -110,14 +109,16 @@ def main() -> None:
     for name in ("healthy", "painted", "output", "work"):
         p.add_argument(name, type=Path, metavar={"output": "OUT"}.get(name, name.upper()))
     p.add_argument("--threads", default="1", help="of ANTs; with more than one, results vary a little")
-    p.add_argument("--figure", type=Path, help="image file for the warps near the largest lesions")
+    p.add_argument("--segmentation", choices=TOOLS, nargs="+", default=list(TOOLS))
+    p.add_argument("--figure", type=Path, help="image file for the warp errors of a person")
+    p.add_argument("--shown", help="name of the person in it, such as sub-01; the first by default")
     args = p.parse_args()
     # before ITK is loaded
     os.environ |= {"ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS": args.threads, "ANTS_RANDOM_SEED": "1"}
     args.work.mkdir(parents=True, exist_ok=True)
     files = template.prepare(template.DEFAULT, args.work)
     masks = sorted(args.painted.glob("derivatives/painted/sub-*/**/*_label-lesion_mask.nii.gz"))
-    everyone = [Results(Person.read(path, args), files, args.work) for path in masks]
+    everyone = [Results(Person.read(path, args), files, args) for path in masks]
     scores: dict[str, list[dict[str, float]]] = {}
     for column in COLUMNS:
         scores[column] = []
@@ -126,31 +127,30 @@ def main() -> None:
             print(results.person.name, column, scores[column][-1], flush=True)
     print_table(scores)
     if args.figure:
-        from next_tools_figure import draw
-
-        draw(args.figure, max(everyone, key=lambda r: r.person.lesions.sum()))
+        draw(args.figure, {r.person.name: r for r in everyone}.get(args.shown, everyone[0]))
 
 
 class Results:
     """What the tools make of the images of a person; computed once and kept in a folder."""
 
-    def __init__(self, person: Person, files: template.TemplateFiles, work: Path):
-        self.person, self.files, self.work = person, files, work
+    def __init__(self, person: Person, files: template.TemplateFiles, args: argparse.Namespace):
+        self.person, self.files, self.work = person, files, args.work
+        self.tools = {name: TOOLS[name] for name in args.segmentation}
 
     def scores(self, column: str) -> dict[str, float]:
         """All measures of a column of the table, against the truth."""
         kind, masked = COLUMNS[column]
         out = self._warp_scores(self.warp(kind, masked), self.warp(TRUTH))
-        for tool in (atropos, gaussian_mixture):
+        for name, tool in self.tools.items():
             found, truth = (self.tissues(k, tool) for k in (kind, TRUTH))
             near, shell = self.person.near, self.person.shell
             for tissue, value in (("GM", 2), ("WM", 3)):
                 a, b = found == value, truth == value
-                out[f"{tissue} Dice, {tool.__name__}"] = dice(a, b)
-                out[f"{tissue} Dice near lesions, {tool.__name__}"] = dice(a & near, b & near)
-            out[f"cortical ribbon Dice, {tool.__name__}"] = dice((found == 2) & shell, (truth == 2) & shell)
+                out[f"{tissue} Dice, {name}"] = dice(a, b)
+                out[f"{tissue} Dice near lesions, {name}"] = dice(a & near, b & near)
+            out[f"cortical ribbon Dice, {name}"] = dice((found == 2) & shell, (truth == 2) & shell)
             volumes = [np.count_nonzero(v == 2) for v in (found, truth)]
-            out[f"GM volume error (%), {tool.__name__}"] = 100 * abs(volumes[0] / volumes[1] - 1)
+            out[f"GM volume error (%), {name}"] = 100 * abs(volumes[0] / volumes[1] - 1)
         return out
 
     def warp(self, kind: str, masked: bool = False) -> np.ndarray:
@@ -283,6 +283,9 @@ def gaussian_mixture(image: np.ndarray, results: Results) -> np.ndarray:
     return np.where(image > 0, 1 + np.argmax(maps, axis=0), 0).astype(np.uint8)
 
 
+TOOLS = {"atropos": atropos, "gmm": gaussian_mixture}
+
+
 def print_table(scores: dict[str, list[dict[str, float]]]) -> None:
     """Mean, standard deviation and, against the image with lesions, p of each measure."""
     first, *_ = COLUMNS
@@ -294,6 +297,32 @@ def print_table(scores: dict[str, list[dict[str, float]]]) -> None:
             p = "" if column == first else f", p = {compare(values[first], v).p:.3f}"
             cells.append(f"{v.mean():.3f} ± {v.std(ddof=1):.3f}{p}")
         print(f"| {measure} | {' | '.join(cells)} |")
+
+
+def draw(path: Path, results: Results) -> None:
+    """Draw the slice of the template with most lesions: the warped image, and the warp errors."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    truth, lesions = results.warp(TRUTH), results.on_template(results.person.lesions)
+    z = int(lesions.sum((0, 1)).argmax())
+    image = results.on_template(results.person.images["lesioned"])[:, :, z].T
+    inside = results.on_template(results.person.brain)[:, :, z].T
+    figure = Figure(figsize=(10, 3.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    first, *axes = figure.subplots(1, 1 + len(COLUMNS))
+    first.imshow(image, cmap="gray", origin="lower", vmax=np.percentile(image[inside], 99.5))
+    first.contour(lesions[:, :, z].T, [0.5], colors="#e69f00", linewidths=0.8)
+    first.set_title("T1w with lesions, in the template")
+    for axis, (title, (kind, masked)) in zip(axes, COLUMNS.items(), strict=True):
+        error = np.linalg.norm(results.warp(kind, masked) - truth, axis=-1)[:, :, z].T
+        shown = axis.imshow(np.where(inside, error, np.nan), cmap="viridis", origin="lower", vmin=0, vmax=4)
+        axis.contour(lesions[:, :, z].T, [0.5], colors="#e69f00", linewidths=0.8)
+        axis.set_title(title)
+    for axis in (first, *axes):
+        axis.set_axis_off()
+    figure.colorbar(shown, ax=axes, label="warp error (mm)", shrink=0.8)
+    figure.savefig(path, dpi=80)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,8 @@ _DOUBT_COLUMN = {
 }
 _INTERVAL_COLUMNS = {
     f"volume_{end}": {
-        "Description": f"{which} end of the interval of its true volume, which held {LEVEL:.0%} of the true "
-        "volumes in people with painted lesions; from 0 if it may be no lesion",
+        "Description": f"{which} end of the {LEVEL:.0%} interval of its true volume, fitted to people with "
+        "painted lesions and to patients; from 0 if it may be no lesion",
         "Units": "mm^3",
     }
     for end, which in (("low", "Lower"), ("high", "Upper"))

@@ -29,8 +29,8 @@ _STANDARD = ", on the 1 mm grid of the template (standard space)"
 VOLUMES: Columns = {
     "lesion_volume": (f"Volume of the lesion map{_NATIVE}", "mL"),
     "lesion_volume_low": (
-        "Lower end of the interval of the true lesion volume, which held "
-        f"{LEVEL:.0%} of the true volumes in people with painted lesions{_NATIVE}",
+        f"Lower end of the {LEVEL:.0%} interval of the true lesion volume, fitted to people with painted "
+        f"lesions and to patients{_NATIVE}",
         "mL",
     ),
     "lesion_volume_high": (f"Upper end of this interval{_NATIVE}", "mL"),

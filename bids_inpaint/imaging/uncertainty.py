@@ -9,7 +9,7 @@ import numpy as np
 
 Array = np.ndarray
 
-#: Share of the true volumes that an interval is to hold.
+#: Share of the true volumes that an interval is to hold; docs/networks.md says what it does hold.
 LEVEL = 0.9
 #: Quantile of the normal distribution that an interval of this level ends at.
 _END = 1.6448536
