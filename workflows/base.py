@@ -196,7 +196,7 @@ class _ImageGraph:
         self.link(inpaint, self.outputs, _same("inpainted", *(["lesion_warnings"] if given else [])))
         native = [key for key in NATIVE if key.startswith("native_")]
         mapped = [key for key in STANDARD if key in ("mask", "probability")]
-        self.link(lesions, self.outputs, _same(*native, *mapped, "darkening", "table"))
+        self.link(lesions, self.outputs, _same(*native, *mapped, "darkening", "table", "volume_interval"))
 
     def add_edit(
         self, automatic: pe.Workflow, lesions: pe.Workflow

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 from nipype.interfaces.utility import IdentityInterface
 from nipype.pipeline import engine as pe
 
@@ -19,7 +21,7 @@ _INPUTS = [
 ]  # fmt: skip
 _OUTPUTS = [
     "mask", "probability", "darkening", "native_inpainted", "native_preproc", "native_mask",
-    "native_probability", "native_labels", "table", "native_spread", "native_doubt",
+    "native_probability", "native_labels", "table", "native_spread", "native_doubt", "volume_interval",
 ]  # fmt: skip
 
 
@@ -78,6 +80,9 @@ def init_lesions_wf(
         On the voxels of the T1w.
     native_spread, native_doubt
         The same of `spread` and `doubt`, if there are any.
+    volume_interval
+        Of the true volume of all lesions (mm³), if `rule` has what is known of it and the map is that of the
+        network and of this image alone.
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = "" if edited else _methods(rule, fill, given, segmented, together)
@@ -94,7 +99,11 @@ def init_lesions_wf(
         name="map_lesions",
         mem_gb=1,
     )
-    native = pe.Node(BackToNative(fill=fill, min_volume=rule.min_volume), name="native", mem_gb=3)
+    told = edited or (rule.kind == "probability" and not given)
+    native = pe.Node(BackToNative(fill=fill, min_volume=rule.min_volume, told=told), name="native", mem_gb=3)
+    if rule.volumes and not (given or together):
+        native.inputs.volumes = asdict(rule.volumes)
+        workflow.connect(native, "volume_interval", outputnode, "volume_interval")
     workflow.connect([
         (inputnode, map_lesions, [
             (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")
@@ -117,7 +126,7 @@ def init_lesions_wf(
         (inputnode, native, [(f, f) for f in uncertain]),
         (native, outputnode, [(f, f"native_{f}") for f in uncertain]),
     ])  # fmt: skip
-    if edited or (rule.kind == "probability" and not given):
+    if told:
         workflow.connect(inputnode, "lesion_probability", map_lesions, "lesion_probability")
     if given:
         # they are kept as they are

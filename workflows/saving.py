@@ -66,6 +66,8 @@ def init_outputs_wf(
         Shown in the figure of the difference.
     edit
         Who edited the lesion map, and by how much, if somebody did.
+    volume_interval
+        Of the true volume of the lesions (mm³), for the sidecars, if it is known.
     flair, joint_mask
         Shown in the figure of the FLAIR, if there is one.
     xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
@@ -79,7 +81,8 @@ def init_outputs_wf(
     more = ["flair", "joint_mask"] if products.flair else []
     names = names_of(image, template.name, products)
     more += ["edit"] if image.edit else []
-    fields = ["conformed", "darkening", "mask_method", *WARNINGS, *more, *chain.from_iterable(facts.values())]
+    more += ["darkening", "mask_method", "volume_interval", *WARNINGS]
+    fields = ["conformed", *more, *chain.from_iterable(facts.values())]
     inputnode = pe.Node(IdentityInterface(fields=[*fields, *names]), name="inputnode")
     every = names | figures_of(image, products)
     metadata = metadata_of(image, settings, networks, products)
@@ -102,6 +105,7 @@ def init_outputs_wf(
         )  # fmt: skip
         known = ["mask_method", *facts.get(part, [])]
         known += ["edit"] if image.edit and part == PARTS[0] else []
+        known += ["volume_interval"] if part == PARTS[0] else []
         describe = pe.Node(
             Function(
                 function=_describe,
@@ -210,7 +214,7 @@ def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:
     _save_layers(workflow, tissues, save, "first", "contours")
 
 
-def _describe(mask_method, quality=None, reference_warnings=None, edit=None, **facts):
+def _describe(mask_method, quality=None, reference_warnings=None, edit=None, volume_interval=None, **facts):
     """What sidecars of a part say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
@@ -227,6 +231,8 @@ def _describe(mask_method, quality=None, reference_warnings=None, edit=None, **f
     }
     for key in ("native_inpainted", "inpainted", "native_mask", "mask", "native_labels") if edit else ():
         out[key] = {**out.get(key, {}), "LesionEdit": edit}
+    for key in ("native_inpainted", "native_mask", "native_labels") if volume_interval else ():
+        out[key] = {**out.get(key, {}), "LesionVolumeInterval": volume_interval}
     for image in ("inpainted", "original", "reference"):
         if f"{image}_volumes" not in facts:
             continue

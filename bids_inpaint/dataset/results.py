@@ -35,7 +35,7 @@ def lesion_rows(stem: str) -> list[dict[str, str]]:
     return rows
 
 
-def volumes_of(rows: list[dict[str, str]], dseg: dict[str, Any]) -> dict[str, float]:
+def volumes_of(rows: list[dict[str, str]], dseg: dict[str, Any], lesions: dict[str, Any]) -> dict[str, float]:
     """Volumes in ml, the number of lesions, and shares from 0 to 1.
 
     Parameters
@@ -44,10 +44,15 @@ def volumes_of(rows: list[dict[str, str]], dseg: dict[str, Any]) -> dict[str, fl
         The table of lesions.
     dseg : dict
         Sidecar of the tissues in native space; empty if there are none.
+    lesions : dict
+        Sidecar of the lesion map in native space, which may have the interval of the true volume.
     """
     volumes = [float(row["volume"]) for row in rows]
     tissues = dseg.get("TissueVolumes", {})
     out = {"lesion_volume": sum(volumes) / 1000, "lesion_count": float(len(volumes))}
+    if interval := lesions.get("LesionVolumeInterval"):
+        low, high = interval
+        out |= {"lesion_volume_low": float(low) / 1000, "lesion_volume_high": float(high) / 1000}
     out |= {f"{t.lower()}_volume": float(tissues[t]) / 1000 for t in ("GM", "WM", "CSF") if t in tissues}
     if {"gm_volume", "wm_volume", "csf_volume"} <= out.keys():
         out["brain_volume"] = out["gm_volume"] + out["wm_volume"]

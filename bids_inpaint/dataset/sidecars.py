@@ -10,6 +10,7 @@ from bids_inpaint.dataset.names import EDITS, LESION_MASKS
 from bids_inpaint.dataset.outputs import FLAIR, PARTS, TISSUES, Products, names_of, part_of, tissue_key
 from bids_inpaint.dataset.template import reference
 from bids_inpaint.imaging.lesions import Rule
+from bids_inpaint.imaging.uncertainty import LEVEL
 from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
@@ -25,6 +26,21 @@ _COLUMNS = {
         "Description": "Mean of inpainted minus original at standard contrast, as a fraction of the median "
         "of normal-appearing white matter: the scale of λ"
     },
+}
+_PROBABILITY_COLUMN = {"probability": {"Description": "Mean lesion probability of its voxels"}}
+_DOUBT_COLUMN = {
+    "probability_sd": {
+        "Description": "Mean standard deviation of their lesion probability between the brain and its mirror "
+        "image"
+    }
+}
+_INTERVAL_COLUMNS = {
+    f"volume_{end}": {
+        "Description": f"{which} end of the {LEVEL:.0%} interval of its true volume, fitted to people with "
+        "painted lesions and to patients; from 0 if it may be no lesion",
+        "Units": "mm^3",
+    }
+    for end, which in (("low", "Lower"), ("high", "Upper"))
 }
 _EDIT_COLUMN = {
     "edit": {
@@ -134,8 +150,43 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
         out[key] |= lesions
     if "spread" in products.uncertain:
         out["native_spread"] |= network
-    out["native_labels"] |= _COLUMNS | (_EDIT_COLUMN if image.edit else {})
+    for key in ("native_inpainted", "native_mask", "native_labels"):
+        out[key] |= _about_interval(why_no_interval(image, settings, networks))
+    out["native_labels"] |= _columns(image, settings, networks, products)
     return out
+
+
+def why_no_interval(image: Image, settings: Settings, networks: Networks) -> str:
+    """Why the lesion volume of an image has no interval of its true value, as a sentence; empty if it has."""
+    rule = networks.rule(settings)
+    if image.edit or _fills_given_lesions(image, networks):
+        return "A person drew the lesion map."
+    if rule.kind != "probability":
+        return "The lesion map is of the difference, of which no probability is known."
+    if image.visits:
+        return "All visits of the person decided about the lesion map."
+    if networks.main.card.lesion_volume is None:
+        return f"The card of {networks.main.name} has no lesion_volume."
+    return "" if rule.volumes else "It was measured with the lesion threshold of the network's card alone."
+
+
+def _about_interval(reason: str) -> dict[str, Any]:
+    """What a sidecar says of the interval of the lesion volume before the run."""
+    if reason:
+        return {"LesionVolumeIntervalMissing": reason}
+    return {"LesionVolumeIntervalLevel": LEVEL, "LesionVolumeIntervalUnits": "mm^3"}
+
+
+def _columns(image: Image, settings: Settings, networks: Networks, products: Products) -> dict[str, Any]:
+    """What the columns of the table of lesions mean."""
+    told = networks.rule(settings).kind == "probability" and not _fills_given_lesions(image, networks)
+    return {
+        **_COLUMNS,
+        **(_PROBABILITY_COLUMN if told else {}),
+        **(_DOUBT_COLUMN if "doubt" in products.uncertain else {}),
+        **({} if why_no_interval(image, settings, networks) else _INTERVAL_COLUMNS),
+        **(_EDIT_COLUMN if image.edit else {}),
+    }
 
 
 def _limits(rule: Rule) -> dict[str, Any]:

@@ -147,7 +147,7 @@ def _read(task: Task, out: Measured) -> None:
         label: str(sidecars[name].get(key, missing)) for label, (key, name, missing) in PROVENANCE.items()
     }
     out.options = {str(name): str(value) for name, value in options.items()}
-    out.volumes = volumes_of(lesion_rows(native), sidecars["dseg"])
+    out.volumes = volumes_of(lesion_rows(native), sidecars["dseg"], sidecars["label-L_desc-inpaint_mask"])
     out.measures, out.warnings = quality_of(core)
     out.warnings += quality_of(_sidecar(f"{native}desc-reference_T1w"))[1] if "reference" in parts else []
     out.run_uuid = run_of(Path(task.out_dir), task.image)

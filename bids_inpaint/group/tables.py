@@ -18,6 +18,7 @@ from bids_inpaint.dataset.tables import NOTHING, Row
 from bids_inpaint.errors import printable
 from bids_inpaint.group.measure import Measured
 from bids_inpaint.imaging.quality import LIMITS, UNITS
+from bids_inpaint.imaging.uncertainty import LEVEL
 from bids_inpaint.io.files import write_json, write_text
 
 MEASURES = ("gm", "wm", "average")
@@ -27,6 +28,12 @@ _NATIVE = ", on the voxels of the T1w (native space)"
 _STANDARD = ", on the 1 mm grid of the template (standard space)"
 VOLUMES: Columns = {
     "lesion_volume": (f"Volume of the lesion map{_NATIVE}", "mL"),
+    "lesion_volume_low": (
+        f"Lower end of the {LEVEL:.0%} interval of the true lesion volume, fitted to people with painted "
+        f"lesions and to patients{_NATIVE}",
+        "mL",
+    ),
+    "lesion_volume_high": (f"Upper end of this interval{_NATIVE}", "mL"),
     "lesion_count": (f"Lesions: components of the lesion map that share faces or edges{_NATIVE}", None),
     "gm_volume": (f"Volume of grey matter in the inpainted image: sum of its probability{_NATIVE}", "mL"),
     "wm_volume": (f"Volume of white matter in the inpainted image: sum of its probability{_NATIVE}", "mL"),

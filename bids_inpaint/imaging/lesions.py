@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from bids_inpaint.imaging.intensity import GREY, Scale
+from bids_inpaint.imaging.uncertainty import VolumeModel
 from bids_inpaint.space import Grid, Misplaced, resample
 
 Array = np.ndarray
@@ -29,12 +30,15 @@ class Rule:
         Probability of each of its voxels, at least; of no use for the difference.
     min_volume : float
         Of a lesion, in mm³.
+    volumes : VolumeModel, optional
+        What is known of the true volumes behind maps by this rule.
     """
 
     kind: str
     threshold: float
     low: float
     min_volume: float
+    volumes: VolumeModel | None = None
 
 
 #: 18-connectivity: voxels that share a face or an edge.

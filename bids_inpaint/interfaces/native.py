@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from nipype.interfaces.base import File, TraitedSpec, isdefined, traits
 from bids_inpaint import options
 from bids_inpaint.imaging import feathering, lesion_table, lesions
 from bids_inpaint.imaging.edits import Change, state_of
+from bids_inpaint.imaging.uncertainty import VolumeModel, expected_volume
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
@@ -46,6 +47,8 @@ class BackToNativeInputSpec(InputSpec):
     given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
     added = File(exists=True, desc="those of them that a person added to a map")
     removed = File(exists=True, desc="what a person removed from it, which is to stay as it is")
+    told = traits.Bool(desc="whether `probability` is one, and not a graded map")
+    volumes = traits.Dict(desc="what is known of the true volumes behind the map, as cards have it")
 
 
 class BackToNativeOutputSpec(TraitedSpec):
@@ -57,6 +60,7 @@ class BackToNativeOutputSpec(TraitedSpec):
     table = File(exists=True, desc="one row a lesion (TSV)")
     spread = File(desc="standard deviation of what is inpainted, in the unit of the T1w")
     doubt = File(desc="standard deviation of the lesion probability, on the voxels of the T1w")
+    volume_interval = traits.List(traits.Float, desc="of the true volume of all lesions, mm³")
 
 
 class BackToNative(FileInterface):
@@ -88,7 +92,7 @@ class BackToNative(FileInterface):
         change, weight = self._change(raw, mask, brain, part, native, box)
         stored = np.require(stored, requirements="W")
         stored[box] = feathering.compose(stored[box], change, weight, slope)
-        outputs = {
+        outputs: dict[str, Any] = {
             "inpainted": images.write_like(raw, stored, within(runtime, "inpainted.nii.gz")),
             "lesion_mask": save("lesions", mask, np.uint8),
             "table": within(runtime, "lesions.tsv"),
@@ -104,15 +108,39 @@ class BackToNative(FileInterface):
         del field, preproc
         graded = np.clip(native(self.inputs.probability), 0, 1)
         outputs["probability"] = save("probability", graded, np.float32)
+        doubt = None
         if isdefined(self.inputs.doubt):
-            outputs["doubt"] = save("doubt", native(self.inputs.doubt), np.float32)
-        labels, measured = lesion_table.tabulate(mask, native(self.inputs.darkening, inside=mask), part)
+            doubt = native(self.inputs.doubt)
+            outputs["doubt"] = save("doubt", doubt, np.float32)
+        dark = native(self.inputs.darkening, inside=mask)
+        labels, measured = lesion_table.tabulate(
+            mask, dark, part, graded if self.inputs.told else None, doubt
+        )
         outputs["labels"] = save("labels", labels, np.int32)
         edited = None
         if self._edited:
             edited = state_of(labels, Change(mask, self._mask("added")[box], self._mask("removed")[box]))
-        write_table(outputs["table"], measured, edited)
+        if isdefined(self.inputs.volumes):
+            model = VolumeModel.read(self.inputs.volumes)
+            scale = float(abs(np.linalg.det(to_template[:3, :3])))
+            measured = lesion_table.with_intervals(measured, model.lesion, scale)
+            outputs["volume_interval"] = self._interval(model, scale, bool(measured))
+        write_table(outputs["table"], measured, edited, self._more_columns())
         return outputs
+
+    def _more_columns(self) -> list[str]:
+        """Columns of the table that not all tables have."""
+        return [
+            *(["probability"] if self.inputs.told else []),
+            *(["probability_sd"] if isdefined(self.inputs.doubt) else []),
+            *(["volume_low", "volume_high"] if isdefined(self.inputs.volumes) else []),
+        ]
+
+    def _interval(self, model: VolumeModel, scale: float, found: bool) -> list[float]:
+        """Ends of the interval of the volume of all lesions (mm³); without any in the map, it begins at 0."""
+        probability = images.read(self.inputs.probability)[0]
+        low, high = model.load.interval(expected_volume(probability, WORKING_GRID.voxel_volume))
+        return [round(1000 * float(end) / scale, 2) for end in (low if found else 0.0, high)]
 
     @property
     def _edited(self) -> bool:
@@ -156,7 +184,12 @@ class BackToNative(FileInterface):
         return change, brain * np.float32(native(np.ones_like(bias)) > 0.999)
 
 
-def write_table(path: str, measured: list[lesion_table.Lesion], edited: list[str] | None = None) -> None:
+def write_table(
+    path: str,
+    measured: list[lesion_table.Lesion],
+    edited: list[str] | None = None,
+    more: Sequence[str] = (),
+) -> None:
     """Write lesions as the lookup table of their labelled image (BIDS ``_dseg.tsv``).
 
     Parameters
@@ -165,14 +198,24 @@ def write_table(path: str, measured: list[lesion_table.Lesion], edited: list[str
     measured : list of Lesion
     edited : list of str, optional
         What a person did to each.
+    more : sequence of str
+        Columns that not all tables have: 'probability', 'probability_sd', 'volume_low', 'volume_high'.
     """
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        more = [[]] * len(measured) if edited is None else [[state] for state in edited]
         column = [] if edited is None else ["edit"]
-        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast", *column])
-        for lesion, state in zip(measured, more, strict=True):
+        writer.writerow(["index", "name", "volume", "x", "y", "z", "contrast", *more, *column])
+        for number, lesion in enumerate(measured):
+            low, high = lesion.interval or (None, None)
+            known = {
+                "probability": (lesion.probability, 3),
+                "probability_sd": (lesion.probability_sd, 3),
+                "volume_low": (low, 2),
+                "volume_high": (high, 2),
+            }
+            cells = ["n/a" if v is None else f"{v:.{digits}f}" for v, digits in map(known.__getitem__, more)]
             centre = (f"{c:.2f}" for c in lesion.centroid)
             name = f"lesion {lesion.label}"
             volume, contrast = f"{lesion.volume:.2f}", f"{lesion.contrast:.4f}"
-            writer.writerow([lesion.label, name, volume, *centre, contrast, *state])
+            state = [] if edited is None else [edited[number]]
+            writer.writerow([lesion.label, name, volume, *centre, contrast, *cells, *state])

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bids_inpaint.imaging.uncertainty import VolumeModel
 from bids_inpaint.networks.diffusion import SAMPLERS, STEPS
 
 if TYPE_CHECKING:
@@ -143,6 +144,9 @@ class Card:
         How a diffusion model draws.
     lesion_probability : LesionProbability, optional
         Of a blind network that tells how probable a lesion is, as a second output.
+    lesion_volume : VolumeModel, optional
+        Of a network that tells this probability: the true volumes behind its maps by the levels of
+        `lesion_probability`.
     inpainter, inpainter_sha256 : str, optional
         The network that ships whose output it also sees.
     more : dict
@@ -166,6 +170,7 @@ class Card:
     prediction: str = "noise"
     sampling: Sampling | None = None
     lesion_probability: LesionProbability | None = None
+    lesion_volume: VolumeModel | None = None
     inpainter: str | None = None
     inpainter_sha256: str | None = None
     more: dict[str, Any] = field(default_factory=dict, repr=False, hash=False, compare=False)
@@ -191,6 +196,8 @@ class Card:
             known["sampling"] = Sampling(str(sampling["sampler"]), int(sampling["steps"]))
         if (told := known.get("lesion_probability")) is not None:
             known["lesion_probability"] = LesionProbability(**{k: float(v) for k, v in told.items()})
+        if (known_volumes := known.get("lesion_volume")) is not None:
+            known["lesion_volume"] = VolumeModel.read(known_volumes)
         for key, kind in (("edge", int), ("context", int), ("lesion_threshold", float)):
             if key in known:
                 known[key] = kind(known[key])
@@ -215,6 +222,7 @@ class Card:
             and 0 <= self.context <= 16
             and self.prediction in ("image", "noise")
             and (self.blind or self.lesion_probability is None)
+            and (self.lesion_probability is not None or self.lesion_volume is None)
         )
 
     @property

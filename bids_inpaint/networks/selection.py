@@ -127,4 +127,6 @@ def rule_of(card: Card, min_volume: float, kind: str | None = None, threshold: f
             "blind network that tells it."
         )
     threshold = threshold or told.threshold
-    return Rule(kind, threshold, min(told.low, threshold), min_volume)
+    # the volumes were measured with the levels of the card
+    volumes = card.lesion_volume if threshold == told.threshold else None
+    return Rule(kind, threshold, min(told.low, threshold), min_volume, volumes)

@@ -25,8 +25,13 @@ from bids_inpaint.reports.templates import render
 from bids_inpaint.reports.versions import versions
 from bids_inpaint.settings import Settings
 
-#: Rows of the lesion table in the report.
+#: Rows of the lesion table in the report, and how it calls the columns.
 _MOST_LESIONS = 30
+_COLUMNS = {
+    "index": "Lesion", "name": "Name", "volume": "Volume (mm³)", "volume_low": "at least",
+    "volume_high": "at most", "x": "x (mm)", "y": "y (mm)", "z": "z (mm)", "contrast": "Darkening",
+    "probability": "Probability", "probability_sd": "± (mirror image)", "edit": "Edit",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -92,6 +97,7 @@ class _Shown:
     facts: dict[str, str] = field(default_factory=dict)
     thumbnail: str = ""
     views: list[dict[str, Any]] = field(default_factory=list)
+    columns: list[str] = field(default_factory=list)
     lesions: list[list[str]] = field(default_factory=list)
     measures: list[tuple[str, str, str]] = field(default_factory=list)
 
@@ -182,7 +188,8 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
     stem = f"{out_dir / prefix(image)}_"
     try:
         rows = lesion_rows(stem)
-        volumes = volumes_of(rows, read_sidecar(f"{stem}dseg.json"))
+        sidecars = (read_sidecar(f"{stem}{n}.json") for n in ("dseg", "label-L_desc-inpaint_mask"))
+        volumes = volumes_of(rows, *sidecars)
     except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
         shown.warnings.append(f"The results can't be read ({error}): run the participant level for it again.")
         rows, volumes = [], {}
@@ -193,7 +200,8 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
         shown.verdict, shown.word = "look", _counted(len(shown.warnings))
         shown.sentence = "Look at this image before you use its results:"
     shown.facts = facts_of(volumes)
-    shown.lesions = [list(map(str, row.values())) for row in rows]
+    shown.lesions = [[str(row[name]) for name in _COLUMNS if name in row] for row in rows]
+    shown.columns = [label for name, label in _COLUMNS.items() if rows and name in rows[0]]
     shown.measures = [_measure(name, value) for name, value in measures.items()]
     _add_pictures(shown, image, out_dir)
     return shown

@@ -24,18 +24,24 @@ FACTS = {
 
 
 def facts_of(volumes: dict[str, float]) -> dict[str, str]:
-    """Those that are known of an image, by label.
+    """Those that are known of an image, by label; with the lesions the interval of their true volume.
 
     Examples
     --------
     >>> facts_of({"lesion_volume": 1.234, "lesion_share": 0.0123})
     {'Lesions (ml)': '1.23', 'Share of white matter (%)': '1.23'}
+    >>> facts_of({"lesion_volume": 1.234, "lesion_volume_low": 0.8, "lesion_volume_high": 2})
+    {'Lesions (ml)': '1.23 (0.80 to 2.00)'}
     """
-    return {
+    out = {
         label: f"{volumes[key] * factor:.{digits}f}"
         for key, (label, factor, digits) in FACTS.items()
         if key in volumes
     }
+    if "lesion_volume_high" in volumes:
+        ends = (volumes[f"lesion_volume_{end}"] for end in ("low", "high"))
+        out[FACTS["lesion_volume"][0]] += f" ({' to '.join(f'{end:.2f}' for end in ends)})"
+    return out
 
 
 def link_pages(out_dir: Path) -> None:

@@ -124,6 +124,36 @@ def test_tables_have_the_lesions_of_the_map(told):
     assert sum(float(row["volume"]) for row in rows) == pytest.approx(mask.sum() * 1.1**3, rel=1e-3)
 
 
+def test_volumes_have_an_interval_of_what_they_may_be(root, told):
+    painted = np.load(root / "painted.npy").sum() * 1.1**3
+    rows = {}
+    for name in told:
+        with (told[name] / "sub-01_desc-lesions_dseg.tsv").open(newline="") as file:
+            rows[name] = list(csv.DictReader(file, delimiter="\t"))
+        described = sidecar(told[name], "desc-lesions_dseg")
+        assert set(rows[name][0]) <= set(described)
+    said = sidecar(told["probability"], "label-L_desc-inpaint_mask")
+    low, high = said["LesionVolumeInterval"]
+    assert 0 < low < painted < high
+    assert (said["LesionVolumeIntervalLevel"], said["LesionVolumeIntervalUnits"]) == (0.9, "mm^3")
+    for row in rows["probability"]:
+        assert 0 <= float(row["volume_low"]) < float(row["volume_high"])
+        assert 0.3 <= float(row["probability"]) <= 1
+        assert "probability_sd" not in row
+    assert all(0 <= float(row["probability_sd"]) <= 0.5 for row in rows["mirror"])
+
+
+def test_volumes_without_an_interval_say_why(told):
+    reasons = {"difference": "of the difference", "strict": "threshold of the network's card alone"}
+    for name, why in reasons.items():
+        said = sidecar(told[name], "label-L_desc-inpaint_mask")
+        assert why in said["LesionVolumeIntervalMissing"]
+        assert "LesionVolumeInterval" not in said
+        header = (told[name] / "sub-01_desc-lesions_dseg.tsv").read_text().splitlines()[0].split("\t")
+        assert "volume_low" not in header
+        assert ("probability" in header) == (name == "strict")
+
+
 def test_what_a_network_does_not_tell_is_not_mapped(root, toy_model, tmp_path):
     silent = tmp_path / "silent.onnx"
     silent.write_bytes(toy_model.read_bytes())

@@ -6,6 +6,7 @@ from scipy.spatial.transform import Rotation
 
 from bids_inpaint.imaging import feathering, lesion_table, lesions
 from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.uncertainty import LesionModel
 from bids_inpaint.space import Grid, resample
 
 GRID = Grid.of((40, 40, 40), np.diag([1.0, 1, 2, 1]))
@@ -115,6 +116,22 @@ def test_table_is_in_world_units_and_sorted():
     empty, none = lesion_table.tabulate(np.zeros(GRID.shape, bool), np.zeros(GRID.shape), GRID)
     assert none == []
     assert not empty.any()
+
+
+def test_lesions_have_their_probability_and_an_interval():
+    mask = np.zeros(GRID.shape, bool)
+    mask[2, 3, 4] = True
+    mask[10:13, 20:22, 30] = True
+    chance, doubt = np.where(mask, 0.5, 0), np.where(mask, 0.1, 0)
+    chance[10, 20, 30] = 0.8
+    _, found = lesion_table.tabulate(mask, np.zeros(GRID.shape), GRID, chance, doubt)
+    assert [row.probability for row in found] == pytest.approx([0.55, 0.5])
+    assert [row.probability_sd for row in found] == pytest.approx([0.1, 0.1])
+    # half to twice the volume on the working grid, where a voxel is half as large
+    model = LesionModel((np.log(0.5), 1.0, 0.0), (np.log(2.0), 1.0, 0.0))
+    ends = [row.interval for row in lesion_table.with_intervals(found, model, 0.5)]
+    assert np.array(ends) == pytest.approx(np.array([[0, 44.0], [0, 24.0]]))
+    assert lesion_table.with_intervals([], model, 0.5) == []
 
 
 @pytest.mark.parametrize("dtype", [np.int16, np.uint8, np.float32, np.float64, np.uint16])

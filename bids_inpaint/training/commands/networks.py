@@ -171,6 +171,31 @@ def _calibrate(args: argparse.Namespace) -> None:
     calibrate(scorer, config, args.cache, names, args.held, args.figure)
 
 
+def _intervals_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
+    c.add_argument("cache", type=Path)
+    c.add_argument("model", help="name or ONNX file, whose card is written")
+    add_lesions(c)
+    c.add_argument("--split", choices=SPLITS, default="validation", help="the test is scored, not fitted to")
+    c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split")
+    c.add_argument(
+        "--held", nargs="+", type=Path, default=[], metavar="FILE", help="patients, too: see calibrate"
+    )
+    c.add_argument("--loads", type=at_least_one, default=4, help="images of each person and painter")
+    add_threads(c)
+
+
+def _intervals(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.calibrate import fit_intervals, score_intervals
+    from bids_inpaint.training.evaluate import Scorer
+
+    config = configuration(args)
+    scorer = Scorer(config, args.cache, args.lesions, args.model, args.threads)
+    names = args.subjects or getattr(config.data, args.split)
+    run = score_intervals if args.split == "test" else fit_intervals
+    run(scorer, config, args.cache, names, args.held, args.loads)
+
+
 def _compare_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
     c.add_argument("cache", type=Path)
@@ -289,6 +314,9 @@ COMMANDS = {
     "compare": Command("score networks and classical ways on the same holes", _compare_options, _compare),
     "calibrate": Command(
         "measure what a lesion probability means, and write it into the card", _calibrate_options, _calibrate
+    ),
+    "intervals": Command(
+        "fit intervals of lesion volumes for the card, or score them", _intervals_options, _intervals
     ),
     "cross-validate": Command(
         "train FLAIR synthesis or a blind network on all patients but a fold's, and score",
