@@ -99,6 +99,7 @@ const keys = {
   f: () => flicker(), a: alternate, o: () => body.classList.toggle("hide-contours"),
   d: () => body.classList.toggle("show-difference"), z: () => body.classList.toggle("zoom"),
   g: () => rate("good"), c: () => rate("check"), x: () => rate("exclude"), u: () => rate(""),
+  l: () => { if (reading()) near.start(shown()); },
   s: () => document.getElementById("save").click(),
   "?": () => { const help = document.getElementById("keys"); help.open = !help.open; },
 };
@@ -106,7 +107,7 @@ for (let i = 0; i < page.steps.length; i++) keys[i + 1] = () => choose(i, true);
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-  const action = keys[event.key];
+  const action = (near.open() ? near.keys : keys)[event.key];
   if (action && articles.length) {
     event.preventDefault();
     action();

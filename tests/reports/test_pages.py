@@ -41,7 +41,9 @@ def draw(folder: Path) -> dict[str, bytes]:
     cuts = figures.cuts_through(mask)
     figures.grey(image, str(folder / "a.png"), cuts)
     figures.outlines([mask], [figures.LESION], str(folder / "a.svg"), cuts)
-    return {f".{kind}": (folder / f"a.{kind}").read_bytes() for kind in ("png", "svg")}
+    zoomed = {"Lesions": [1], "Probabilities": [0.5]}
+    (folder / "a.json").write_text(json.dumps(zoomed))
+    return {f".{kind}": (folder / f"a.{kind}").read_bytes() for kind in ("png", "svg", "json")}
 
 
 @pytest.fixture(scope="module")
