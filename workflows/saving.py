@@ -188,13 +188,14 @@ def _add_figures(workflow: pe.Workflow, template: TemplateFiles, save: pe.Node) 
 
 
 def _add_zoom(workflow: pe.Workflow, save: pe.Node) -> None:
-    """Pictures of single lesions, on the voxels of the T1w."""
+    """Pictures of single lesions and the sheet for a paper, on the voxels of the T1w."""
     zoom = pe.Node(Zoom(), name="zoom", mem_gb=1)
     workflow.connect([
         (workflow.get_node("inputnode"), zoom, [
             ("t1w", "t1w"), ("native_inpainted", "inpainted"), ("brain_mask", "brain"),
             ("native_labels", "labels"), ("native_probability", "probability"),
         ]),
+        (zoom, save, [("sheet", "sheet")]),
     ])  # fmt: skip
     _save_layers(workflow, zoom, save, "first", "second", "contours", "lesions")
 

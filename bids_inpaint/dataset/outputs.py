@@ -70,6 +70,7 @@ FIGURES = {
     "zoom_second": "desc-zoomInpainted_T1w.png",
     "zoom_contours": "desc-zoom_T1w.svg",
     "zoom_lesions": "desc-zoom_T1w.json",
+    "sheet": "desc-sheet_T1w.png",
     "flair_first": "desc-joint_T1w.png",
     "flair_second": "desc-synth_FLAIR.png",
     "flair_contours": "desc-synth_FLAIR.svg",

@@ -9,7 +9,7 @@ from nipype.interfaces.base import Bunch, File, InputMultiObject, TraitedSpec, i
 
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
-from bids_inpaint.reports import figures, zoom
+from bids_inpaint.reports import figures, sheet, zoom
 
 #: Differences from here on have the last colour, as a fraction of white matter.
 LARGEST_DIFFERENCE = 0.4
@@ -107,10 +107,11 @@ class ZoomOutputSpec(TraitedSpec):
     second = File(exists=True, desc="the same after filling")
     contours = File(exists=True, desc="SVG of the outlines")
     lesions = File(exists=True, desc="JSON of the lesions of the rows")
+    sheet = File(exists=True, desc="PNG for a paper")
 
 
 class Zoom(FileInterface):
-    """Single lesions, from near."""
+    """Single lesions from near, and a sheet of slices for a paper: what is drawn on the voxels of the T1w."""
 
     input_spec = ZoomInputSpec
     output_spec = ZoomOutputSpec
@@ -121,4 +122,6 @@ class Zoom(FileInterface):
         names = ("first.png", "second.png", "contours.svg", "lesions.json")
         paths = [within(runtime, name) for name in names]
         zoom.draw(head, *paths)
-        return dict(zip(("first", "second", "contours", "lesions"), paths, strict=True))
+        sheet.draw(head, within(runtime, "sheet.png"))
+        drawn = dict(zip(("first", "second", "contours", "lesions"), paths, strict=True))
+        return {**drawn, "sheet": within(runtime, "sheet.png")}

@@ -89,6 +89,7 @@ class _Shown:
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     thumbnail: str = ""
+    sheet: str = ""
     views: list[dict[str, Any]] = field(default_factory=list)
     lesions: list[list[str]] = field(default_factory=list)
     measures: list[tuple[str, str, str]] = field(default_factory=list)
@@ -217,10 +218,10 @@ def _measure(name: str, value: float) -> tuple[str, str, str]:
 
 
 def _add_pictures(shown: _Shown, image: Image, out_dir: Path) -> None:
-    """Add the thumbnail and the views, as far as their files are there."""
+    """Add the thumbnail, the sheet and the views, as far as their files are there."""
     every = figures_of(image, EVERYTHING)
     there = {key: quote(name) for key, name in every.items() if (out_dir / name).is_file()}
-    shown.thumbnail = there.get("thumbnail", "")
+    shown.thumbnail, shown.sheet = there.get("thumbnail", ""), there.get("sheet", "")
     layers = ("first", "second", "difference", "contours")
     for key, kind in _KINDS.items():
         files = {layer: there.get(f"{key}_{layer}", "") for layer in layers}

@@ -61,7 +61,7 @@ def cuts_through(brain: str, box: Box | None = None, mask: str | None = None, co
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
         apart = max(round(5 / volume.sizes[axis]), 1)
-        chosen = _peaks(shown.sum(others), count, apart)
+        chosen = peaks(shown.sum(others), count, apart)
         cuts.append(fill_up(chosen, (volume.data > 0.5).sum(others), count, apart))
     return cuts[0], cuts[1], cuts[2]
 
@@ -87,7 +87,7 @@ def fill_up(chosen: Sequence[int], area: Array, count: int, apart: int) -> list[
     return sorted(out)
 
 
-def _peaks(profile: Array, count: int, apart: int) -> list[int]:
+def peaks(profile: Array, count: int, apart: int) -> list[int]:
     profile = profile.astype(float).copy()
     chosen: list[int] = []
     while len(chosen) < count and profile.max() > 0:

@@ -106,7 +106,7 @@ def draw(head: Head, first: str, second: str, outlines: str, lesions: str) -> No
         (``Probabilities``), and those of the rows that are there for their doubt (``Doubtful``).
     """
     likely = probabilities(head)
-    chosen = choose(likely)
+    chosen = choose(likely.tolist())
     size = (3 * _SIZE + 2 * _SPACE, _SIZE * max(len(chosen), 1))
     canvases = [_canvas(size), _canvas(size)]
     shapes: list[str] = []

@@ -17,7 +17,7 @@ from bids_inpaint.dataset.outputs import EVERYTHING, figures_of
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.participant.outcomes import Outcome, Run
 from bids_inpaint.participant.report import write_report
-from bids_inpaint.reports import zoom
+from bids_inpaint.reports import sheet, zoom
 from bids_inpaint.reports.figures import LESION, OTHER
 from bids_inpaint.settings import Settings
 from bids_inpaint.space import WORKING_GRID, Grid, resample
@@ -130,6 +130,49 @@ def test_a_hundred_lesions_stay_small_and_quick(tmp_path):
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 3e6
 
 
+def letters_apart(row: np.ndarray) -> np.ndarray:
+    """Columns with something bright in them, as (first, last) of each stretch."""
+    there = np.r_[0, (row > 128).any(0), 0].astype(int)
+    return np.stack([np.flatnonzero(np.diff(there) == 1), np.flatnonzero(np.diff(there) == -1) - 1], 1)
+
+
+def test_the_sheet_is_true_to_scale_and_has_left_at_left(tmp_path):
+    """On tilted voxels: lesions on one side alone, a bar as long as it says, no words beside the pixels."""
+    head = paint(Grid.of(SHAPE, TILTED), ((-30, 5, 10), 8), ((-25, -10, -12), 5))
+    path = tmp_path / "sheet.png"
+    sheet.draw(head, str(path))
+    with Picture.open(path) as picture:
+        assert picture.info.keys() == {"dpi"}
+        assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.1)
+        pixels = np.asarray(picture).astype(int)
+    assert pixels.shape[1] == pytest.approx(180 / 25.4 * 300, abs=6)
+    coloured = np.argwhere(pixels[..., 0] - pixels[..., 2] > 150)
+    # six slices beside each other, after the margin for the names of rows
+    step = (pixels.shape[1] - 66) / 6
+    places = (coloured[:, 1] - 66) % step / step
+    assert places.max() < 0.5
+    # outlined in the second of three rows alone
+    high = (coloured[:, 0] - 66) / (pixels.shape[0] - 132)
+    assert (high.min(), high.max()) == pytest.approx((0.5, 0.5), abs=0.17)
+    # the larger lesion is 16 mm wide, and the brain 130 mm; z = 10 mm is a slice, or nearly
+    columns = (coloured[:, 1] - 66) // step
+    wide = [np.ptp(coloured[columns == i, 1]) for i in set(columns)]
+    bar = letters_apart(pixels[-60:, :, 0])[-1]
+    per_mm = (bar[1] - bar[0] + 1) / 50
+    assert max(wide) / per_mm == pytest.approx(16, abs=2)
+    middle = pixels[:, :, 0].max(0)[66 : 66 + int(step)] > 60
+    assert np.ptp(np.flatnonzero(middle)) / per_mm == pytest.approx(130, abs=8)
+
+
+def test_the_sheet_of_a_brain_without_lesions_has_no_outlines(tmp_path):
+    path = tmp_path / "sheet.png"
+    sheet.draw(paint(Grid.of(SHAPE, TILTED)), str(path))
+    with Picture.open(path) as picture:
+        pixels = np.asarray(picture).astype(int)
+    assert np.ptp(pixels, axis=2).max() == 0
+    assert pixels.max() == 255
+
+
 def test_a_brain_without_lesions_has_empty_pictures(tmp_path):
     before, _, svg, rows = draw(paint(Grid.of(SHAPE, TILTED)), tmp_path)
     assert rows["Lesions"] == []
@@ -160,6 +203,7 @@ def out(tmp_path_factory) -> Path:
         names = figures_of(image, EVERYTHING)
         kinds = ("first", "second", "contours", "lesions")
         zoom.draw(head, *(str(folder / names[f"zoom_{kind}"]) for kind in kinds))
+        sheet.draw(head, str(folder / names["sheet"]))
         for key in ("lesions_first", "lesions_second"):
             (folder / names[key]).write_bytes((folder / names["zoom_first"]).read_bytes())
         sidecar = folder / f"{image.folder}/{image.prefix}_desc-inpainted_T1w.json"
@@ -190,6 +234,8 @@ def test_rows_open_their_lesions_and_keys_lead_through_them(browser, out):
     browser.open(out / "sub-01.html")
     rows = "[...document.querySelectorAll('tr[data-lesion]')].map(row => row.dataset.lesion)"
     assert browser.evaluate(rows) == [str(i) for i in range(1, 41)]
+    link = "[...document.links].find(one => one.textContent === 'Sheet for a paper').href"
+    assert Path(browser.evaluate(link).removeprefix("file://")).stat().st_size > 1e4
     text = browser.evaluate("document.querySelector('details.lesions').innerText")
     assert "The 30 largest are shown, and of the others the 10 that are least probable" in text
     # by the mouse, anywhere on the row
