@@ -84,6 +84,12 @@ function rate(mark) {
   if (mark) choose(step + 1, step + 1 < steps.length);
 }
 
+// to another page of the folder, if it is there
+function leave(id) {
+  const link = document.getElementById(id);
+  if (!link.hidden) link.click();
+}
+
 function flicker(on) { body.classList.toggle("show-second", on); }
 
 function alternate() {
@@ -101,6 +107,7 @@ const keys = {
   g: () => rate("good"), c: () => rate("check"), x: () => rate("exclude"), u: () => rate(""),
   l: () => { if (reading()) near.start(shown()); },
   s: () => document.getElementById("save").click(),
+  N: () => leave("after"), P: () => leave("before"), G: () => leave("group"),
   "?": () => { const help = document.getElementById("keys"); help.open = !help.open; },
 };
 for (let i = 0; i < page.steps.length; i++) keys[i + 1] = () => choose(i, true);

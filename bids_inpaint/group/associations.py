@@ -22,7 +22,8 @@ LEAST_NUMBERS = 10
 #: Numbers that each stand for so many participants on average, or more, are codes of groups.
 _PER_CODE = 3
 _IDENTIFIER = re.compile(
-    r"(?:^|_)(?:id|ids|identifier|uid|guid|uuid|mrn|index|number|nr|no|name|initials|date|birthdate|dob)$"
+    r"(?:^|_)(?:id|ids|identifier|uid|guid|uuid|mrn|index|number|nr|no|name|initials|date|birthdate|dob"
+    r"|comments?|notes?|remarks?)$"
 )
 
 
@@ -162,7 +163,7 @@ def holm(values: Sequence[float]) -> list[float]:
 def _unfit(column: str, values: Mapping[str, str], measured: Sequence[Measured]) -> str:
     """Why a column is none to be tested; empty if it may be."""
     if column.lower() == "acq_time" or _IDENTIFIER.search(column.lower()):
-        return "its name is that of an identifier or a date"
+        return "its name is that of an identifier, a date or a comment"
     if not values:
         return "no participant has a value"
     if len(set(values.values())) == 1:

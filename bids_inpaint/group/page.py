@@ -149,12 +149,14 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         rated=rates(group.followed).participants,
         steps=FOLLOWED_STEPS,
         course_plots=spaghetti.course_plots(group.followed, group.covariates, out_dir),
+        plot_width=round(plots.WIDTH * 96),
         map_plot=plots.map_plot(group.lesion_map, background, out_dir),
         map_file=group.lesion_map.name,
         outlying=_outlying(kept),
         outlying_limit=OUTLYING,
         facts=[label for label, _, _ in FACTS.values()],
         rows=_rows(group, out_dir),
+        plots=plots.names(out_dir),
         tables=[path.name for path in sorted(out_dir.glob("group_desc-*.tsv"))],
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
@@ -226,12 +228,16 @@ def _p(value: float) -> str:
 
 def _test_row(test: Association) -> list[str]:
     """A row of the table of tests by columns."""
-    groups = (f"{level}: {n} (median {median:.2f} ml)" for level, (n, median) in test.groups.items())
-    effects = {"Mann-Whitney U": "rank-biserial r", "Kruskal-Wallis H": "ε²"}
+    groups = (
+        f"{level} {n} ({median:.{0 if median >= 100 else 2}f} ml)"
+        for level, (n, median) in test.groups.items()
+    )
+    kinds = {"Mann-Whitney U": ("Mann–Whitney", "r"), "Kruskal-Wallis H": ("Kruskal–Wallis", "ε²")}
+    name, effect = kinds.get(test.test, (test.test, "ρ"))
     interval = "" if np.isnan(test.low) else f"{_signed(test.low)} to {_signed(test.high)}"
     return [
-        test.column, TESTED[test.measure], ", ".join(groups) or str(test.n), test.test,
-        f"{effects.get(test.test, 'ρ')} = {_signed(test.effect)}", interval, _p(test.p), _p(test.adjusted),
+        test.column, TESTED[test.measure], ", ".join(groups) or str(test.n), name,
+        f"{effect} = {_signed(test.effect)}", interval, _p(test.p), _p(test.adjusted),
     ]  # fmt: skip
 
 

@@ -123,11 +123,12 @@ def test_a_participant_counts_once_with_the_mean_of_the_images_that_have_a_value
 @pytest.mark.parametrize(
     ("name", "values", "reason"),
     [
-        ("subject_id", [f"x{i % 2}" for i in range(24)], "identifier or a date"),
-        ("ID", list(range(24)), "identifier or a date"),
-        ("acq_time", ["1901"] * 12 + ["1902"] * 12, "identifier or a date"),
+        ("subject_id", [f"x{i % 2}" for i in range(24)], "identifier, a date or a comment"),
+        ("ID", list(range(24)), "identifier, a date or a comment"),
+        ("acq_time", ["1901"] * 12 + ["1902"] * 12, "identifier, a date or a comment"),
         ("chart", [1000 + 3 * i for i in range(24)], "taken for an identifier"),
-        ("note", [f"word {i % 7}" for i in range(24)], "taken for free text"),
+        ("note", ["x", "y"] * 12, "identifier, a date or a comment"),
+        ("history", [f"word {i % 7}" for i in range(24)], "taken for free text"),
         ("group", ["a"] * 24, "the same value"),
         ("group", ["n/a"] * 24, "no participant has a value"),
         ("group", ["a"] * 22 + ["b"] * 2, "fewer than two levels have 3 participants"),
@@ -173,7 +174,7 @@ def out(tmp_path_factory) -> Path:
         root / "bids", *(f"{i.folder}/{i.prefix}_T1w.nii.gz" for i in images),
         data=np.zeros((2, 2, 2), np.int16),
     )  # fmt: skip
-    rows = ["participant_id\tage\tgroup\tnote\tsite"]
+    rows = ["participant_id\tage\tgroup\thistory\tsite"]
     ages = RNG.permutation(np.arange(20, 60, 3))
     for i in range(1, 14):
         note = "<b>a</b>" if i == 2 else f"note {i}"
@@ -217,9 +218,7 @@ def test_the_page_and_the_sidecar_have_the_tests(browser, out):
     )
     shown = {(row[0], row[1]): row for row in rows}
     row = shown["group", "Lesion volume"]
-    assert row[2] == f"control: 6 (median {np.median(sides[0]):.2f} ml), " + (
-        f"patient: 6 (median {np.median(sides[1]):.2f} ml)"
-    )
+    assert row[2] == f"control 6 ({np.median(sides[0]):.2f} ml), patient 6 ({np.median(sides[1]):.2f} ml)"
     assert float(row[6]) == pytest.approx(p, abs=1e-4)
     assert {column for column, _ in shown} == {"age", "group", "site"}
     assert shown["age", "Grey matter"][2] == "12"
@@ -233,8 +232,33 @@ def test_the_page_and_the_sidecar_have_the_tests(browser, out):
         by_hand([t["P"] for t in sidecar["Tests"]])
     )
     assert sidecar["NotTested"] == [
-        {"Column": "note", "Reason": "more than 6 different words, so it is taken for free text"}
+        {"Column": "history", "Reason": "more than 6 different words, so it is taken for free text"}
     ]
     text = browser.evaluate("document.getElementById('columns').innerText")
     assert "corrected for all 9 tests" in text
-    assert "note (more than 6 different words, so it is taken for free text)" in text
+    assert "history (more than 6 different words, so it is taken for free text)" in text
+
+
+def test_all_plots_have_letters_of_one_size(browser, out):
+    """Letters are drawn as shapes of 100 units, which each plot scales, and the page scales the plot."""
+    plots = browser.evaluate("""[...document.querySelectorAll('.plot')].map(image => {
+        image.loading = 'eager'; return image.getAttribute('src');})""")
+    assert len(plots) == 5
+    ready = "[...document.querySelectorAll('.plot')].every(image => image.complete && image.naturalWidth > 0)"
+    browser.wait(ready)
+    shown = browser.evaluate("[...document.querySelectorAll('.plot')].map(image => image.clientWidth)")
+    sizes = set()
+    for name, width in zip(plots, shown, strict=True):
+        text = (out / name).read_text()
+        view = float(re.search(r'viewBox="0 0 ([\d.]+) ', text)[1])
+        letters = max(float(scale) for scale in re.findall(r"translate\([^)]*\) scale\(([\d.]+) ", text))
+        sizes.add(round(100 * letters * width / view, 2))
+    # ten points
+    assert sizes == {13.33}
+
+
+def test_the_page_links_to_all_tables_plots_and_maps(browser, out):
+    links = browser.evaluate("[...document.links].map(link => decodeURIComponent(link.getAttribute('href')))")
+    made = {str(path.relative_to(out)) for path in (*out.glob("group_*"), *out.glob("figures/*"))}
+    assert len(made) > 8
+    assert made <= set(links)
