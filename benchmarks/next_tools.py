@@ -3,8 +3,8 @@
 HEALTHY is a raw BIDS dataset of people without lesions, PAINTED what ``bids_inpaint.training paint`` made of
 it, and OUT the output folder of the participant level on PAINTED. Each T1w is taken in four ways: as it was
 without lesions (the truth), with lesions, with lesions and their mask given to the registration
-(cost-function masking), and inpainted by the app, which does not see the mask. Each is corrected by N4, registered with the
-template by an affine and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this
+(cost-function masking), and inpainted by the app, which does not see the mask. Each is corrected by N4, registered
+with the template by an affine and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this
 package. All are compared with what the same tools make of the truth. WORK keeps what was computed, so that a
 run can go on.
 

@@ -21,7 +21,7 @@ from bids_inpaint.dataset.outputs import (
 from bids_inpaint.dataset.sidecars import metadata_of
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
-from bids_inpaint.interfaces.figures import Difference, Thumbnail, View
+from bids_inpaint.interfaces.figures import Difference, Thumbnail, View, Zoom
 from bids_inpaint.interfaces.quality import CheckQuality
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.reports import figures
@@ -56,6 +56,8 @@ def init_outputs_wf(
 
     Inputs
     ------
+    t1w
+        Shown from near at the lesions; that of the image by default.
     conformed
         Below the outline of the brain mask in the report.
     mask_method
@@ -83,7 +85,8 @@ def init_outputs_wf(
     more += ["edit"] if image.edit else []
     more += ["darkening", "mask_method", "volume_interval", *WARNINGS]
     fields = ["conformed", *more, *chain.from_iterable(facts.values())]
-    inputnode = pe.Node(IdentityInterface(fields=[*fields, *names]), name="inputnode")
+    inputnode = pe.Node(IdentityInterface(fields=["t1w", *fields, *names]), name="inputnode")
+    inputnode.inputs.t1w = image.path
     every = names | figures_of(image, products)
     metadata = metadata_of(image, settings, networks, products)
     saves = {}
@@ -121,6 +124,7 @@ def init_outputs_wf(
         ])  # fmt: skip
     _add_quality(workflow, image, template)
     _add_figures(workflow, template, saves[PARTS[0]])
+    _add_zoom(workflow, saves[PARTS[0]])
     if products.flair:
         _add_flair_figure(workflow, saves["flair"])
     if products.segmented:
@@ -185,6 +189,19 @@ def _add_figures(workflow: pe.Workflow, template: TemplateFiles, save: pe.Node) 
     _save_layers(workflow, registration, save, "first", "second", "contours")
     _save_layers(workflow, brain, save, "first", "contours")
     _save_layers(workflow, lesions, save, "first", "second", "contours")
+
+
+def _add_zoom(workflow: pe.Workflow, save: pe.Node) -> None:
+    """Pictures of single lesions and the sheet for a paper, on the voxels of the T1w."""
+    zoom = pe.Node(Zoom(), name="zoom", mem_gb=1)
+    workflow.connect([
+        (workflow.get_node("inputnode"), zoom, [
+            ("t1w", "t1w"), ("native_inpainted", "inpainted"), ("brain_mask", "brain"),
+            ("native_labels", "labels"), ("native_probability", "probability"),
+        ]),
+        (zoom, save, [("sheet", "sheet")]),
+    ])  # fmt: skip
+    _save_layers(workflow, zoom, save, "first", "second", "contours", "lesions")
 
 
 def _save_layers(workflow: pe.Workflow, view: pe.Node, save: pe.Node, *layers: str) -> None:

@@ -35,12 +35,19 @@ function alternate() {
   document.getElementById("alternate")?.setAttribute("aria-pressed", String(Boolean(alternating)));
 }
 
+// to another page of the folder, if it is there
+function leave(id) {
+  const link = document.getElementById(id);
+  if (!link.hidden) link.click();
+}
+
 const keys = {
   n: () => show(current + 1), ArrowRight: () => show(current + 1),
   p: () => show(current - 1), ArrowLeft: () => show(current - 1),
   f: () => fill(), a: alternate, o: () => body.classList.toggle("hide-outlines"),
   z: () => body.classList.toggle("zoom"),
   i: () => { location.href = page.report; },
+  N: () => leave("after"), P: () => leave("before"), G: () => leave("group"),
   "?": () => { const help = document.getElementById("keys"); help.open = !help.open; },
 };
 for (let i = 0; i < Math.min(visits.length, 9); i++) keys[i + 1] = () => show(i);

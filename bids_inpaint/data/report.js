@@ -84,6 +84,12 @@ function rate(mark) {
   if (mark) choose(step + 1, step + 1 < steps.length);
 }
 
+// to another page of the folder, if it is there
+function leave(id) {
+  const link = document.getElementById(id);
+  if (!link.hidden) link.click();
+}
+
 function flicker(on) { body.classList.toggle("show-second", on); }
 
 function alternate() {
@@ -99,14 +105,16 @@ const keys = {
   f: () => flicker(), a: alternate, o: () => body.classList.toggle("hide-contours"),
   d: () => body.classList.toggle("show-difference"), z: () => body.classList.toggle("zoom"),
   g: () => rate("good"), c: () => rate("check"), x: () => rate("exclude"), u: () => rate(""),
+  l: () => { if (reading()) near.start(shown()); },
   s: () => document.getElementById("save").click(),
+  N: () => leave("after"), P: () => leave("before"), G: () => leave("group"),
   "?": () => { const help = document.getElementById("keys"); help.open = !help.open; },
 };
 for (let i = 0; i < page.steps.length; i++) keys[i + 1] = () => choose(i, true);
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || /^(INPUT|SELECT|TEXTAREA)$/.test(event.target.tagName)) return;
-  const action = keys[event.key];
+  const action = (near.open() ? near.keys : keys)[event.key];
   if (action && articles.length) {
     event.preventDefault();
     action();

@@ -18,6 +18,7 @@ from bids_inpaint.dataset.sidecars import standard_space
 from bids_inpaint.dataset.status import last_run
 from bids_inpaint.environment import keep_memory
 from bids_inpaint.errors import InputError, printable
+from bids_inpaint.group.associations import associate
 from bids_inpaint.group.comparisons import lesion_statistics, tissue_statistics
 from bids_inpaint.group.longitudinal import follow, write_longitudinal
 from bids_inpaint.group.measure import Measured, Task, compare_provenance, measure
@@ -100,6 +101,7 @@ def run_group(settings: Settings) -> int:
         tissues=tissue_statistics(kept),
         lesions=lesion_statistics(kept),
         followed=followed,
+        associations=associate(kept, covariates),
         lesion_map=_write_lesion_map(kept, settings.output_dir, settings.template),
     )
     _write_tables(group, covariates, settings.output_dir)
@@ -149,7 +151,8 @@ def _measure(tasks: Sequence[Task], nprocs: int) -> list[Measured]:
 
 
 def _write_tables(group: Group, covariates: Covariates, out_dir: Path) -> None:
-    write_table(out_dir, "volumes", VOLUMES, group.measured, "volumes", covariates=covariates)
+    tests = group.associations.as_json()
+    write_table(out_dir, "volumes", VOLUMES, group.measured, "volumes", tests, covariates)
     write_table(out_dir, "quality", QUALITY, group.measured, "measures")
     write_ratings(group.measured, out_dir)
     write_longitudinal(group.followed, out_dir)

@@ -14,6 +14,7 @@ from bids_inpaint import __version__
 from bids_inpaint.dataset.outputs import Products, figures_of
 from bids_inpaint.dataset.people import page_of
 from bids_inpaint.group import plots, spaghetti
+from bids_inpaint.group.associations import TESTED, Association, Associations
 from bids_inpaint.group.comparisons import LesionStatistics, Spread, TissueComparison
 from bids_inpaint.group.longitudinal import STEPS as FOLLOWED_STEPS
 from bids_inpaint.group.longitudinal import Followed, rates, summary
@@ -60,6 +61,8 @@ class Group:
         None without reference masks.
     followed : list of Followed
         The people whose visits were processed together.
+    associations : Associations
+        Tests by the columns of the dataset's tables.
     lesion_map : Path
         Lesion probability on the working grid.
     """
@@ -74,6 +77,7 @@ class Group:
     tissues: dict[str, TissueComparison]
     lesions: LesionStatistics | None
     followed: list[Followed]
+    associations: Associations
     lesion_map: Path
 
 
@@ -135,6 +139,8 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         lesion_plot=plots.lesion_plot(kept, out_dir),
         volume_plot=plots.volume_plot(kept, out_dir),
         covariate_plots=plots.covariate_plots(kept, group.covariates, out_dir),
+        tests=[_test_row(test) for test in group.associations.tests],
+        untested=group.associations.untested,
         followed=[
             summary(person) | {"name": f"sub-{person.course.subject}", "link": _over_time(person)}
             for person in group.followed
@@ -143,12 +149,14 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         rated=rates(group.followed).participants,
         steps=FOLLOWED_STEPS,
         course_plots=spaghetti.course_plots(group.followed, group.covariates, out_dir),
+        plot_width=round(plots.WIDTH * 96),
         map_plot=plots.map_plot(group.lesion_map, background, out_dir),
         map_file=group.lesion_map.name,
         outlying=_outlying(kept),
         outlying_limit=OUTLYING,
         facts=[label for label, _, _ in FACTS.values()],
         rows=_rows(group, out_dir),
+        plots=plots.names(out_dir),
         tables=[path.name for path in sorted(out_dir.glob("group_desc-*.tsv"))],
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
@@ -216,6 +224,25 @@ def _mean_sd(spread: Spread, digits: int = 4) -> str:
 
 def _p(value: float) -> str:
     return "< 0.0001" if value < 1e-4 else f"{value:.4f}"
+
+
+def _test_row(test: Association) -> list[str]:
+    """A row of the table of tests by columns."""
+    groups = (
+        f"{level} {n} ({median:.{0 if median >= 100 else 2}f} ml)"
+        for level, (n, median) in test.groups.items()
+    )
+    kinds = {"Mann-Whitney U": ("Mann–Whitney", "r"), "Kruskal-Wallis H": ("Kruskal–Wallis", "ε²")}
+    name, effect = kinds.get(test.test, (test.test, "ρ"))
+    interval = "" if np.isnan(test.low) else f"{_signed(test.low)} to {_signed(test.high)}"
+    return [
+        test.column, TESTED[test.measure], ", ".join(groups) or str(test.n), name,
+        f"{effect} = {_signed(test.effect)}", interval, _p(test.p), _p(test.adjusted),
+    ]  # fmt: skip
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
 
 
 def _tissue_rows(tissues: Mapping[str, TissueComparison]) -> list[list[str]]:

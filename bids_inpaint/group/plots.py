@@ -25,16 +25,18 @@ _COLOURS = ("#8a8a8a", "#0b6fb8")
 LESION = "#c25a00"
 #: Folder of the plots below the output folder.
 FOLDER = "figures"
+#: Of all plots (inches).
+WIDTH = 11.0
 #: A column with so many different values or fewer has a box for each.
 FEW = 8
 
 
-def new_figure(width: float, height: float) -> Figure:
-    """An empty figure of so many inches."""
+def new_figure(height: float) -> Figure:
+    """An empty figure, as wide as all others of the page and so many inches high."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
@@ -48,6 +50,11 @@ def save_figure(figure: Figure, out_dir: Path, name: str) -> str:
     with replacing(path) as part, matplotlib.rc_context({"svg.hashsalt": "bids_inpaint"}):
         figure.savefig(part, format="svg", dpi=150, metadata={"Date": None})
     return f"{FOLDER}/{path.name}"
+
+
+def names(out_dir: Path) -> list[str]:
+    """Paths of all plots below the folder."""
+    return [f"{FOLDER}/{path.name}" for path in sorted((out_dir / FOLDER).glob("group_*.svg"))]
 
 
 def remove_old(out_dir: Path) -> None:
@@ -83,7 +90,7 @@ def tissue_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     rows = [m for m in measured if m.tissue_dice and not m.lesion_free]
     if not rows:
         return ""
-    figure = new_figure(9, 3.6)
+    figure = new_figure(3.6)
     axis = figure.subplots()
     groups, labels, colours = [], [], []
     for measure in MEASURES:
@@ -105,7 +112,7 @@ def lesion_plot(measured: Sequence[Measured], out_dir: Path) -> str:
     if not scored:
         return ""
     rows = [m for m in scored if not m.lesion_free]
-    figure = new_figure(11, 3.8)
+    figure = new_figure(3.8)
     left, right = figure.subplots(1, 2, width_ratios=[1.2, 1])
     scores = [c for c in LESIONS if c in ("dice", "sensitivity", "precision", "lesion_f1")]
     groups = [by_participant(rows, "lesions", c) for c in scores]
@@ -128,7 +135,7 @@ def lesion_plot(measured: Sequence[Measured], out_dir: Path) -> str:
 
 
 def volume_plot(measured: Sequence[Measured], out_dir: Path) -> str:
-    figure = new_figure(13, 3.4)
+    figure = new_figure(3.4)
     load, share, tissue, fraction = figure.subplots(1, 4, width_ratios=[1, 1, 2.4, 1])
     _strip(load, [by_participant(measured, "volumes", "lesion_volume")], ["Lesions"], [LESION])
     logarithmic(load)
@@ -173,10 +180,10 @@ def covariate_plots(
         numbers = {prefix: x for prefix, value in known.items() if (x := _number(value)) is not None}
         levels = sorted(set(known.values()))
         if len(numbers) == len(known) and len(levels) > FEW:
-            figure = new_figure(9, 3.2)
+            figure = new_figure(3.2)
             _scatter(figure, measured, numbers, column)
         elif 1 < len(levels) <= FEW:
-            figure = new_figure(9, 3.2)
+            figure = new_figure(3.2)
             _by_level(figure, measured, known, levels, column)
         else:
             continue
@@ -250,7 +257,7 @@ def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
     from matplotlib.colors import ListedColormap, Normalize
 
     brain, share = images.read(background)[0], images.read(lesion_map)[0]
-    figure = new_figure(12, 3.9)
+    figure = new_figure(3.9)
     figure.set_facecolor("black")
     axes = figure.subplots(2, 5)
     # the darkest colours would not be seen on the brain
@@ -266,9 +273,9 @@ def map_plot(lesion_map: Path, background: str, out_dir: Path) -> str:
         shades = axis.imshow(
             np.ma.masked_less_equal(values, 0), cmap=colours, norm=norm, origin="lower", interpolation="none"
         )
-        axis.set_title(f"z = {k + WORKING_GRID.matrix[2, 3]:.0f} mm", fontsize=7, color="white")
+        axis.set_title(f"z = {k + WORKING_GRID.matrix[2, 3]:.0f} mm", fontsize=10, color="white")
         for side, place in (("L", 0.02), ("R", 0.92)):
-            axis.text(place, 0.02, side, transform=axis.transAxes, color="#bbbbbb", fontsize=7)
+            axis.text(place, 0.02, side, transform=axis.transAxes, color="#bbbbbb", fontsize=10)
         axis.set_axis_off()
     assert shades is not None
     bar = figure.colorbar(shades, ax=axes)

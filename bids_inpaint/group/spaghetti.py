@@ -29,7 +29,7 @@ def course_plots(people: Sequence[Followed], covariates: Covariates, out_dir: Pa
     lines, label = _lines(people)
     if not lines:
         return []
-    figure = new_figure(11, 3.6)
+    figure = new_figure(3.6)
     volume, difference = figure.subplots(1, 2)
     for line in lines.values():
         _draw(volume, line)
@@ -82,7 +82,7 @@ def _by_level(groups: dict[str, list[Line]], label: str, out_dir: Path, name: st
     """A panel for each level of a column, all with the same axes."""
     rows = -(-len(groups) // _ACROSS)
     across = min(len(groups), _ACROSS)
-    figure = new_figure(11, 3.4 * rows)
+    figure = new_figure(3.4 * rows)
     axes = figure.subplots(rows, across, sharex=True, sharey=True, squeeze=False)
     for axis in axes.flat[len(groups) :]:
         axis.set_axis_off()
@@ -90,7 +90,8 @@ def _by_level(groups: dict[str, list[Line]], label: str, out_dir: Path, name: st
         for line in lines:
             _draw(axis, line)
         axis.set_title(f"{plain(level)}, n = {len(lines)}", fontsize=10)
-        axis.set_xlabel(label)
+    # one for all panels, which may be narrower than it
+    figure.supxlabel(label, fontsize=10)
     for axis in axes[:, 0]:
         axis.set_ylabel("Lesions (ml)")
     logarithmic(axes[0, 0])

@@ -9,7 +9,7 @@ from nipype.interfaces.base import Bunch, File, InputMultiObject, TraitedSpec, i
 
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
 from bids_inpaint.io import images
-from bids_inpaint.reports import figures
+from bids_inpaint.reports import figures, sheet, zoom
 
 #: Differences from here on have the last colour, as a fraction of white matter.
 LARGEST_DIFFERENCE = 0.4
@@ -92,3 +92,36 @@ class Thumbnail(FileInterface):
         out_file = within(runtime, "thumbnail.png")
         figures.thumbnail(self.inputs.image, self.inputs.brain, self.inputs.lesions, out_file, box)
         return {"out_file": out_file}
+
+
+class ZoomInputSpec(InputSpec):
+    t1w = File(exists=True, mandatory=True, users=True, desc="the raw image")
+    inpainted = File(exists=True, mandatory=True, desc="the same without its lesions")
+    brain = File(exists=True, mandatory=True, desc="brain mask, on the same voxels")
+    labels = File(exists=True, mandatory=True, desc="one integer a lesion, on the same voxels")
+    probability = File(exists=True, mandatory=True, desc="lesion probability, on the same voxels")
+
+
+class ZoomOutputSpec(TraitedSpec):
+    first = File(exists=True, desc="PNG with a row of planes for each lesion, before filling")
+    second = File(exists=True, desc="the same after filling")
+    contours = File(exists=True, desc="SVG of the outlines")
+    lesions = File(exists=True, desc="JSON of the lesions of the rows")
+    sheet = File(exists=True, desc="PNG for a paper")
+
+
+class Zoom(FileInterface):
+    """Single lesions from near, and a sheet of slices for a paper: what is drawn on the voxels of the T1w."""
+
+    input_spec = ZoomInputSpec
+    output_spec = ZoomOutputSpec
+
+    def process(self, runtime: Bunch) -> dict[str, Any]:
+        given = self.inputs
+        head = zoom.Head.read(given.t1w, given.inpainted, given.brain, given.labels, given.probability)
+        names = ("first.png", "second.png", "contours.svg", "lesions.json")
+        paths = [within(runtime, name) for name in names]
+        zoom.draw(head, *paths)
+        sheet.draw(head, within(runtime, "sheet.png"))
+        drawn = dict(zip(("first", "second", "contours", "lesions"), paths, strict=True))
+        return {**drawn, "sheet": within(runtime, "sheet.png")}

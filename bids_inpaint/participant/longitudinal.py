@@ -198,7 +198,7 @@ def _tissues(out_dir: Path, visit: str) -> dict[str, str]:
     """Volumes of grey and white matter, if they are known."""
     stem = _stem(out_dir, visit)
     try:
-        volumes = volumes_of(lesion_rows(stem), read_sidecar(f"{stem}dseg.json"))
+        volumes = volumes_of(lesion_rows(stem), read_sidecar(f"{stem}dseg.json"), {})
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return {}
     found = {t: volumes[f"{t}_volume"] for t in ("gm", "wm") if f"{t}_volume" in volumes}

@@ -23,10 +23,10 @@ from bids_inpaint.reports.folder import FACTS, HEALTHY, facts_of
 from bids_inpaint.reports.ratings import COLUMNS, STEPS
 from bids_inpaint.reports.templates import render
 from bids_inpaint.reports.versions import versions
+from bids_inpaint.reports.zoom import FIELD, LARGEST
 from bids_inpaint.settings import Settings
 
-#: Rows of the lesion table in the report, and how it calls the columns.
-_MOST_LESIONS = 30
+#: How the report calls the columns of the lesion table.
 _COLUMNS = {
     "index": "Lesion", "name": "Name", "volume": "Volume (mm³)", "volume_low": "at least",
     "volume_high": "at most", "x": "x (mm)", "y": "y (mm)", "z": "z (mm)", "contrast": "Darkening",
@@ -96,10 +96,18 @@ class _Shown:
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, str] = field(default_factory=dict)
     thumbnail: str = ""
+    sheet: str = ""
     views: list[dict[str, Any]] = field(default_factory=list)
     columns: list[str] = field(default_factory=list)
     lesions: list[list[str]] = field(default_factory=list)
     measures: list[tuple[str, str, str]] = field(default_factory=list)
+    near: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def listed(self) -> list[list[str]]:
+        """Rows of lesions on the page: the largest, and all that can be seen from near."""
+        near = {row["lesion"] for row in self.near.get("rows", ())}
+        return [row for i, row in enumerate(self.lesions) if i < LARGEST or row[0] in near]
 
     @property
     def steps(self) -> set[str]:
@@ -137,7 +145,8 @@ def write_report(subject: str, outcomes: Sequence[Outcome], run: Run, crashes: S
         facts=[label for label, _, _ in FACTS.values() if any(label in image.facts for image in images)],
         steps=STEPS,
         healthy=HEALTHY,
-        most=_MOST_LESIONS,
+        most=LARGEST,
+        field=FIELD,
         methods=methods_of(out_dir, {o.image.prefix: run_of(out_dir, o.image) for o in outcomes}),
         crashes=crashes,
         details=_details(run.settings, run.networks.main),
@@ -204,6 +213,7 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
     shown.columns = [label for name, label in _COLUMNS.items() if rows and name in rows[0]]
     shown.measures = [_measure(name, value) for name, value in measures.items()]
     _add_pictures(shown, image, out_dir)
+    _add_near(shown, image, out_dir, {row["index"]: row for row in rows if "index" in row})
     return shown
 
 
@@ -218,15 +228,37 @@ def _measure(name: str, value: float) -> tuple[str, str, str]:
 
 
 def _add_pictures(shown: _Shown, image: Image, out_dir: Path) -> None:
-    """Add the thumbnail and the views, as far as their files are there."""
+    """Add the thumbnail, the sheet and the views, as far as their files are there."""
     every = figures_of(image, EVERYTHING)
     there = {key: quote(name) for key, name in every.items() if (out_dir / name).is_file()}
-    shown.thumbnail = there.get("thumbnail", "")
+    shown.thumbnail, shown.sheet = there.get("thumbnail", ""), there.get("sheet", "")
     layers = ("first", "second", "difference", "contours")
     for key, kind in _KINDS.items():
         files = {layer: there.get(f"{key}_{layer}", "") for layer in layers}
         if files["first"]:
             shown.views.append({**vars(kind), **files})
+
+
+def _add_near(shown: _Shown, image: Image, out_dir: Path, table: dict[str, dict[str, str]]) -> None:
+    """Add the pictures of single lesions, if they are of those in the table (by its index)."""
+    files = {
+        key.removeprefix("zoom_"): name
+        for key, name in figures_of(image, EVERYTHING).items()
+        if key.startswith("zoom_")
+    }
+    known = read_sidecar(out_dir / files.pop("lesions"))
+    labels, likely = known.get("Lesions") or [], known.get("Probabilities") or []
+    rows = []
+    for lesion, probability in zip(map(str, labels), likely, strict=False):
+        if not (row := table.get(lesion)):
+            return
+        where = ", ".join(f"{axis} = {float(row[axis]):.0f}" for axis in "xyz").replace("-", "−")
+        volume = f"{float(row['volume']):.0f} mm³"
+        text = f"{volume}, at {where} mm, mean lesion probability {probability:.2f}"
+        doubt = ", among the least probable" if int(lesion) > LARGEST else ""
+        rows.append({"lesion": lesion, "text": f"Lesion {lesion} of {len(table)}: {text}{doubt}"})
+    if rows and all((out_dir / name).is_file() for name in files.values()):
+        shown.near = {"rows": rows, **{layer: quote(name) for layer, name in files.items()}}
 
 
 def _details(settings: Settings, model: Model) -> dict[str, dict[str, str]]:

@@ -26,7 +26,7 @@ Box = tuple[slice, ...]
 Cuts = tuple[list[int], list[int], list[int]]
 _SLICES = 7
 #: Rows from top to bottom: the axis that is cut, and those that run to the right and upwards in a slice.
-_ROWS = ((2, 0, 1), (0, 1, 2), (1, 0, 2))
+ROWS = ((2, 0, 1), (0, 1, 2), (1, 0, 2))
 #: Between slices, in mm, and the width of an outline in pixels of the screen.
 _GAP, _STROKE = 8.0, 1.7
 #: Colours that people with any colour vision tell apart (Okabe and Ito 2008): orange, sky blue, yellow.
@@ -61,7 +61,7 @@ def cuts_through(brain: str, box: Box | None = None, mask: str | None = None, co
     for axis in range(3):
         others = tuple(i for i in range(3) if i != axis)
         apart = max(round(5 / volume.sizes[axis]), 1)
-        chosen = _peaks(shown.sum(others), count, apart)
+        chosen = peaks(shown.sum(others), count, apart)
         cuts.append(fill_up(chosen, (volume.data > 0.5).sum(others), count, apart))
     return cuts[0], cuts[1], cuts[2]
 
@@ -87,7 +87,7 @@ def fill_up(chosen: Sequence[int], area: Array, count: int, apart: int) -> list[
     return sorted(out)
 
 
-def _peaks(profile: Array, count: int, apart: int) -> list[int]:
+def peaks(profile: Array, count: int, apart: int) -> list[int]:
     profile = profile.astype(float).copy()
     chosen: list[int] = []
     while len(chosen) < count and profile.max() > 0:
@@ -186,14 +186,7 @@ def outlines(
     for mask, colour in reversed(list(zip(masks, colours, strict=True))):
         volume = Volume.read(mask, box)
         layout = Layout(volume, cuts)
-        shape = "".join(layout.outline(volume))
-        # a dark edge shows the outline on white too
-        name = f"{stem}{len(paths)}"
-        paths.append(
-            f'<defs><path id="{name}" d="{shape}" vector-effect="non-scaling-stroke"/></defs>\n'
-            f'<use href="#{name}" stroke="#000" stroke-opacity="0.5" stroke-width="{_STROKE + 1.4:.1f}"/>\n'
-            f'<use href="#{name}" stroke="{colour}" stroke-width="{_STROKE:.1f}"/>\n'
-        )
+        paths.append(outline(f"{stem}{len(paths)}", "".join(layout.outline(volume)), colour))
     if classes:
         named = zip(reversed(classes), paths, strict=True)
         paths = [f'<g class="{kind}">\n{path}</g>\n' for kind, path in named]
@@ -202,6 +195,13 @@ def outlines(
     start = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size}" fill="none">\n'
     write_text(Path(out_file), start + "".join(paths) + "</svg>\n")
     return out_file
+
+
+def outline(name: str, shape: str, colour: str) -> str:
+    """An SVG path as a line of a colour, with a dark edge that shows it on white too."""
+    path = f'<defs><path id="{name}" d="{shape}" vector-effect="non-scaling-stroke"/></defs>\n'
+    edge = f'<use href="#{name}" stroke="#000" stroke-opacity="0.5" stroke-width="{_STROKE + 1.4:.1f}"/>\n'
+    return f'{path}{edge}<use href="#{name}" stroke="{colour}" stroke-width="{_STROKE:.1f}"/>\n'
 
 
 def thumbnail(image: str, brain: str, mask: str, out_file: str, box: Box | None = None) -> str:
@@ -216,7 +216,7 @@ def thumbnail(image: str, brain: str, mask: str, out_file: str, box: Box | None 
     colour = np.array([int(LESION[i : i + 2], 16) for i in (1, 3, 5)], np.float32)
     coloured = (shades[..., None] * (1 - seen) + colour * seen).astype(np.uint8)
     pictures = []
-    for axis, across, up in _ROWS:
+    for axis, across, up in ROWS:
         size = (volume.sizes[across] * volume.data.shape[across], volume.sizes[up] * volume.data.shape[up])
         view = np.moveaxis(coloured, axis, 0)[cuts[axis][0]].swapaxes(0, 1)[::-1]
         pictures.append(Image.fromarray(view).resize((round(size[0] * 0.6), round(size[1] * 0.6))))
@@ -286,8 +286,8 @@ class Layout:
     def __init__(self, volume: Volume, cuts: Cuts):
         self.cuts, self.sizes, self.shape = cuts, volume.sizes, volume.data.shape
         self.extent = volume.sizes * volume.data.shape
-        self.place = float(max(self.extent[across] for _, across, _ in _ROWS)) + _GAP
-        heights = [float(self.extent[up]) + _GAP for _, _, up in _ROWS]
+        self.place = float(max(self.extent[across] for _, across, _ in ROWS)) + _GAP
+        heights = [float(self.extent[up]) + _GAP for _, _, up in ROWS]
         self.tops = [sum(heights[:i]) + _GAP / 2 for i in range(len(heights))]
         self.width, self.height = self.place * max(map(len, cuts)), sum(heights)
         #: Pixels in a millimetre.
@@ -300,7 +300,7 @@ class Layout:
 
     def corners(self) -> Iterator[tuple[int, int, int, int, float, float]]:
         """Each slice: the axes that are cut, to the right and upwards, its index and upper left corner."""
-        for (axis, across, up), top in zip(_ROWS, self.tops, strict=True):
+        for (axis, across, up), top in zip(ROWS, self.tops, strict=True):
             for i, index in enumerate(self.cuts[axis]):
                 yield axis, across, up, index, i * self.place + (self.place - self.extent[across]) / 2, top
 

@@ -41,7 +41,9 @@ def draw(folder: Path) -> dict[str, bytes]:
     cuts = figures.cuts_through(mask)
     figures.grey(image, str(folder / "a.png"), cuts)
     figures.outlines([mask], [figures.LESION], str(folder / "a.svg"), cuts)
-    return {f".{kind}": (folder / f"a.{kind}").read_bytes() for kind in ("png", "svg")}
+    zoomed = {"Lesions": [1], "Probabilities": [0.5]}
+    (folder / "a.json").write_text(json.dumps(zoomed))
+    return {f".{kind}": (folder / f"a.{kind}").read_bytes() for kind in ("png", "svg", "json")}
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,9 @@ def test_keys_lead_through_the_images(browser, out):
     assert not browser.evaluate("document.getElementById('group').hidden")
     browser.open(out / "sub-02.html")
     assert browser.evaluate("document.getElementById('before').getAttribute('href')") == "sub-01.html"
+    for key, name in (("P", "sub-01.html"), ("N", "sub-02.html"), ("G", "group.html")):
+        browser.press(key)
+        browser.wait(f"location.href.endsWith('{name}') && document.readyState === 'complete'")
 
 
 def test_pictures_switch_alternate_and_have_outlines(browser, out):
