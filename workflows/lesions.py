@@ -94,7 +94,10 @@ def init_lesions_wf(
         name="map_lesions",
         mem_gb=1,
     )
-    native = pe.Node(BackToNative(fill=fill, min_volume=rule.min_volume), name="native", mem_gb=3)
+    # how visits fall on their voxels is no change
+    native = pe.Node(
+        BackToNative(fill=fill, min_volume=rule.min_volume, keep_volume=together), name="native", mem_gb=3
+    )
     workflow.connect([
         (inputnode, map_lesions, [
             (f, f) for f in ("preproc", "inpainted", "wm", "white", "exponent")

@@ -47,8 +47,8 @@ def init_preprocess_wf(
     xfm : tuple of two str, optional
         Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
     together : bool
-        Whether this is one of several visits of a person, whose workflow gives the affine to the node
-        ``register`` (:func:`bids_inpaint.workflows.person.weave`).
+        Whether this is one of several visits of a person, whose workflow gives the affine, the brain mask and
+        the image in the unit of all visits (:func:`bids_inpaint.workflows.person.weave`).
     bias_correction : {'n4', 'ants'}
         Whose N4 removes the bias field: the app's or that of ANTs.
 
@@ -85,33 +85,22 @@ def init_preprocess_wf(
     denoise = pe.Node(
         Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2
     )  # fmt: skip
-    trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
+    trim = pe.Node(
+        IdentityInterface(fields=["out_file"]) if together else TrimMask(template_mask=template.mask),
+        name="trim", mem_gb=1,
+    )  # fmt: skip
     resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
     correct_bias = pe.Node(
         CorrectBias(method=bias_correction, sloppy=sloppy), name="correct_bias", mem_gb=2
     )  # fmt: skip
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
-    if together:
-        register = pe.Node(GivenAffine(), name="register")
-    elif xfm:
-        register = pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
-    else:
-        register = pe.Node(
-            RegisterAffine(template=template.t1w, random_seed=random_seed, sloppy=sloppy),
-            name="register", mem_gb=2,
-        )  # fmt: skip
-        workflow.connect([
-            (denoise, register, [("out_file", "in_file")]),
-            (mask, register, [("out_file", "mask_file")]),
-        ])  # fmt: skip
+    register = _affine_node(template, xfm, together, random_seed, sloppy)
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),
         (conform, mask, [("out_file", "in_file")]),
         (conform, denoise, [("out_file", "in_file")]),
         (mask, denoise, [("out_file", "mask_file")]),
         (denoise, resample, [("out_file", "in_file")]),
-        (mask, trim, [("out_file", "in_file"), ("method", "method")]),
-        (register, trim, [("out_inverse", "inverse_xfm")]),
         (trim, resample, [("out_file", "mask_file")]),
         (register, resample, [("out_xfm", "xfm")]),
         (resample, correct_bias, [("out_file", "in_file"), ("out_mask", "mask_file")]),
@@ -125,9 +114,20 @@ def init_preprocess_wf(
         (denoise, outputnode, [("out_file", "denoised")]),
         (register, outputnode, [("out_xfm", "xfm"), ("out_inverse", "inverse_xfm")]),
         (resample, outputnode, [("out_mask", "working_mask")]),
-        (correct_bias, outputnode, [("bias_file", "bias")]),
-        (normalise, outputnode, [("out_file", "preproc"), ("scale", "scale")]),
+        (normalise, outputnode, [("scale", "scale")]),
     ])  # fmt: skip
+    if not (together or xfm):
+        workflow.connect([
+            (denoise, register, [("out_file", "in_file")]),
+            (mask, register, [("out_file", "mask_file")]),
+        ])  # fmt: skip
+    if not together:
+        workflow.connect([
+            (mask, trim, [("out_file", "in_file"), ("method", "method")]),
+            (register, trim, [("out_inverse", "inverse_xfm")]),
+            (correct_bias, outputnode, [("bias_file", "bias")]),
+            (normalise, outputnode, [("out_file", "preproc")]),
+        ])  # fmt: skip
     return workflow
 
 
@@ -144,6 +144,20 @@ def _mask_node(
         if brain_mask_xfm:
             mask.inputs.precomputed_xfm = brain_mask_xfm
     return mask
+
+
+def _affine_node(
+    template: TemplateFiles, xfm: tuple[str, str] | None, together: bool, random_seed: int, sloppy: bool
+) -> pe.Node:
+    """The node that registers the brain, or checks an affine that it is given."""
+    if together:
+        return pe.Node(GivenAffine(), name="register")
+    if xfm:
+        return pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
+    return pe.Node(
+        RegisterAffine(template=template.t1w, random_seed=random_seed, sloppy=sloppy),
+        name="register", mem_gb=2,
+    )  # fmt: skip
 
 
 def name_source(workflow: pe.Workflow, path: str) -> None:

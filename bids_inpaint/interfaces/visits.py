@@ -29,12 +29,14 @@ class AlignVisitsInputSpec(InputSpec):
     )
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="brain of each, on its voxels")
     names = traits.List(traits.Str, mandatory=True, desc="of the images, for messages")
+    methods = traits.List(traits.Str, mandatory=True, desc="how the masks came about")
     sloppy = traits.Bool(False, usedefault=True, desc="fit bias fields on fewer voxels, for tests")
 
 
 class AlignVisitsOutputSpec(TraitedSpec):
     template = File(exists=True, desc="brain of the person: the median of all visits")
     template_mask = File(exists=True, desc="brain mask of all visits")
+    method = traits.Str(desc="how it came about: extracted if any is")
     to_template = OutputMultiObject(
         File(exists=True), desc="ITK text for each visit: takes images from it to the template"
     )
@@ -68,6 +70,7 @@ class AlignVisits(FileInterface):
             "template_mask": images.save(
                 within(runtime, "mask.nii.gz"), template.mask, template.grid, np.uint8
             ),
+            "method": min(self.inputs.methods, key=lambda method: method != "extracted"),
             "to_template": [],
             "from_template": [],
             "warnings": self._doubts(middle.likeness),
