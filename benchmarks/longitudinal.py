@@ -138,7 +138,8 @@ def row_of(label: str, bids: Path, run: Run, long: Run) -> dict[str, float]:
     limits = limits_of(long, label)
     found = history(masks, true, limits)
     row = {"lesions": cv(*lesion), "white": cv(*white)}
-    row |= score_new(found["new"], truly_new(bids, label, long, painted[0]))
+    true_new = truly_new(bids, label, long, painted[0])
+    row |= score_new(found["new"], true_new, true_new | painted[1] & ~painted[0])
     row |= {change: ndimage.label(found[change], CONNECTIVITY)[1] for change in CHANGES}
     row |= fillings(label, bids, run, long, painted, masks)
     print(
@@ -203,11 +204,11 @@ def truly_new(bids: Path, label: str, long: Run, before: Array) -> Array:
     return np.isin(labels, alone)
 
 
-def score_new(found: Array, true: Array) -> dict[str, float]:
-    """New lesions that there are, that were found, and that are none."""
+def score_new(found: Array, true: Array, changed: Array) -> dict[str, float]:
+    """New lesions that there are, that were found, and that are none: where nothing became a lesion."""
     labels, count = ndimage.label(true, CONNECTIVITY)
     marks, total_found = ndimage.label(found, CONNECTIVITY)
-    hit, right = (len(np.unique(a[(a > 0) & b])) for a, b in ((labels, found), (marks, true)))
+    hit, right = (len(np.unique(a[(a > 0) & b])) for a, b in ((labels, found), (marks, changed)))
     return {"true": count, "hit": hit, "found": total_found, "false": total_found - right}
 
 

@@ -88,6 +88,11 @@ def init_inpaint_wf(
     confine = model.blind and settings.fill == "lesions"
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _methods(model, second, second_alone, rule, reference, confine, settings.tta)
+    if together:
+        workflow.__desc__ = (
+            f"{workflow.__desc__.rstrip()} What was a lesion at several visits of a person was given the mean "
+            "of its fillings at these visits.\n\n"
+        )
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )

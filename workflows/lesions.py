@@ -152,7 +152,9 @@ def _methods(rule: Rule, fill: str, given: bool, segmented: bool, together: bool
         )
         if together:
             mapped += (
-                "All visits of a person decided together: a voxel that had this probability at one visit "
+                "All visits of a person decided together: their log odds were averaged where their images "
+                "did not differ, and raised where a visit was darker than another by more than the noise. "
+                "A voxel that had this probability at one visit then "
                 f"needed {Limits.of(rule).supported:g} at the others. "
             )
     filled = (

@@ -137,7 +137,11 @@ def init_person_wf(
     rule = networks.rule(settings)
     decide = pe.Node(
         DecideLesions(
-            sessions=person.sessions, threshold=rule.threshold, low=rule.low, min_volume=rule.min_volume
+            sessions=person.sessions,
+            wm_prior=template.priors["WM"],
+            threshold=rule.threshold,
+            low=rule.low,
+            min_volume=rule.min_volume,
         ),
         name="decide", mem_gb=2,
     )  # fmt: skip
@@ -155,6 +159,8 @@ def init_person_wf(
         (gather["fillings"], agree, [("out", "fillings")]),
         (decide, agree, [("masks", "masks")]),
         (gather["probabilities"], decide, [("out", "probabilities")]),
+        (match, decide, [("out_files", "images")]),
+        (share_mask, decide, [("working_masks", "brain_masks")]),
         (align, decide, [("template", "template")]),
         (register, decide, [("out_xfm", "standard_xfm")]),
         (align, describe, [("facts", "aligned")]),

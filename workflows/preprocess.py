@@ -78,6 +78,12 @@ def init_preprocess_wf(
     workflow.__desc__ = _describe(
         skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction
     )
+    if together:
+        workflow.__desc__ = (
+            f"{workflow.__desc__.rstrip()} The intensities of the visits of a person were matched: what differs "
+            "smoothly between them [as in @differential_bias] was removed, and the rest was scaled to one "
+            "median in stable white matter.\n\n"
+        )
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
@@ -181,7 +187,8 @@ def _describe_affine(template: str, xfm: tuple[str, str] | None, together: bool)
         "The T1w images of each person with several sessions, one of each, were registered rigidly, each two "
         "of them symmetrically and robustly, and meet in their middle space, of which none is the "
         f"reference; their median image, without bias fields, was {registered}, as was the brain of all "
-        "others. Both transforms of each image were composed"
+        "others. Both transforms of each image were composed, one brain mask was taken for all visits, where "
+        "the mean of theirs is at least a half"
     )
 
 

@@ -13,7 +13,7 @@ from nipype.interfaces.base import File, InputMultiObject, OutputMultiObject, Tr
 from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint.errors import InputError
-from bids_inpaint.imaging import bias, person
+from bids_inpaint.imaging import bias, evidence, person
 from bids_inpaint.imaging.history import CHANGES, LesionHistory, follow
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.imaging.rigid import Visit
@@ -141,6 +141,11 @@ class DecideLesionsInputSpec(InputSpec):
     probabilities = InputMultiObject(
         File(exists=True), mandatory=True, desc="of a lesion at each visit (working grid), in order of time"
     )
+    images = InputMultiObject(
+        File(exists=True), mandatory=True, desc="brain of each visit on the working grid, in one unit"
+    )
+    brain_masks = InputMultiObject(File(exists=True), mandatory=True, desc="brain of each visit")
+    wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
     sessions = traits.List(traits.Str, mandatory=True, desc="of the visits, as ses-1")
     template = File(exists=True, mandatory=True, desc="of the person; the volumes are those in its space")
     standard_xfm = File(
@@ -172,7 +177,7 @@ class DecideLesions(FileInterface):
         from_standard = read_xfm(inputs.standard_xfm)
         true = Grid.of(WORKING_GRID.shape, from_standard @ WORKING_GRID.matrix)
         rule = Rule("probability", inputs.threshold, inputs.low, inputs.min_volume)
-        masks, labels, lesions = follow([images.read(path)[0] for path in inputs.probabilities], rule, true)
+        masks, labels, lesions = follow(self._probabilities(), rule, true)
 
         def save(name: str, values: np.ndarray, dtype: Any = np.uint8) -> str:
             return images.save(within(runtime, f"{name}.nii.gz"), values, WORKING_GRID, dtype, space_code=4)
@@ -194,6 +199,16 @@ class DecideLesions(FileInterface):
                 "Changes": {change: found[change] for change in CHANGES},
             },
         }
+
+    def _probabilities(self) -> list[np.ndarray]:
+        """Of a lesion at each visit, by all of them."""
+        inputs = self.inputs
+        told, brains, masks = (
+            [images.read(path)[0] for path in paths]
+            for paths in (inputs.probabilities, inputs.images, inputs.brain_masks)
+        )
+        white = images.read(inputs.wm_prior)[0]
+        return evidence.weigh(told, brains, np.all(masks, axis=0), white, WORKING_GRID)
 
 
 def write_xfm(path: str, points: np.ndarray) -> str:
