@@ -90,8 +90,8 @@ def init_inpaint_wf(
     workflow.__desc__ = _methods(model, second, second_alone, rule, reference, confine, settings.tta)
     if together:
         workflow.__desc__ = (
-            f"{workflow.__desc__.rstrip()} What was a lesion at several visits of a person was given the mean "
-            "of its fillings at these visits.\n\n"
+            f"{workflow.__desc__.rstrip()} What was a lesion at several visits of a person was given the "
+            "mean of its fillings at these visits.\n\n"
         )
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"

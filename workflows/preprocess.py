@@ -76,14 +76,8 @@ def init_preprocess_wf(
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _describe(
-        skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction
+        skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction, together
     )
-    if together:
-        workflow.__desc__ = (
-            f"{workflow.__desc__.rstrip()} The intensities of the visits of a person were matched: what differs "
-            "smoothly between them [as in @differential_bias] was removed, and the rest was scaled to one "
-            "median in stable white matter.\n\n"
-        )
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
     conform = pe.Node(Conform(), name="conform", mem_gb=1)
@@ -192,7 +186,9 @@ def _describe_affine(template: str, xfm: tuple[str, str] | None, together: bool)
     )
 
 
-def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correction: str) -> str:
+def _describe(
+    skull_strip: str, brain_mask: str | None, affine: str, bias_correction: str, together: bool
+) -> str:
     network = "a 3D U-Net trained on heads of any contrast drawn from label maps [as in @synthstrip]"
     if brain_mask:
         brain = "A precomputed brain mask was used. "
@@ -210,6 +206,12 @@ def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correc
         "n4": "N4 [@n4], as bids_inpaint implements it, with 4 levels of 50 iterations",
         "ants": "N4 [@n4] of ANTs [@ants]",
     }[bias_correction]
+    matched = ""
+    if together:
+        matched = (
+            " The intensities of the visits of a person were matched: what differs smoothly between them [as "
+            "in @differential_bias] was removed, and the rest was scaled to one median in stable white matter."
+        )
     return (
         "Each T1-weighted (T1w) image was preprocessed as in @manjon2020. "
         + brain
@@ -217,5 +219,5 @@ def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correc
         + affine
         + ", and the image was resampled once, with cubic splines, onto the 1 mm MNI grid of "
         "182×218×182 voxels. Intensity non-uniformity was corrected inside the brain mask "
-        f"with {n4}, and the image was divided by its mean over the mask.\n\n"
+        f"with {n4}, and the image was divided by its mean over the mask.{matched}\n\n"
     )
