@@ -209,8 +209,8 @@ def _describe(
     matched = ""
     if together:
         matched = (
-            " The intensities of the visits of a person were matched: what differs smoothly between them [as "
-            "in @differential_bias] was removed, and the rest was scaled to one median in stable white matter."
+            " The intensities of the visits of a person were matched: what differs smoothly between them was "
+            "removed [as in @differential_bias], and the rest scaled to one median in stable white matter."
         )
     return (
         "Each T1-weighted (T1w) image was preprocessed as in @manjon2020. "
