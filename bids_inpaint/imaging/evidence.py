@@ -64,7 +64,7 @@ def weigh(
     """
     if len(images) < 2:
         return list(probabilities)
-    level = np.mean([white_level(image, mask, white) for image in images])
+    level = float(np.mean([white_level(image, mask, white) for image in images]))
     smooth = [_gaussian(image / np.float32(level), _SMOOTH, grid) for image in images]
     brightest = np.max(smooth, axis=0)
     limit = np.maximum(_LEAST, _SIGMAS * _noise(images, smooth, mask, white, level, grid))
