@@ -18,13 +18,17 @@ Array = np.ndarray
 
 #: Images are compared after a Gaussian (mm), and their slopes are taken after a wider one.
 _SMOOTH, _SLOPE = 0.7, 1.0
-#: How far tissue of two visits may lie apart after a rigid registration (mm): what moved is no lesion.
-_APART = 0.3
-#: A difference is none up to so many standard deviations, and up to this fraction of white matter. From
-#: twice as much on it is certain.
-_SIGMAS, _LEAST = 4.0, 0.05
+#: A difference may be noise up to so many standard deviations or this fraction of white matter, and what
+#: tissue makes that lies so far apart (mm) after a registration. Half of that is none, and twice is certain.
+_SIGMAS, _LEAST, _APART = 4.0, 0.05, 0.3
+#: What is darker than this fraction of white matter at a visit is fluid, and no lesion. Where fluid comes and
+#: goes, the tissue up to so far from it (voxels) has moved.
+_FLUID, _MOVED = 0.45, 3
 #: What a certain darkening adds to the log odds of a lesion. The network has to find it possible, still.
 _GAIN = 6.0
+#: What is taken from them at a visit that is certainly brighter than another: most lesions appear in healthy
+#: tissue, and some become darker.
+_LOSS = 2.0
 #: The least probability, as log odds are finite.
 _FLOOR = 1e-3
 
@@ -55,49 +59,52 @@ def weigh(
     -----
     With the log odds :math:`l_i` of visit i, the result has
 
-    .. math:: s \\, \\bar l + (1 - s) \\, l_i + g \\, c_i.
+    .. math:: s \\, \\bar l + (1 - s) \\, l_i + 6 c_i - 2 b_i.
 
-    Here, :math:`c_i` is how certainly visit i is darker than the brightest of all visits, and :math:`s` how
-    certainly none is: where the images are the same, there is one probability for all, and where a visit
-    became darker, a lesion is more likely than the network thinks that knows no other visit. Differences are
+    Here, :math:`c_i` is how certainly visit i is darker than the brightest of all visits, :math:`b_i` how
+    certainly it is brighter than the darkest, and :math:`s` how likely no visit differs from another: where
+    the images are the same, there is one probability for all, and where a visit became darker, a lesion is
+    more likely than the network thinks that knows no other visit, and less likely before. Differences are
     compared with the noise in white matter, and with what a shift of 0.3 mm would do at the edges of tissue.
     """
     if len(images) < 2:
         return list(probabilities)
     level = float(np.mean([white_level(image, mask, white) for image in images]))
     smooth = [_gaussian(image / np.float32(level), _SMOOTH, grid) for image in images]
-    brightest = np.max(smooth, axis=0)
-    limit = np.maximum(_LEAST, _SIGMAS * _noise(images, smooth, mask, white, level, grid))
-    certain = [np.clip((brightest - one) / limit - 1, 0, 1) for one in smooth]
-    same = 1 - np.max(certain, axis=0)
+    brightest, darkest = np.max(smooth, axis=0), np.min(smooth, axis=0)
+    least = max(_LEAST, _SIGMAS * _noise(smooth, ndimage.binary_erosion(mask & (white > WM_CORE))))
+    slopes = [_slope(image / np.float32(level), grid) for image in images]
+    limit = least + _APART * np.min(slopes, axis=0)
+    moved = (darkest < _FLUID) & (brightest - darkest > 2 * limit)
+    tissue = ~ndimage.binary_dilation(moved, iterations=_MOVED)
+    # vessels and contrast agents are brighter than white matter, which a lesion never was
+    most = [np.minimum(one, 1) for one in smooth]
+    darker = [np.clip((np.minimum(brightest, 1) - one) / limit - 1, 0, 1) * tissue for one in most]
+    brighter = [np.clip((one - darkest) / limit - 1, 0, 1) * tissue for one in most]
+    same = np.clip(2 - 2 * (brightest - darkest) / limit, 0, 1)
     odds = []
     for probability in probabilities:
         clipped = np.clip(probability, _FLOOR, 1 - _FLOOR)
         odds.append(np.log(clipped / (1 - clipped)))
     mean = sum(odds) / len(odds)
-    return [
-        np.where(mask, 1 / (1 + np.exp(-(same * mean + (1 - same) * one + _GAIN * sure))), 0).astype(
-            np.float32
-        )
-        for one, sure in zip(odds, certain, strict=True)
-    ]
+    out = []
+    for one, down, up in zip(odds, darker, brighter, strict=True):
+        weighed = same * mean + (1 - same) * one + _GAIN * down - _LOSS * up
+        out.append(np.where(mask, 1 / (1 + np.exp(-weighed)), 0).astype(np.float32))
+    return out
 
 
-def _noise(
-    images: Sequence[Array], smooth: Sequence[Array], mask: Array, white: Array, level: float, grid: Grid
-) -> Array:
-    """Standard deviation of the difference of two visits without lesions (white matter is 1)."""
-    core = ndimage.binary_erosion(mask & (white > WM_CORE))
-    away = np.stack([one[core] for one in smooth])
+def _noise(images: Sequence[Array], core: Array) -> float:
+    """Robust standard deviation of the difference of two visits in white matter."""
+    away = np.stack([image[core] for image in images])
     away -= away.mean(0)
     # the deviations from the mean of n have (n - 1) / n of the variance, and a difference twice as much
-    flat = 1.4826 * np.median(np.abs(away)) * np.sqrt(2 * len(images) / (len(images) - 1))
-    slopes = [
-        ndimage.gaussian_gradient_magnitude(image / np.float32(level), _SLOPE / grid.voxel_sizes)
-        / grid.voxel_sizes.mean()
-        for image in images
-    ]
-    return np.sqrt(flat**2 + (_APART * np.min(slopes, axis=0)) ** 2)
+    return float(1.4826 * np.median(np.abs(away)) * np.sqrt(2 * len(images) / (len(images) - 1)))
+
+
+def _slope(image: Array, grid: Grid) -> Array:
+    """How much an image rises in a mm."""
+    return ndimage.gaussian_gradient_magnitude(image, _SLOPE / grid.voxel_sizes) / grid.voxel_sizes.mean()
 
 
 def _gaussian(image: Array, width: float, grid: Grid) -> Array:

@@ -24,7 +24,7 @@ Array = np.ndarray
 Change = Literal["stable", "new", "enlarging", "shrinking", "resolved", "transient"]
 CHANGES: tuple[Change, ...] = get_args(Change)
 #: Of the probability from which a voxel is lesion by itself, the part from which other visits support it.
-SUPPORTED = 0.5
+SUPPORTED = 0.7
 
 
 @dataclass(frozen=True)
