@@ -57,6 +57,7 @@ class AlignVisits(FileInterface):
         visits = [self._visit(*paths) for paths in zip(self.inputs.conformed, self.inputs.masks, strict=True)]
         try:
             middle = person.middle_space(visits)
+            self._check(middle.likeness)
             template = person.build(visits, middle.to_template)
         except ValueError as error:
             raise InputError(
@@ -92,6 +93,16 @@ class AlignVisits(FileInterface):
         mask = images.read(mask_file, np.uint8)[0] > 0
         estimate = partial(bias.n4, shrink=8 if self.inputs.sloppy else 4)
         return Visit(bias.correct(data, mask, estimate)[0], grid, mask)
+
+    def _check(self, likeness: np.ndarray) -> None:
+        """Refuse visits of which two do not fit upon each other."""
+        worst = np.unravel_index(np.argmin(likeness), likeness.shape)
+        if likeness[worst] < person.ALIGNED:
+            one, other = sorted(self.inputs.names[i] for i in worst)
+            raise ValueError(
+                f"the correlation of {one} and {other} is {likeness[worst]:.2f} then, and that of two visits of "
+                "a person 0.95"
+            )
 
     def _doubts(self, likeness: np.ndarray) -> list[list[str]]:
         return [
