@@ -206,7 +206,7 @@ def _volumes(
     card = scorer.model.card
     if card.lesion_probability is None:
         raise ValueError(f"network {card.name} tells no lesion probability")
-    for subject in find_subjects(cache, names):
+    for subject in find_subjects(cache, list(names)):
         image = np.asarray(subject.image, np.float32)
         if subject.patient:
             scan = scorer.scan(subject.name, image, np.asarray(subject.lesions))
