@@ -12,6 +12,7 @@ from bids_inpaint import cli
 from bids_inpaint.dataset.bids import collect
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.participants import People, ages, people
+from bids_inpaint.dataset.results import volumes_of
 from bids_inpaint.dataset.status import OPTIONAL, last_run
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.group.level import mixed
@@ -359,3 +360,16 @@ def test_rows_that_several_sessions_share_are_named(tmp_path, caplog):
     # those of others are not missed where only some images are looked at
     assert join(tables, IMAGES[2:3], every=False).warnings == ()
     assert "sub-01" in join(tables, IMAGES[2:3], every=True).warnings[0]
+
+
+def test_the_interval_of_the_lesion_volume_is_a_column():
+    rows = [{"volume": "1000"}, {"volume": "500"}]
+    known = volumes_of(rows, {}, {"LesionVolumeInterval": [700.0, 2500.0]})
+    assert known == {
+        "lesion_volume": 1.5,
+        "lesion_count": 2.0,
+        "lesion_volume_low": 0.7,
+        "lesion_volume_high": 2.5,
+    }
+    without = volumes_of(rows, {}, {"LesionVolumeIntervalMissing": "A person drew the lesion map."})
+    assert set(without) == {"lesion_volume", "lesion_count"}
