@@ -161,21 +161,26 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
         methods=methods_of(out_dir, {m.image.prefix: m.run_uuid for m in kept}),
-        page={
-            "name": "group",
-            "images": [
-                {"image": m.image.prefix, "participant": f"sub-{m.image.subject}", "results": m.fingerprint}
-                for m in group.measured
-            ],
-            "steps": list(STEPS),
-            "names": STEPS,
-            "columns": list(COLUMNS),
-        },
+        page=_for_script(group.measured),
     )
     final = out_dir / "group.html"
     with replacing(final) as part:
         part.write_text(text, encoding="utf-8")
     return final
+
+
+def _for_script(measured: Sequence[Measured]) -> dict[str, Any]:
+    """What the script of the page reads: whose ratings it keeps, and how it saves them."""
+    return {
+        "name": "group",
+        "images": [
+            {"image": m.image.prefix, "participant": f"sub-{m.image.subject}", "results": m.fingerprint}
+            for m in measured
+        ],
+        "steps": list(STEPS),
+        "names": STEPS,
+        "columns": list(COLUMNS),
+    }
 
 
 def _over_time(person: Followed) -> str:
