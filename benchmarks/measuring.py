@@ -64,7 +64,7 @@ def write_dataset(scratch: Path, t1w: Path, count: int = 1) -> None:
     (scratch / "bids" / "dataset_description.json").write_text(json.dumps(description))
 
 
-def time_app(scratch: Path, processes: int, code: Path = ROOT) -> Spent:
+def time_app(scratch: Path, processes: int, code: Path = ROOT, options: tuple[str, ...] = ()) -> Spent:
     """What the participant level takes on ``bids`` in a folder; its outputs go into ``out`` there.
 
     Parameters
@@ -73,10 +73,13 @@ def time_app(scratch: Path, processes: int, code: Path = ROOT) -> Spent:
     processes : int
     code : Path, optional
         Folder that holds the package.
+    options : tuple of str
+        More of the command line.
     """
     command = [
         sys.executable, "-m", "bids_inpaint", str(scratch / "bids"), str(scratch / "out"), "participant",
         "-w", str(scratch / "work"), "--nprocs", str(processes), "--skip-bids-validation",
+        *options,
     ]  # fmt: skip
     for name in ("out", "work"):
         shutil.rmtree(scratch / name, ignore_errors=True)

@@ -3,10 +3,10 @@
 HEALTHY is a raw BIDS dataset of people without lesions, PAINTED what ``bids_inpaint.training paint`` made of
 it, and OUT the output folder of the participant level on PAINTED. Each T1w is taken in four ways: as it was
 without lesions (the truth), with lesions, with lesions and their mask given to the registration
-(cost-function masking), and inpainted by the app, which does not see the mask. Each is corrected by N4, registered
-with the template by an affine and SyN of ANTs, and segmented by Atropos (without priors) and by the mixture of this
-package. All are compared with what the same tools make of the truth. WORK keeps what was computed, so that a
-run can go on.
+(cost-function masking), and inpainted by the app, which does not see the mask. Each is corrected by N4,
+registered with the template by an affine and SyN of ANTs, and segmented by Atropos (without priors) and by
+the mixture of this package. All are compared with what the same tools make of the truth. WORK keeps what was
+computed, so that a run can go on.
 
 Warp error is the distance between the points of the T1w that two registrations lead a voxel of the template
 to. A Jacobian outlier is a voxel of the template whose log-Jacobian differs from that of the truth by more
@@ -313,10 +313,10 @@ def draw(path: Path, results: Results) -> None:
     first, *axes = figure.subplots(1, 1 + len(COLUMNS))
     first.imshow(image, cmap="gray", origin="lower", vmax=np.percentile(image[inside], 99.5))
     first.contour(lesions[:, :, z].T, [0.5], colors="#e69f00", linewidths=0.8)
-    first.set_title("T1w with lesions, in the template")
+    first.set_title("T1w with lesions")
     for axis, (title, (kind, masked)) in zip(axes, COLUMNS.items(), strict=True):
         error = np.linalg.norm(results.warp(kind, masked) - truth, axis=-1)[:, :, z].T
-        shown = axis.imshow(np.where(inside, error, np.nan), cmap="viridis", origin="lower", vmin=0, vmax=4)
+        shown = axis.imshow(np.where(inside, error, np.nan), cmap="viridis", origin="lower", vmin=0, vmax=3)
         axis.contour(lesions[:, :, z].T, [0.5], colors="#e69f00", linewidths=0.8)
         axis.set_title(title)
     for axis in (first, *axes):

@@ -3,11 +3,11 @@
     python benchmarks/repeats.py CACHE LESIONS OUTPUT [SUBJECT ...] [--unchanged] [--seed N]
 
 Lesions are painted into healthy brains of a cache (``python -m bids_inpaint.training prepare``). At the
-second visit some have grown and one is new, or, with ``--unchanged``, all are as they were. Each visit has
+second visit some have grown and some are new, or, with ``--unchanged``, all are as they were. Each visit has
 its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
 of every other person has other voxels. OUTPUT becomes a BIDS dataset with two sessions. Its folder
-``derivatives/painted`` holds the lesion mask of each visit and ``from-ses1_to-ses2_xfm.txt``, the true
-transform (4x4, RAS+, mm).
+``derivatives/painted`` holds the lesion mask of each visit, that of the lesions that are new at it, and
+``from-ses1_to-ses2_xfm.txt``, the true transform (4x4, RAS+, mm).
 
 A row is printed for each person: the mean and the largest error of the registration over the brain, by how
 much an exchange of the visits changes it (mm), the correlation of both, and the seconds of one core.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +42,8 @@ SIZES = (1.0, 1.0, 1.0), ((1.0, 1.0, 1.0), (0.9, 0.9, 1.3))
 TURN, SHIFT, BIAS, NOISE = 3.0, 4.0, 0.1, 0.03
 #: Lesions that grow have as many voxels at least.
 GROWING = 30
+#: Lesions that are new at the second visit.
+NEW = 3
 #: The middle of the brain in the world of the working grid (mm).
 MIDDLE = np.array([0.0, -18.0, 10.0])
 
@@ -69,24 +71,54 @@ def main() -> None:
         print(f"{name:<20}" + measure(*write(args.output, name.split("-")[-1], visits)), flush=True)
 
 
+@dataclass(frozen=True)
+class Scan:
+    """A brain as a scanner sees it.
+
+    Attributes
+    ----------
+    image : array
+    lesions, new : array of bool
+        Lesion mask, and that of the lesions that the visit before does not have.
+    grid : Grid
+    to_brain : array, shape (4, 4)
+        World of the image to that of the brain.
+    """
+
+    image: np.ndarray
+    lesions: np.ndarray
+    new: np.ndarray
+    grid: Grid
+    to_brain: np.ndarray
+
+
 def scan_twice(
     subject: Subject, shapes: Lesions, rng: np.random.Generator, sizes: tuple[float, ...], unchanged: bool
-) -> list[tuple[np.ndarray, np.ndarray, Grid, np.ndarray]]:
-    """Image, lesion mask, grid, and the transform from its world to that of the brain, of each visit."""
+) -> list[Scan]:
+    """Both visits."""
     first = draw_patient(rng, shapes)
-    second = list(first)
+    second, new = list(first), []
     if not unchanged:
         large = [i for i, lesion in enumerate(first) if len(lesion.voxels) >= GROWING]
         for i in rng.permutation(large)[: rng.integers(0, 4)]:
             second[i] = replace(first[i], voxels=grown(first[i].voxels))
-        single = shapes.singles[rng.integers(len(shapes.singles))].astype(float)
-        second.append(LesionParameters(single, 0.7, 0.5, 0.8))
+        new = [
+            LesionParameters(shapes.singles[i].astype(float), 0.7, 0.5, 0.8)
+            for i in rng.choice(len(shapes.singles), NEW, replace=False)
+        ]
+        second += new
     healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
     seed = int(rng.integers(2**31))
     out = []
-    for lesions, edges in ((first, SIZES[0]), (second, sizes)):
-        image, support = paint(healthy, subject.grey_level, lesions, (0, 0, 0), seed)
-        out.append(scan(image.numpy(), (support > 0.5).numpy(), edges, rng))
+    for lesions, added, edges in ((first, [], SIZES[0]), (second, new, sizes)):
+        image, *supports = (
+            one.numpy()
+            for one in (
+                *paint(healthy, subject.grey_level, lesions, (0, 0, 0), seed),
+                paint(healthy, subject.grey_level, added, (0, 0, 0), seed)[1],
+            )
+        )
+        out.append(scan(image, [support > 0.5 for support in supports], edges, rng))
     return out
 
 
@@ -97,9 +129,9 @@ def grown(voxels: np.ndarray) -> np.ndarray:
 
 
 def scan(
-    brain: np.ndarray, lesion: np.ndarray, sizes: tuple[float, ...], rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, Grid, np.ndarray]:
-    """A brain on the working grid as a scanner sees it."""
+    brain: np.ndarray, masks: list[np.ndarray], sizes: tuple[float, ...], rng: np.random.Generator
+) -> Scan:
+    """A brain on the working grid as a scanner sees it, and both masks."""
     to_brain = np.eye(4)
     to_brain[:3, :3] = Rotation.from_rotvec(rng.normal(0, TURN, 3), degrees=True).as_matrix()
     to_brain[:3, 3] = MIDDLE - to_brain[:3, :3] @ MIDDLE + rng.normal(0, SHIFT, 3)
@@ -114,25 +146,26 @@ def scan(
     image *= np.exp(ndimage.zoom(rng.normal(0, BIAS, (4, 4, 4)), shape / 4, order=3))
     noise = rng.normal(0, NOISE, (2, *grid.shape))
     image = np.hypot(image + noise[0], noise[1]) * inside * rng.uniform(200, 2000)
-    return image, resample(lesion, WORKING_GRID, grid, to_brain, order=1) > 0.5, grid, to_brain
+    lesions, new = (resample(mask, WORKING_GRID, grid, to_brain, order=1) > 0.5 for mask in masks)
+    return Scan(image, lesions, new, grid, to_brain)
 
 
-def write(
-    output: Path, label: str, visits: list[tuple[np.ndarray, np.ndarray, Grid, np.ndarray]]
-) -> tuple[list[Path], np.ndarray]:
+def write(output: Path, label: str, visits: list[Scan]) -> tuple[list[Path], np.ndarray]:
     """Write the images, masks, times and the transform; return the images and the transform."""
     paths = []
-    for session, (image, lesion, grid, _) in enumerate(visits, 1):
+    for session, visit in enumerate(visits, 1):
         anat = Path(f"sub-{label}/ses-{session}/anat")
         name = f"sub-{label}_ses-{session}"
         for root in (output, output / MASKS):
             (root / anat).mkdir(parents=True, exist_ok=True)
         paths.append(output / anat / f"{name}_T1w.nii.gz")
-        images.save(paths[-1], np.round(image), grid, np.int16)
-        images.save(output / MASKS / anat / f"{name}_label-lesion_mask.nii.gz", lesion, grid, np.uint8)
+        images.save(paths[-1], np.round(visit.image), visit.grid, np.int16)
+        for kind, mask in (("lesion", visit.lesions), ("new", visit.new)):
+            path = output / MASKS / anat / f"{name}_label-{kind}_mask.nii.gz"
+            images.save(path, mask, visit.grid, np.uint8)
     times = "".join(f"ses-{i}\t{1900 + i}-06-01T12:00:00\n" for i in (1, 2))
     write_text(output / f"sub-{label}" / f"sub-{label}_sessions.tsv", f"session_id\tacq_time\n{times}")
-    matrix = np.linalg.inv(visits[1][3]) @ visits[0][3]
+    matrix = np.linalg.inv(visits[1].to_brain) @ visits[0].to_brain
     lines = "\n".join(" ".join(f"{v:.9f}" for v in row) for row in matrix)
     write_text(output / MASKS / f"sub-{label}" / f"sub-{label}_from-ses1_to-ses2_xfm.txt", f"{lines}\n")
     return paths, matrix

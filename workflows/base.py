@@ -65,7 +65,7 @@ def init_participants_wf(
     for person in people(images):
         workflow = init_person_wf(person=person, **of_run)
         whole.take(workflow, crash_folder(settings.output_dir, person.subject, run_uuid))
-        weave(whole, person)
+        weave(whole, person, settings.tta)
     return whole
 
 

@@ -59,8 +59,9 @@ def init_inpaint_wf(
     second_alone : bool
         Whether its filling is the result, not the mean of both.
     together : bool
-        Whether all visits of the person decide what is lesion, before it is filled again. Their workflow
-        gives the lesions to the node ``fill`` (:func:`bids_inpaint.workflows.person.weave`).
+        Whether all visits of the person decide what is lesion, before it is filled again, and agree on the
+        filling. Their workflow gives the lesions to the node ``fill``, and the agreed filling to
+        ``outputnode`` (:func:`bids_inpaint.workflows.person.weave`).
 
     Inputs
     ------
@@ -87,6 +88,11 @@ def init_inpaint_wf(
     confine = model.blind and settings.fill == "lesions"
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _methods(model, second, second_alone, rule, reference, confine, settings.tta)
+    if together:
+        workflow.__desc__ = (
+            f"{workflow.__desc__.rstrip()} What was a lesion at several visits of a person was given the "
+            "mean of its fillings at these visits.\n\n"
+        )
     inputnode = pe.Node(
         IdentityInterface(fields=["t1w", "preproc", "working_mask", "xfm", "inverse_xfm"]), name="inputnode"
     )
@@ -97,6 +103,8 @@ def init_inpaint_wf(
     inpaint = pe.Node(Inpaint(**network, **once), name="inpaint", n_procs=omp_nthreads, mem_gb=4)
     last = inpaint
     if together:
+        # changes are undone once all visits have agreed
+        again |= {"confine": False}
         last = pe.Node(FillDecided(**network, **again), name="fill", n_procs=omp_nthreads, mem_gb=4)
         workflow.connect([
             (inputnode, last, [("preproc", "in_file"), ("working_mask", "mask_file")]),
@@ -108,11 +116,15 @@ def init_inpaint_wf(
     workflow.connect([
         (inputnode, inpaint, [("preproc", "in_file"), ("working_mask", "mask_file")]),
         (last, outputnode, [
-            ("out_file", "inpainted"), ("whole_file", "whole"),
-            ("white", "white"), ("exponent", "exponent"), ("probability", "probability"),
-            ("spread", "spread"), ("doubt", "doubt"),
+            ("white", "white"), ("exponent", "exponent"), ("probability", "probability"), ("doubt", "doubt"),
         ]),
     ])  # fmt: skip
+    if not together:
+        workflow.connect([
+            (last, outputnode, [
+                ("out_file", "inpainted"), ("whole_file", "whole"), ("spread", "spread"),
+            ]),
+        ])  # fmt: skip
     if lesion_mask:
         given = pe.Node(
             LesionMask(in_file=lesion_mask, space=lesion_space, wm_prior=template.priors["WM"]),

@@ -100,7 +100,11 @@ def init_lesions_wf(
         mem_gb=1,
     )
     told = edited or (rule.kind == "probability" and not given)
-    native = pe.Node(BackToNative(fill=fill, min_volume=rule.min_volume, told=told), name="native", mem_gb=3)
+    # of a person with several visits, how they fall on their voxels is no change
+    native = pe.Node(
+        BackToNative(fill=fill, min_volume=rule.min_volume, keep_volume=together, told=told),
+        name="native", mem_gb=3,
+    )  # fmt: skip
     if rule.volumes and not (given or together):
         native.inputs.volumes = asdict(rule.volumes)
         workflow.connect(native, "volume_interval", outputnode, "volume_interval")
@@ -158,7 +162,9 @@ def _methods(rule: Rule, fill: str, given: bool, segmented: bool, together: bool
         )
         if together:
             mapped += (
-                "All visits of a person decided together: a voxel that had this probability at one visit "
+                "All visits of a person decided together: their log odds were averaged where their images "
+                "did not differ, and raised where a visit was darker than another by more than the noise. "
+                "A voxel that had this probability at one visit then "
                 f"needed {Limits.of(rule).supported:g} at the others. "
             )
     filled = (

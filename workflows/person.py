@@ -11,8 +11,10 @@ from nipype.pipeline import engine as pe
 from bids_inpaint.dataset.outputs import image_wf_name
 from bids_inpaint.dataset.people import PART, Person, status_file
 from bids_inpaint.dataset.template import TemplateFiles
+from bids_inpaint.interfaces.agreement import AgreeFillings, MatchIntensities, ShareMask
 from bids_inpaint.interfaces.ants import RegisterAffine
 from bids_inpaint.interfaces.derivatives import SaveDerivatives
+from bids_inpaint.interfaces.images import TrimMask
 from bids_inpaint.interfaces.visits import AlignVisits, DecideLesions, ShareAffine
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
@@ -24,7 +26,11 @@ from bids_inpaint.workflows.preprocess import name_source
 _TAKEN = (
     ("preprocess_wf.conform", "out_file", "conformed"),
     ("preprocess_wf.mask", "out_file", "masks"),
+    ("preprocess_wf.mask", "method", "methods"),
+    ("preprocess_wf.normalise", "out_file", "normalised"),
+    ("preprocess_wf.correct_bias", "bias_file", "biases"),
     ("inpaint_wf.inpaint", "probability", "probabilities"),
+    ("inpaint_wf.fill", "whole_file", "fillings"),
     ("outputs_wf.save", "out_files", "saved"),
 )
 #: What it gives each: node of the person and its output, a list over the visits, and node of the image and
@@ -32,10 +38,19 @@ _TAKEN = (
 _GIVEN = (
     ("share", "xfms", "preprocess_wf.register", "xfm"),
     ("share", "inverse_xfms", "preprocess_wf.register", "inverse_xfm"),
+    ("share_mask", "masks", "preprocess_wf.trim", "out_file"),
+    ("share_mask", "working_masks", "preprocess_wf.resample", "working_mask"),
+    ("match", "out_files", "preprocess_wf.outputnode", "preproc"),
+    ("match", "biases", "preprocess_wf.outputnode", "bias"),
     ("decide", "masks", "inpaint_wf.fill", "decided"),
     ("decide", "masks", "lesions_wf.map_lesions", "decided"),
+    ("agree", "out_files", "inpaint_wf.outputnode", "inpainted"),
+    ("agree", "whole_files", "inpaint_wf.outputnode", "whole"),
     ("align", "warnings", "outputs_wf.inputnode", "visit_warnings"),
 )
+#: The same if mirror images are looked at, too.
+_TAKEN_OF_MIRROR = (*_TAKEN, ("inpaint_wf.fill", "spread", "spreads"))
+_GIVEN_OF_MIRROR = (*_GIVEN, ("agree", "spreads", "inpaint_wf.outputnode", "spread"))
 
 
 class Interwoven(pe.Workflow):
@@ -63,18 +78,27 @@ class Interwoven(pe.Workflow):
             self.connect(nodes[source], output, nodes[target], into)
 
 
-def weave(whole: Interwoven, person: Person) -> None:
-    """Connect the workflow of a person with those of its images, all of which are in the graph."""
+def weave(whole: Interwoven, person: Person, mirror: bool) -> None:
+    """Connect the workflow of a person with those of its images, all of which are in the graph.
+
+    Parameters
+    ----------
+    whole : Interwoven
+    person : Person
+    mirror : bool
+        Whether networks look at mirror images, too, and tell the spread of the fillings.
+    """
+    taken, given = (_TAKEN_OF_MIRROR, _GIVEN_OF_MIRROR) if mirror else (_TAKEN, _GIVEN)
     own = f"{whole.name}.{person.workflow}"
     for number, image in enumerate(person.images):
         of_image = f"{whole.name}.{image_wf_name(image)}"
         whole.threads += [
             (f"{of_image}.{node}", output, f"{own}.{gathered}", f"in{number + 1}")
-            for node, output, gathered in (*_TAKEN, *SHOWN)
+            for node, output, gathered in (*taken, *SHOWN)
         ]
         whole.threads += [
             (f"{own}.{node}", (output, _nth, number), f"{of_image}.{target}", into)
-            for node, output, target, into in _GIVEN
+            for node, output, target, into in given
         ]
 
 
@@ -107,36 +131,37 @@ def init_person_wf(
     workflow = pe.Workflow(name=person.workflow)
     gather = {
         name: pe.Node(Merge(len(person.images)), name=name, run_without_submitting=True)
-        for *_, name in _TAKEN
+        for *_, name in (_TAKEN_OF_MIRROR if settings.tta else _TAKEN)
     }
-    align = pe.Node(
-        AlignVisits(names=[image.prefix for image in person.images], sloppy=settings.sloppy),
-        name="align", mem_gb=4,
-    )  # fmt: skip
-    register = pe.Node(
-        RegisterAffine(template=template.t1w, random_seed=settings.random_seed, sloppy=settings.sloppy),
-        name="register", mem_gb=2,
-    )  # fmt: skip
-    share = pe.Node(ShareAffine(), name="share")
+    align, register, share_mask = _add_space(workflow, gather, person, settings, template)
+    match = pe.Node(MatchIntensities(wm_prior=template.priors["WM"]), name="match", mem_gb=2)
     rule = networks.rule(settings)
     decide = pe.Node(
         DecideLesions(
-            sessions=person.sessions, threshold=rule.threshold, low=rule.low, min_volume=rule.min_volume
+            sessions=person.sessions,
+            wm_prior=template.priors["WM"],
+            threshold=rule.threshold,
+            low=rule.low,
+            min_volume=rule.min_volume,
         ),
         name="decide", mem_gb=2,
     )  # fmt: skip
+    agree = pe.Node(AgreeFillings(confine=settings.fill == "lesions"), name="agree", mem_gb=2)
     describe = pe.Node(
         Function(function=_describe, input_names=["aligned", "changed", "saved"], output_names=["out"]),
         name="describe", run_without_submitting=True,
     )  # fmt: skip
     save = _save_node(person, settings, networks, run_uuid)
     workflow.connect([
-        (gather["conformed"], align, [("out", "conformed")]),
-        (gather["masks"], align, [("out", "masks")]),
-        (align, register, [("template", "in_file"), ("template_mask", "mask_file")]),
-        (align, share, [("to_template", "to_template")]),
-        (register, share, [("out_xfm", "standard_xfm")]),
+        (gather["normalised"], match, [("out", "in_files")]),
+        (gather["biases"], match, [("out", "biases")]),
+        (share_mask, match, [("working_masks", "masks")]),
+        (match, agree, [("out_files", "in_files")]),
+        (gather["fillings"], agree, [("out", "fillings")]),
+        (decide, agree, [("masks", "masks")]),
         (gather["probabilities"], decide, [("out", "probabilities")]),
+        (match, decide, [("out_files", "images")]),
+        (share_mask, decide, [("working_masks", "brain_masks")]),
         (align, decide, [("template", "template")]),
         (register, decide, [("out_xfm", "standard_xfm")]),
         (align, describe, [("facts", "aligned")]),
@@ -154,9 +179,47 @@ def init_person_wf(
             for number in range(len(person.images))
         ]),
     ])  # fmt: skip
+    if settings.tta:
+        workflow.connect(gather["spreads"], "out", agree, "spreads")
     add_pictures(workflow, person.sessions)
     name_source(workflow, f"sub-{person.subject}")
     return workflow
+
+
+def _add_space(
+    workflow: pe.Workflow,
+    gather: dict[str, pe.Node],
+    person: Person,
+    settings: Settings,
+    template: TemplateFiles,
+) -> tuple[pe.Node, pe.Node, pe.Node]:
+    """Build what places all visits: the nodes that align them, register their template and share its mask."""
+    align = pe.Node(
+        AlignVisits(names=[image.prefix for image in person.images], sloppy=settings.sloppy),
+        name="align", mem_gb=4,
+    )  # fmt: skip
+    register = pe.Node(
+        RegisterAffine(template=template.t1w, random_seed=settings.random_seed, sloppy=settings.sloppy),
+        name="register", mem_gb=2,
+    )  # fmt: skip
+    share = pe.Node(ShareAffine(), name="share")
+    trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
+    share_mask = pe.Node(ShareMask(), name="share_mask", mem_gb=1)
+    workflow.connect([
+        (gather["conformed"], align, [("out", "conformed")]),
+        (gather["masks"], align, [("out", "masks")]),
+        (gather["methods"], align, [("out", "methods")]),
+        (align, register, [("template", "in_file"), ("template_mask", "mask_file")]),
+        (align, share, [("to_template", "to_template")]),
+        (register, share, [("out_xfm", "standard_xfm")]),
+        (align, trim, [("template_mask", "in_file"), ("method", "method")]),
+        (register, trim, [("out_inverse", "inverse_xfm")]),
+        (trim, share_mask, [("out_file", "mask_file")]),
+        (gather["conformed"], share_mask, [("out", "conformed")]),
+        (register, share_mask, [("out_xfm", "standard_xfm")]),
+        (align, share_mask, [("from_template", "from_template")]),
+    ])  # fmt: skip
+    return align, register, share_mask
 
 
 def _save_node(person: Person, settings: Settings, networks: Networks, run_uuid: str) -> pe.Node:

@@ -47,8 +47,8 @@ def init_preprocess_wf(
     xfm : tuple of two str, optional
         Precomputed affine (T1w to template, and back) as ITK text; nothing is registered then.
     together : bool
-        Whether this is one of several visits of a person, whose workflow gives the affine to the node
-        ``register`` (:func:`bids_inpaint.workflows.person.weave`).
+        Whether this is one of several visits of a person, whose workflow gives the affine, the brain mask and
+        the image in the unit of all visits (:func:`bids_inpaint.workflows.person.weave`).
     bias_correction : {'n4', 'ants'}
         Whose N4 removes the bias field: the app's or that of ANTs.
 
@@ -76,7 +76,7 @@ def init_preprocess_wf(
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _describe(
-        skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction
+        skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction, together
     )
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
@@ -85,33 +85,22 @@ def init_preprocess_wf(
     denoise = pe.Node(
         Denoise(num_threads=omp_nthreads), name="denoise", n_procs=omp_nthreads, mem_gb=2
     )  # fmt: skip
-    trim = pe.Node(TrimMask(template_mask=template.mask), name="trim", mem_gb=1)
+    trim = pe.Node(
+        IdentityInterface(fields=["out_file"]) if together else TrimMask(template_mask=template.mask),
+        name="trim", mem_gb=1,
+    )  # fmt: skip
     resample = pe.Node(ToWorkingGrid(), name="resample", mem_gb=2)
     correct_bias = pe.Node(
         CorrectBias(method=bias_correction, sloppy=sloppy), name="correct_bias", mem_gb=2
     )  # fmt: skip
     normalise = pe.Node(Normalise(), name="normalise", mem_gb=1)
-    if together:
-        register = pe.Node(GivenAffine(), name="register")
-    elif xfm:
-        register = pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
-    else:
-        register = pe.Node(
-            RegisterAffine(template=template.t1w, random_seed=random_seed, sloppy=sloppy),
-            name="register", mem_gb=2,
-        )  # fmt: skip
-        workflow.connect([
-            (denoise, register, [("out_file", "in_file")]),
-            (mask, register, [("out_file", "mask_file")]),
-        ])  # fmt: skip
+    register = _affine_node(template, xfm, together, random_seed, sloppy)
     workflow.connect([
         (inputnode, conform, [("t1w", "in_file")]),
         (conform, mask, [("out_file", "in_file")]),
         (conform, denoise, [("out_file", "in_file")]),
         (mask, denoise, [("out_file", "mask_file")]),
         (denoise, resample, [("out_file", "in_file")]),
-        (mask, trim, [("out_file", "in_file"), ("method", "method")]),
-        (register, trim, [("out_inverse", "inverse_xfm")]),
         (trim, resample, [("out_file", "mask_file")]),
         (register, resample, [("out_xfm", "xfm")]),
         (resample, correct_bias, [("out_file", "in_file"), ("out_mask", "mask_file")]),
@@ -125,9 +114,20 @@ def init_preprocess_wf(
         (denoise, outputnode, [("out_file", "denoised")]),
         (register, outputnode, [("out_xfm", "xfm"), ("out_inverse", "inverse_xfm")]),
         (resample, outputnode, [("out_mask", "working_mask")]),
-        (correct_bias, outputnode, [("bias_file", "bias")]),
-        (normalise, outputnode, [("out_file", "preproc"), ("scale", "scale")]),
+        (normalise, outputnode, [("scale", "scale")]),
     ])  # fmt: skip
+    if not (together or xfm):
+        workflow.connect([
+            (denoise, register, [("out_file", "in_file")]),
+            (mask, register, [("out_file", "mask_file")]),
+        ])  # fmt: skip
+    if not together:
+        workflow.connect([
+            (mask, trim, [("out_file", "in_file"), ("method", "method")]),
+            (register, trim, [("out_inverse", "inverse_xfm")]),
+            (correct_bias, outputnode, [("bias_file", "bias")]),
+            (normalise, outputnode, [("out_file", "preproc")]),
+        ])  # fmt: skip
     return workflow
 
 
@@ -144,6 +144,20 @@ def _mask_node(
         if brain_mask_xfm:
             mask.inputs.precomputed_xfm = brain_mask_xfm
     return mask
+
+
+def _affine_node(
+    template: TemplateFiles, xfm: tuple[str, str] | None, together: bool, random_seed: int, sloppy: bool
+) -> pe.Node:
+    """The node that registers the brain, or checks an affine that it is given."""
+    if together:
+        return pe.Node(GivenAffine(), name="register")
+    if xfm:
+        return pe.Node(GivenAffine(xfm=xfm[0], inverse_xfm=xfm[1]), name="register")
+    return pe.Node(
+        RegisterAffine(template=template.t1w, random_seed=random_seed, sloppy=sloppy),
+        name="register", mem_gb=2,
+    )  # fmt: skip
 
 
 def name_source(workflow: pe.Workflow, path: str) -> None:
@@ -167,11 +181,14 @@ def _describe_affine(template: str, xfm: tuple[str, str] | None, together: bool)
         "The T1w images of each person with several sessions, one of each, were registered rigidly, each two "
         "of them symmetrically and robustly, and meet in their middle space, of which none is the "
         f"reference; their median image, without bias fields, was {registered}, as was the brain of all "
-        "others. Both transforms of each image were composed"
+        "others. Both transforms of each image were composed, one brain mask was taken for all visits, where "
+        "the mean of theirs is at least a half"
     )
 
 
-def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correction: str) -> str:
+def _describe(
+    skull_strip: str, brain_mask: str | None, affine: str, bias_correction: str, together: bool
+) -> str:
     network = "a 3D U-Net trained on heads of any contrast drawn from label maps [as in @synthstrip]"
     if brain_mask:
         brain = "A precomputed brain mask was used. "
@@ -189,6 +206,12 @@ def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correc
         "n4": "N4 [@n4], as bids_inpaint implements it, with 4 levels of 50 iterations",
         "ants": "N4 [@n4] of ANTs [@ants]",
     }[bias_correction]
+    matched = ""
+    if together:
+        matched = (
+            " The intensities of the visits of a person were matched: what differs smoothly between them was "
+            "removed [as in @differential_bias], and the rest scaled to one median in stable white matter."
+        )
     return (
         "Each T1-weighted (T1w) image was preprocessed as in @manjon2020. "
         + brain
@@ -196,5 +219,5 @@ def _describe(skull_strip: str, brain_mask: str | None, affine: str, bias_correc
         + affine
         + ", and the image was resampled once, with cubic splines, onto the 1 mm MNI grid of "
         "182×218×182 voxels. Intensity non-uniformity was corrected inside the brain mask "
-        f"with {n4}, and the image was divided by its mean over the mask.\n\n"
+        f"with {n4}, and the image was divided by its mean over the mask.{matched}\n\n"
     )

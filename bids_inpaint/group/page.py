@@ -161,7 +161,7 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
         options={k: v for k, v in settings.summary().items() if k in _OPTIONS},
         versions=versions(),
         methods=methods_of(out_dir, {m.image.prefix: m.run_uuid for m in kept}),
-        page=_for_script(group.measured),
+        page=_rated(group),
     )
     final = out_dir / "group.html"
     with replacing(final) as part:
@@ -169,13 +169,13 @@ def write_page(group: Group, settings: Settings, background: str) -> Path:
     return final
 
 
-def _for_script(measured: Sequence[Measured]) -> dict[str, Any]:
-    """What the script of the page reads: whose ratings it keeps, and how it saves them."""
+def _rated(group: Group) -> dict[str, Any]:
+    """What the script of the page must know to save and load ratings."""
     return {
         "name": "group",
         "images": [
             {"image": m.image.prefix, "participant": f"sub-{m.image.subject}", "results": m.fingerprint}
-            for m in measured
+            for m in group.measured
         ],
         "steps": list(STEPS),
         "names": STEPS,

@@ -24,7 +24,7 @@ Array = np.ndarray
 Change = Literal["stable", "new", "enlarging", "shrinking", "resolved", "transient"]
 CHANGES: tuple[Change, ...] = get_args(Change)
 #: Of the probability from which a voxel is lesion by itself, the part from which other visits support it.
-SUPPORTED = 0.5
+SUPPORTED = 0.7
 
 
 @dataclass(frozen=True)
@@ -46,21 +46,13 @@ class Limits:
 
     Notes
     -----
-    The defaults of the probabilities and of the two volumes are to be replaced by values that are chosen on
-    training people. The growth is what repeated measurements of the same lesions leave room for: those of
-    0.67 cm² and more in a slice vary by 12 %, so that a change of less than 24 % is none [1]_. For smaller
-    ones the limit is 45 % there, which `least_change` stands for.
-
-    References
-    ----------
-    .. [1] Magnetic resonance imaging lesion enlargement in multiple sclerosis: disease-related activity,
-       chance occurrence, or measurement artifact? 1992, Arch Neurol 49:261-263
-       (doi:10.1001/archneur.1992.00530270075021).
+    The defaults of `supported`, `growth` and `least_change` were chosen on painted repeats of people whom no
+    score is reported of (docs/longitudinal.md).
     """
 
     alone: float = 0.5
     supported: float = 0.25
-    growth: float = 0.25
+    growth: float = 0.15
     least_change: float = 20.0
     least_volume: float = LESION_MIN_VOLUME
 

@@ -23,6 +23,8 @@ Array = np.ndarray
 #: Two visits that are less alike may be of two people: in repeats, and in two patients who were scanned twice
 #: with slices of 3 mm, the correlation is at least 0.95, and between people 0.72 at most.
 SAME_PERSON = 0.85
+#: Below, an alignment has failed: what is common to all brains is more.
+ALIGNED = 0.5
 #: The least edge of the template's voxels (mm): finer than the working grid would be for nothing.
 LEAST_EDGE = 1.0
 #: Room around the brains of all visits (mm).

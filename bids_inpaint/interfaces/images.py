@@ -208,6 +208,7 @@ class ToWorkingGridInputSpec(InputSpec):
     in_file = File(exists=True, mandatory=True, desc="denoised T1w")
     mask_file = File(exists=True, mandatory=True, desc="brain mask on the voxels of the T1w")
     xfm = File(exists=True, mandatory=True, desc="ITK text: takes images from the T1w to the template")
+    working_mask = File(exists=True, desc="brain mask on the working grid to use in place of that of the T1w")
 
 
 class ToWorkingGridOutputSpec(TraitedSpec):
@@ -233,7 +234,10 @@ class ToWorkingGrid(FileInterface):
             raise Misplaced(_OUTSIDE)
         box = bounding_box(mask, margin=8)
         data, mask, grid = data[box].copy(), mask[box], grid.part(box)
-        mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
+        if isdefined(self.inputs.working_mask):
+            mask_out = images.read(self.inputs.working_mask)[0] > 0
+        else:
+            mask_out = resample(mask, grid, WORKING_GRID, xfm, order=1) > 0.5
         if mask_out.sum() * WORKING_GRID.voxel_volume < 0.4 * brain.BRAIN_VOLUME[0]:
             raise Misplaced(_OUTSIDE)
         out = resample(data * (mask > 0), grid, WORKING_GRID, xfm, order=3, mask=mask_out)

@@ -44,6 +44,9 @@ class BackToNativeInputSpec(InputSpec):
         *options.FILLS, usedefault=True, desc="change the T1w at the lesions alone, or in the whole brain"
     )
     min_volume = traits.Float(0.0, usedefault=True, desc="of a lesion on these voxels, mm³")
+    keep_volume = traits.Bool(
+        False, usedefault=True, desc="give the lesions the volume that they have on the working grid"
+    )
     given = File(exists=True, desc="lesions on the voxels of the T1w, which replace the resampled map")
     added = File(exists=True, desc="those of them that a person added to a map")
     removed = File(exists=True, desc="what a person removed from it, which is to stay as it is")
@@ -155,8 +158,13 @@ class BackToNative(FileInterface):
         if isdefined(self.inputs.given):
             given = self._mask("given")[box]
             return given if self._edited else brain & given
-        # resampling shrinks lesions
         least = lesions.least_voxels(self.inputs.min_volume, grid)
+        if self.inputs.keep_volume:
+            mask = images.read(self.inputs.lesion_mask)[0] > 0
+            to_template = read_xfm(self.inputs.inverse_xfm)
+            kept = lesions.transfer(mask, WORKING_GRID, grid, to_template)[0]
+            return lesions.remove_small(brain & kept, least)
+        # resampling shrinks lesions
         return lesions.remove_small(native(self.inputs.lesion_mask) > 0.5, least)
 
     def _change(

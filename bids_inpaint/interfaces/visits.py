@@ -13,7 +13,7 @@ from nipype.interfaces.base import File, InputMultiObject, OutputMultiObject, Tr
 from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint.errors import InputError
-from bids_inpaint.imaging import bias, person
+from bids_inpaint.imaging import bias, evidence, person
 from bids_inpaint.imaging.history import CHANGES, LesionHistory, follow
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.imaging.rigid import Visit
@@ -29,12 +29,14 @@ class AlignVisitsInputSpec(InputSpec):
     )
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="brain of each, on its voxels")
     names = traits.List(traits.Str, mandatory=True, desc="of the images, for messages")
+    methods = traits.List(traits.Str, mandatory=True, desc="how the masks came about")
     sloppy = traits.Bool(False, usedefault=True, desc="fit bias fields on fewer voxels, for tests")
 
 
 class AlignVisitsOutputSpec(TraitedSpec):
     template = File(exists=True, desc="brain of the person: the median of all visits")
     template_mask = File(exists=True, desc="brain mask of all visits")
+    method = traits.Str(desc="how it came about: extracted if any is")
     to_template = OutputMultiObject(
         File(exists=True), desc="ITK text for each visit: takes images from it to the template"
     )
@@ -55,6 +57,7 @@ class AlignVisits(FileInterface):
         visits = [self._visit(*paths) for paths in zip(self.inputs.conformed, self.inputs.masks, strict=True)]
         try:
             middle = person.middle_space(visits)
+            self._check(middle.likeness)
             template = person.build(visits, middle.to_template)
         except ValueError as error:
             raise InputError(
@@ -68,6 +71,7 @@ class AlignVisits(FileInterface):
             "template_mask": images.save(
                 within(runtime, "mask.nii.gz"), template.mask, template.grid, np.uint8
             ),
+            "method": min(self.inputs.methods, key=lambda method: method != "extracted"),
             "to_template": [],
             "from_template": [],
             "warnings": self._doubts(middle.likeness),
@@ -89,6 +93,16 @@ class AlignVisits(FileInterface):
         mask = images.read(mask_file, np.uint8)[0] > 0
         estimate = partial(bias.n4, shrink=8 if self.inputs.sloppy else 4)
         return Visit(bias.correct(data, mask, estimate)[0], grid, mask)
+
+    def _check(self, likeness: np.ndarray) -> None:
+        """Refuse visits of which two do not fit upon each other."""
+        worst = np.unravel_index(np.argmin(likeness), likeness.shape)
+        if likeness[worst] < person.ALIGNED:
+            one, other = sorted(self.inputs.names[i] for i in worst)
+            raise ValueError(
+                f"the correlation of {one} and {other} is {likeness[worst]:.2f} then, and that of two visits of "
+                "a person 0.95"
+            )
 
     def _doubts(self, likeness: np.ndarray) -> list[list[str]]:
         return [
@@ -138,6 +152,11 @@ class DecideLesionsInputSpec(InputSpec):
     probabilities = InputMultiObject(
         File(exists=True), mandatory=True, desc="of a lesion at each visit (working grid), in order of time"
     )
+    images = InputMultiObject(
+        File(exists=True), mandatory=True, desc="brain of each visit on the working grid, in one unit"
+    )
+    brain_masks = InputMultiObject(File(exists=True), mandatory=True, desc="brain of each visit")
+    wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
     sessions = traits.List(traits.Str, mandatory=True, desc="of the visits, as ses-1")
     template = File(exists=True, mandatory=True, desc="of the person; the volumes are those in its space")
     standard_xfm = File(
@@ -169,7 +188,7 @@ class DecideLesions(FileInterface):
         from_standard = read_xfm(inputs.standard_xfm)
         true = Grid.of(WORKING_GRID.shape, from_standard @ WORKING_GRID.matrix)
         rule = Rule("probability", inputs.threshold, inputs.low, inputs.min_volume)
-        masks, labels, lesions = follow([images.read(path)[0] for path in inputs.probabilities], rule, true)
+        masks, labels, lesions = follow(self._probabilities(), rule, true)
 
         def save(name: str, values: np.ndarray, dtype: Any = np.uint8) -> str:
             return images.save(within(runtime, f"{name}.nii.gz"), values, WORKING_GRID, dtype, space_code=4)
@@ -191,6 +210,16 @@ class DecideLesions(FileInterface):
                 "Changes": {change: found[change] for change in CHANGES},
             },
         }
+
+    def _probabilities(self) -> list[np.ndarray]:
+        """Of a lesion at each visit, by all of them."""
+        inputs = self.inputs
+        told, brains, masks = (
+            [images.read(path)[0] for path in paths]
+            for paths in (inputs.probabilities, inputs.images, inputs.brain_masks)
+        )
+        white = images.read(inputs.wm_prior)[0]
+        return evidence.weigh(told, brains, np.all(masks, axis=0), white, WORKING_GRID)
 
 
 def write_xfm(path: str, points: np.ndarray) -> str:

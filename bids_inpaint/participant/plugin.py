@@ -46,6 +46,7 @@ PRELOADED = [
     "bids_inpaint.interfaces.native",
     "bids_inpaint.interfaces.quality",
     "bids_inpaint.interfaces.spm",
+    "bids_inpaint.interfaces.agreement",
     "bids_inpaint.interfaces.visits",
 ]
 

@@ -166,6 +166,26 @@ def test_all_visits_share_the_affine_of_the_template(root, finished):
         np.testing.assert_allclose(own, rigid @ common, atol=1e-3)
 
 
+def test_all_visits_have_one_brain_and_native_maps_the_volumes_of_the_table(root, finished):
+    brains = [volume(standard(root, image, "desc-brain_mask")) for image in VISITS]
+    assert (brains[0] == brains[1]).all()
+    assert brains[0].any()
+    volumes = json.loads(of_person(root, "desc-lesionchange_dseg.json").read_text())["LesionVolumes"]
+    for image, session in zip(VISITS, ("ses-1", "ses-2"), strict=True):
+        native = nib.load(root / "out" / image.folder / f"{image.prefix}_label-L_desc-inpaint_mask.nii.gz")
+        mm3 = np.asanyarray(native.dataobj).sum() * abs(np.linalg.det(native.affine[:3, :3]))
+        assert mm3 == pytest.approx(volumes[session], rel=0.02)
+
+
+def test_a_lesion_of_both_visits_has_one_filling(root, finished):
+    """In the unit of white matter, on the working grid."""
+    filled = [volume(standard(root, image, "desc-inpainted_T1w")) for image in VISITS]
+    masks = [volume(standard(root, image, "label-L_desc-inpaint_mask")) > 0 for image in VISITS]
+    both = masks[0] & masks[1]
+    assert both.any()
+    np.testing.assert_allclose(filled[0][both], filled[1][both], rtol=1e-5)
+
+
 def test_sidecars_say_that_visits_were_processed_together(root, finished):
     for image in VISITS:
         path = root / "out" / image.folder / f"{image.prefix}_desc-inpainted_T1w.json"

@@ -4,12 +4,14 @@ import numpy as np
 import pytest
 from helpers import write_card
 
+from bids_inpaint.errors import InputError
+from bids_inpaint.imaging import bias, person
 from bids_inpaint.interfaces.inpaint import FillDecided, Inpaint
-from bids_inpaint.interfaces.visits import ShareAffine, write_xfm
+from bids_inpaint.interfaces.visits import AlignVisits, ShareAffine, write_xfm
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.networks import inpainting, registry
-from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.space import WORKING_GRID, Grid
 
 LESION = np.float32(0.45)
 
@@ -56,6 +58,25 @@ def test_what_all_decide_is_filled_as_what_one_finds(inputs, tmp_path, monkeypat
     for name, values in kept.items():
         assert np.array_equal(images.read(getattr(rest.outputs, name))[0], values)
     assert (rest.outputs.white, rest.outputs.exponent) == (whole.white, whole.exponent)
+
+
+def test_visits_that_do_not_fit_upon_each_other_are_not_aligned(tmp_path, monkeypatch):
+    """What all visits share would be wrong, and lead to errors that name other reasons."""
+    grid = Grid.of((12, 12, 12), np.eye(4))
+    image = images.save(tmp_path / "t1w.nii.gz", np.ones(grid.shape, np.float32), grid)
+    mask = images.save(tmp_path / "mask.nii.gz", np.ones(grid.shape, np.uint8), grid, np.uint8)
+    likeness = np.array([[1, 0.9, 0.36], [0.9, 1, 0.8], [0.36, 0.8, 1]])
+    monkeypatch.setattr(bias, "correct", lambda data, *_: (data, data))
+    monkeypatch.setattr(person, "middle_space", lambda visits: person.Middle([np.eye(4)] * 3, likeness, 0.0))
+    align = AlignVisits(
+        conformed=[image] * 3,
+        masks=[mask] * 3,
+        names=["a", "b", "c"],
+        methods=["stripped"] * 3,
+        source="sub-1",
+    )
+    with pytest.raises(InputError, match=r"sub-1 can't be aligned \(the correlation of a and c is 0.36 then"):
+        align.run(cwd=tmp_path)
 
 
 def test_the_affine_of_a_visit_is_its_rigid_one_and_that_of_all(tmp_path):

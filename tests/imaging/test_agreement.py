@@ -1,0 +1,129 @@
+"""Visits get one unit and one filling, and decide by what differs between them, whatever their order."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from bids_inpaint.imaging.agreement import agreed, agreed_spread, matching_fields
+from bids_inpaint.imaging.evidence import weigh
+from bids_inpaint.space import Grid, Misplaced
+
+GRID = Grid.of((64, 72, 60), np.eye(4))
+CUBE = tuple(slice(c, c + 5) for c in (30, 34, 28))
+
+
+@pytest.fixture(scope="module")
+def brain() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """White matter in grey matter with a ventricle, the brain mask, and the template's white matter."""
+    image = np.zeros(GRID.shape, np.float32)
+    image[4:-4, 4:-4, 4:-4] = 0.7
+    image[10:-10, 10:-10, 10:-10] = 1
+    white = (image == 1).astype(np.float32)
+    image[20:28, 20:50, 20:40] = 0.3
+    white[20:28, 20:50, 20:40] = 0
+    mask = image > 0
+    return ndimage.gaussian_filter(image, 0.5) * mask, mask, white
+
+
+def noisy(image: np.ndarray, seed: int) -> np.ndarray:
+    noise = np.random.default_rng(seed).normal(0, 0.015, image.shape)
+    return np.maximum(image + noise * (image > 0), 0).astype(np.float32)
+
+
+def slope(image: np.ndarray, axis: int) -> np.ndarray:
+    """A bias field."""
+    steps = np.linspace(-1, 1, image.shape[axis], dtype=np.float32)
+    return np.exp(0.04 * steps).reshape([-1 if other == axis else 1 for other in range(3)])
+
+
+def test_visits_get_one_intensity_where_nothing_changed(brain):
+    image, mask, white = brain
+    lesioned = image.copy()
+    lesioned[CUBE] *= 0.7
+    first, second = noisy(image, 0) * slope(image, 0), 300 * noisy(lesioned, 1) * slope(image, 1)
+    fields = matching_fields([first, second], [mask, mask], white, GRID)
+    np.testing.assert_allclose(fields[0] * fields[1], 1, rtol=1e-5)
+    a, b = first / fields[0], second / fields[1]
+    stable = ndimage.binary_erosion(white > 0, iterations=2)
+    stable[CUBE] = False
+    ratio = ndimage.gaussian_filter(a / np.maximum(b, 1e-3), 2)[stable]
+    assert abs(np.median(ratio) - 1) < 1e-3
+    assert np.std(ratio) < 0.006
+    # before, their fields differ by up to 8 %
+    before = first[stable] / second[stable]
+    assert np.std(before) / np.mean(before) > 0.02
+    # what changed is still there
+    assert (b[CUBE] / a[CUBE]).mean() == pytest.approx(0.7, abs=0.03)
+    back = matching_fields([second, first], [mask, mask], white, GRID)
+    for one, other in zip(fields, back[::-1], strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5)
+
+
+def test_a_brain_without_white_matter_that_all_show_is_refused(brain):
+    image, mask, white = brain
+    other = image * (1 + 0.8 * (np.indices(image.shape).sum(0) % 2 - 0.5))
+    with pytest.raises(Misplaced, match="bright at all visits"):
+        matching_fields([image, other], [mask, mask], white, GRID)
+
+
+def test_what_is_filled_twice_has_one_filling_and_the_rest_its_own():
+    first, second = np.full(4, 1.0), np.full(4, 2.0)
+    weights = [np.array([1, 1, 0, 0.5]), np.array([1, 0, 0, 0.5])]
+    one, other = agreed([first, second], weights)
+    assert one.tolist() == [1.5, 1, 1, 1.5]
+    assert other.tolist() == [1.5, 2, 2, 1.5]
+    spreads = agreed_spread([np.zeros(4), np.full(4, 0.3)], [first, second], weights)
+    # two fillings that differ by 1 are 0.5 from their mean
+    assert spreads[0][0] == pytest.approx(np.sqrt((0 + 0.3**2) / 2 + 0.5**2))
+    assert (spreads[0][1], spreads[1][1]) == (0, 0.3)
+
+
+def odds_of(probability: float) -> float:
+    return float(np.log(probability / (1 - probability)))
+
+
+def test_a_small_lesion_that_one_image_does_not_show_is_seen_in_two(brain):
+    image, mask, white = brain
+    lesioned = image.copy()
+    lesioned[CUBE] *= 0.8
+    told = [np.full(image.shape, 0.005, np.float32) for _ in range(2)]
+    told[1][CUBE] = 0.1
+    before, after = weigh(told, [noisy(image, 0), noisy(lesioned, 1)], mask, white, GRID)
+    core = tuple(slice(s.start + 1, s.stop - 1) for s in CUBE)
+    assert after[core].min() > 0.9
+    assert before[core].max() < 0.15
+    # that is all
+    after[tuple(slice(s.start - 2, s.stop + 2) for s in CUBE)] = 0
+    assert after.max() < 0.1
+
+
+def test_where_images_are_the_same_there_is_one_probability(brain):
+    image, mask, white = brain
+    told = [np.full(image.shape, 0.005, np.float32) for _ in range(2)]
+    told[0][CUBE], told[1][CUBE] = 0.8, 0.2
+    first, second = weigh(told, [noisy(image, 0), noisy(image, 1)], mask, white, GRID)
+    mean = (odds_of(0.8) + odds_of(0.2)) / 2
+    assert np.allclose([odds_of(v) for v in (first[CUBE].mean(), second[CUBE].mean())], mean, atol=0.1)
+
+
+def test_tissue_that_lies_apart_a_little_is_no_lesion(brain):
+    """As after a registration that is wrong by a quarter of a millimetre."""
+    image, mask, white = brain
+    moved = ndimage.shift(image, (0.25, 0.25, 0), order=1)
+    told = [np.full(image.shape, 0.05, np.float32) for _ in range(2)]
+    inside = ndimage.binary_erosion(mask, iterations=2)
+    for weighed in weigh(told, [noisy(image, 0), noisy(moved, 1)], mask, white, GRID):
+        assert (weighed[inside] > 0.3).mean() < 1e-3
+
+
+def test_the_order_of_visits_is_no_matter_and_one_alone_stays(brain):
+    image, mask, white = brain
+    rng = np.random.default_rng(0)
+    images = [noisy(image * (1 - 0.2 * n * (image < 0.8)), n) for n in range(3)]
+    told = list(rng.uniform(0, 1, (3, *image.shape)).astype(np.float32))
+    straight = weigh(told, images, mask, white, GRID)
+    back = weigh(told[::-1], images[::-1], mask, white, GRID)
+    for one, other in zip(straight, back[::-1], strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    (alone,) = weigh(told[:1], images[:1], mask, white, GRID)
+    assert (alone == told[0]).all()
