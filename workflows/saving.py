@@ -193,7 +193,7 @@ def _add_figures(workflow: pe.Workflow, template: TemplateFiles, save: pe.Node) 
 
 def _add_zoom(workflow: pe.Workflow, save: pe.Node) -> None:
     """Pictures of single lesions and the sheet for a paper, on the voxels of the T1w."""
-    zoom = pe.Node(Zoom(), name="zoom", mem_gb=1)
+    zoom = pe.Node(Zoom(), name="zoom", mem_gb=1.5)
     workflow.connect([
         (workflow.get_node("inputnode"), zoom, [
             ("t1w", "t1w"), ("native_inpainted", "inpainted"), ("brain_mask", "brain"),

@@ -33,7 +33,15 @@ def around(grid: Grid, centre: Array, reach: float) -> Box:
     return tuple(slice(a, b) for a, b in zip(low.tolist(), high.tolist(), strict=True))
 
 
-def plane(data: Array, grid: Grid, axis: int, centre: Array, size: Sequence[float], step: float) -> Array:
+def plane(
+    data: Array,
+    grid: Grid,
+    axis: int,
+    centre: Array,
+    size: Sequence[float],
+    step: float,
+    beyond: float = 0.0,
+) -> Array:
     """Sample a plane of an image, trilinearly.
 
     Parameters
@@ -48,12 +56,13 @@ def plane(data: Array, grid: Grid, axis: int, centre: Array, size: Sequence[floa
         Width and height (mm).
     step : float
         Edge of a pixel (mm).
+    beyond : float
+        What is beyond the image.
 
     Returns
     -------
     array of float32, shape (height, width)
-        The right of a person is at the right, the front at the right or above, and the top above. Beyond the
-        image it has the image's least value.
+        The right of a person is at the right, the front at the right or above, and the top above.
     """
     _, across, up = next(row for row in ROWS if row[0] == axis)
     wide, high = (max(round(extent / step), 1) for extent in size)
@@ -63,9 +72,7 @@ def plane(data: Array, grid: Grid, axis: int, centre: Array, size: Sequence[floa
     points[up] = (centre[up] + step * ((high - 1) / 2 - np.arange(high)))[:, None]
     inverse = np.linalg.inv(grid.matrix)
     voxels = np.tensordot(inverse[:3, :3], points, 1) + inverse[:3, 3].reshape(3, 1, 1)
-    return ndimage.map_coordinates(
-        data, voxels, np.float32, order=1, mode="grid-constant", cval=float(data.min(initial=0))
-    )
+    return ndimage.map_coordinates(data, voxels, np.float32, order=1, mode="grid-constant", cval=beyond)
 
 
 def contours(view: Array, level: float = 0.5) -> Iterator[Array]:

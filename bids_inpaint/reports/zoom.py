@@ -159,7 +159,8 @@ def _draw_row(head: Head, label: int, centre: Array, row: int, canvases: Sequenc
         left, top = place * (_SIZE + _SPACE), row * _SIZE
         sample: Any = {"grid": grid, "axis": axis, "centre": centre, "size": (FIELD, FIELD), "step": _STEP}
         for canvas, volume in zip(canvases, volumes, strict=True):
-            shades = np.clip((plane(volume, **sample) - low) / max(high - low, 1e-6), 0, 1)
+            view = plane(volume, beyond=float(volume.min()), **sample)
+            shades = np.clip((view - low) / max(high - low, 1e-6), 0, 1)
             canvas.paste(Image.fromarray((255 * shades).astype(np.uint8)), (left, top))
         for i, mask in enumerate(masks):
             paths[i] += _path(plane(mask, **sample), left, top)

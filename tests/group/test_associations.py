@@ -241,8 +241,9 @@ def test_the_page_and_the_sidecar_have_the_tests(browser, out):
 
 def test_all_plots_have_letters_of_one_size(browser, out):
     """Letters are drawn as shapes of 100 units, which each plot scales, and the page scales the plot."""
-    plots = browser.evaluate("""[...document.querySelectorAll('.plot')].map(image => {
-        image.loading = 'eager'; return image.getAttribute('src');})""")
+    plots = browser.evaluate(
+        "[...document.querySelectorAll('.plot')].map(image => image.getAttribute('src'))"
+    )
     assert len(plots) == 5
     ready = "[...document.querySelectorAll('.plot')].every(image => image.complete && image.naturalWidth > 0)"
     browser.wait(ready)
@@ -262,3 +263,14 @@ def test_the_page_links_to_all_tables_plots_and_maps(browser, out):
     made = {str(path.relative_to(out)) for path in (*out.glob("group_*"), *out.glob("figures/*"))}
     assert len(made) > 8
     assert made <= set(links)
+
+
+def test_links_at_the_top_lead_to_their_sections(browser, out):
+    for name in ("columns", "map", "outliers"):
+        browser.evaluate(f"document.querySelector('header a[href=\"#{name}\"]').click()")
+        heading = f"document.querySelector('#{name} h2').getBoundingClientRect()"
+        header = "document.querySelector('header').getBoundingClientRect().bottom"
+        browser.wait(f"{heading}.top >= {header} - 1 && {heading}.bottom < innerHeight")
+    # the one before the last that fits is at the top of the window
+    browser.evaluate("document.querySelector('header a[href=\"#columns\"]').click()")
+    browser.wait("document.getElementById('columns').getBoundingClientRect().top < 100")
