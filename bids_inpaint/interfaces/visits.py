@@ -100,8 +100,8 @@ class AlignVisits(FileInterface):
         if likeness[worst] < person.ALIGNED:
             one, other = sorted(self.inputs.names[i] for i in worst)
             raise ValueError(
-                f"the correlation of {one} and {other} is {likeness[worst]:.2f} then, and that of two visits of "
-                "a person 0.95"
+                f"the correlation of {one} and {other} is {likeness[worst]:.2f} then, and that of two visits "
+                "of a person 0.95"
             )
 
     def _doubts(self, likeness: np.ndarray) -> list[list[str]]:

@@ -89,8 +89,8 @@ def test_without_lesions_there_are_none():
 @pytest.mark.parametrize(
     ("before", "after", "limits", "change"),
     [
-        (160, 183, Limits(), "stable"),
-        (160, 184, Limits(), "enlarging"),
+        (100, 124, Limits(), "stable"),
+        (100, 125, Limits(), "enlarging"),
         (40, 55, Limits(), "stable"),
         (40, 55, Limits(least_change=10), "enlarging"),
         (9, 200, Limits(), "new"),
