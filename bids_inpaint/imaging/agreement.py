@@ -30,6 +30,8 @@ _COARSE = 4
 _MOST = 3.0
 #: Weight of no difference, as a fraction of that of tissue all around.
 _FAR = 0.01
+#: Voxels of one brightness, of which the median is taken.
+_ALIKE = 4000
 
 
 def matching_fields(images: Sequence[Array], masks: Sequence[Array], white: Array, grid: Grid) -> list[Array]:
@@ -60,10 +62,11 @@ def matching_fields(images: Sequence[Array], masks: Sequence[Array], white: Arra
 
     Notes
     -----
-    The logarithm of a field is that of the image less its mean over the visits, smoothed by a Gaussian of
-    10 mm over all tissue, and less its median in stable white matter. Lesions that changed have hardly a part
-    in it: stable white matter is as bright as healthy white matter at all visits, and differences beyond 3
-    standard deviations are cut.
+    The logarithm of a field is that of the image less its mean over the visits and less what visits of that
+    brightness differ by everywhere (:func:`by_brightness`), smoothed by a Gaussian of 10 mm over all tissue.
+    Lesions that changed have hardly a part in it: differences beyond 3 standard deviations are cut. Then the
+    images are brought to one median in stable white matter, which is as bright as healthy white matter at all
+    visits.
 
     References
     ----------
@@ -80,13 +83,44 @@ def matching_fields(images: Sequence[Array], masks: Sequence[Array], white: Arra
         raise Misplaced("has hardly any white matter that is bright at all visits")
     logs = np.log([part[tissue].astype(float) for part in parts])
     away = logs - logs.mean(0)
-    away -= np.median(away, axis=1, keepdims=True)
+    # the cortex of a scanner with another contrast is no bias field
+    away -= by_brightness(away, logs.mean(0))
     limit = _MOST * 1.4826 * np.median(np.abs(away), axis=1, keepdims=True)
     away = np.clip(away, -limit, limit)
     away -= away.mean(0)
     fields = [np.exp(_smooth(values, tissue, grid)) for values in away]
     scales = match([image / field for image, field in zip(images, fields, strict=True)], stable)
     return [(field * scale).astype(np.float32) for field, scale in zip(fields, scales, strict=True)]
+
+
+def by_brightness(away: Array, mean: Array) -> Array:
+    """By how much each visit differs from the mean of all, by the brightness of a voxel alone.
+
+    That is how the contrast of the visits differs, as it does between scanners. What changed has hardly a
+    part in it, as most voxels of any brightness did not change.
+
+    Parameters
+    ----------
+    away : array, shape (n, voxels)
+        The visits less their mean.
+    mean : array, shape (voxels,)
+
+    Returns
+    -------
+    array, shape (n, voxels)
+        Medians over some 4000 voxels of about the same mean, and straight lines between them.
+
+    Examples
+    --------
+    >>> mean = np.linspace(0.5, 1, 100_000)
+    >>> away = np.stack([mean**1.5 - mean, mean - mean**1.5])
+    >>> bool(np.abs(by_brightness(away, mean) - away).max() < 0.01)
+    True
+    """
+    order = np.argsort(mean, kind="stable")
+    parts = np.array_split(order, max(1, len(mean) // _ALIKE))
+    places = [float(np.median(mean[part])) for part in parts]
+    return np.stack([np.interp(mean, places, [np.median(one[part]) for part in parts]) for one in away])
 
 
 def _smooth(values: Array, where: Array, grid: Grid) -> Array:

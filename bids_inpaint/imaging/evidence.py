@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.imaging.agreement import by_brightness
 from bids_inpaint.imaging.intensity import WM_CORE, white_level
 from bids_inpaint.space import Grid
 
@@ -64,16 +65,18 @@ def weigh(
     Here, :math:`c_i` is how certainly visit i is darker than the brightest of all visits, :math:`b_i` how
     certainly it is brighter than the darkest, and :math:`s` how likely no visit differs from another: where
     the images are the same, there is one probability for all, and where a visit became darker, a lesion is
-    more likely than the network thinks that knows no other visit, and less likely before. Differences are
-    compared with the noise in white matter, and with what a shift of 0.3 mm would do at the edges of tissue.
+    more likely than the network thinks that knows no other visit, and less likely before. The images have one
+    contrast first (:func:`bids_inpaint.imaging.agreement.by_brightness`). Differences are compared with the
+    noise in white matter, and with what a shift of 0.3 mm would do at the edges of tissue.
     """
     if len(images) < 2:
         return list(probabilities)
     level = float(np.mean([white_level(image, mask, white) for image in images]))
-    smooth = [_gaussian(image / np.float32(level), _SMOOTH, grid) for image in images]
+    images = _of_one_contrast([image / np.float32(level) for image in images], mask)
+    smooth = [_gaussian(image, _SMOOTH, grid) for image in images]
     brightest, darkest = np.max(smooth, axis=0), np.min(smooth, axis=0)
     least = max(_LEAST, _SIGMAS * _noise(smooth, ndimage.binary_erosion(mask & (white > WM_CORE))))
-    slopes = [_slope(image / np.float32(level), grid) for image in images]
+    slopes = [_slope(image, grid) for image in images]
     limit = least + _APART * np.min(slopes, axis=0)
     moved = (darkest < _FLUID) & (brightest - darkest > 2 * limit)
     tissue = ~ndimage.binary_dilation(moved, iterations=_MOVED)
@@ -91,6 +94,19 @@ def weigh(
     for one, down, up in zip(odds, darker, brighter, strict=True):
         weighed = same * mean + (1 - same) * one + _GAIN * down - _LOSS * up
         out.append(np.where(mask, 1 / (1 + np.exp(-weighed)), 0).astype(np.float32))
+    return out
+
+
+def _of_one_contrast(images: Sequence[Array], mask: Array) -> list[Array]:
+    """The images without what their contrast differs by; 0 outside the brain."""
+    inside = np.stack([image[mask] for image in images]).astype(np.float32)
+    mean = inside.mean(0)
+    inside -= by_brightness(inside - mean, mean)
+    out = []
+    for values in inside:
+        volume = np.zeros(mask.shape, np.float32)
+        volume[mask] = values
+        out.append(volume)
     return out
 
 

@@ -127,3 +127,23 @@ def test_the_order_of_visits_is_no_matter_and_one_alone_stays(brain):
         np.testing.assert_allclose(one, other, atol=1e-5)
     (alone,) = weigh(told[:1], images[:1], mask, white, GRID)
     assert (alone == told[0]).all()
+
+
+@pytest.mark.parametrize("power", [0.7, 1.5])
+def test_another_contrast_is_no_change_and_no_bias_field(brain, power):
+    """The cortex of another scanner is darker or brighter: no lesion comes of it, and white matter stays."""
+    image, mask, white = brain
+    lesioned = image.copy()
+    lesioned[CUBE] *= 0.7
+    first, second = noisy(image, 0), np.maximum(noisy(lesioned, 1), 0) ** power
+    fields = matching_fields([first, second], [mask, mask], white, GRID)
+    inside = ndimage.binary_erosion(white > 0, iterations=2)
+    inside[CUBE] = False
+    assert np.abs(fields[1][inside] / np.median(fields[1][inside]) - 1).max() < 0.01
+    unlikely = np.where(mask, 0.02, 0).astype(np.float32)
+    one, other = weigh([unlikely, unlikely], [first, second], mask, white, GRID)
+    core = tuple(slice(s.start + 1, s.stop - 1) for s in CUBE)
+    assert other[core].min() > 0.5
+    away = np.ones(GRID.shape, bool)
+    away[tuple(slice(s.start - 4, s.stop + 4) for s in CUBE)] = False
+    assert max(one[away].max(), other[away].max()) < 0.1
