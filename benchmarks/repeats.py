@@ -1,13 +1,15 @@
 """People who were scanned twice, with a known truth, and how well their visits are aligned.
 
-    python benchmarks/repeats.py CACHE LESIONS OUTPUT [SUBJECT ...] [--unchanged] [--seed N]
+    python benchmarks/repeats.py CACHE LESIONS OUTPUT [SUBJECT ...] [--unchanged]
+        [--contrast POWER] [--seed N]
 
 Lesions are painted into healthy brains of a cache (``python -m bids_inpaint.training prepare``). At the
 second visit some have grown and some are new, or, with ``--unchanged``, all are as they were. Each visit has
 its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
-of every other person has other voxels. OUTPUT becomes a BIDS dataset with two sessions. Its folder
-``derivatives/painted`` holds the lesion mask of each visit, that of the lesions that are new at it, and
-``from-ses1_to-ses2_xfm.txt``, the true transform (4x4, RAS+, mm).
+of every other person has other voxels. With ``--contrast`` it also has another contrast of the tissues. OUTPUT
+becomes a BIDS dataset with two sessions. Its folder ``derivatives/painted`` holds the lesion mask of each
+visit, that of the lesions that are new at it, and ``from-ses1_to-ses2_xfm.txt``, the true transform (4x4,
+RAS+, mm).
 
 A row is printed for each person: the mean and the largest error of the registration over the brain, by how
 much an exchange of the visits changes it (mm), the correlation of both, and the seconds of one core.
@@ -56,6 +58,7 @@ def main() -> None:
     p.add_argument("output", type=Path)
     p.add_argument("subjects", nargs="*", default=[f"ds002748_sub-{i}" for i in range(35, 41)])
     p.add_argument("--unchanged", action="store_true")
+    p.add_argument("--contrast", type=float, default=1.0, help="power of the second visit's intensities")
     p.add_argument("--seed", type=int, default=0)
     args = p.parse_args()
     shapes = Lesions.load(args.lesions)
@@ -67,8 +70,18 @@ def main() -> None:
     print(f"{'':<20}mean mm    max mm  exchanged      like   seconds")
     for number, name in enumerate(args.subjects):
         rng = np.random.default_rng([args.seed, *name.encode()])
-        visits = scan_twice(Subject(args.cache / name), shapes, rng, SIZES[1][number % 2], args.unchanged)
+        second = Second(SIZES[1][number % 2], args.unchanged, args.contrast)
+        visits = scan_twice(Subject(args.cache / name), shapes, rng, second)
         print(f"{name:<20}" + measure(*write(args.output, name.split("-")[-1], visits)), flush=True)
+
+
+@dataclass(frozen=True)
+class Second:
+    """How the second visit differs: voxel sizes (mm), whether in lesions, and power of the intensities."""
+
+    sizes: tuple[float, ...]
+    unchanged: bool = False
+    contrast: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -92,13 +105,11 @@ class Scan:
     to_brain: np.ndarray
 
 
-def scan_twice(
-    subject: Subject, shapes: Lesions, rng: np.random.Generator, sizes: tuple[float, ...], unchanged: bool
-) -> list[Scan]:
+def scan_twice(subject: Subject, shapes: Lesions, rng: np.random.Generator, other: Second) -> list[Scan]:
     """Both visits."""
     first = draw_patient(rng, shapes)
     second, new = list(first), []
-    if not unchanged:
+    if not other.unchanged:
         large = [i for i, lesion in enumerate(first) if len(lesion.voxels) >= GROWING]
         for i in rng.permutation(large)[: rng.integers(0, 4)]:
             second[i] = replace(first[i], voxels=grown(first[i].voxels))
@@ -110,7 +121,10 @@ def scan_twice(
     healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
     seed = int(rng.integers(2**31))
     out = []
-    for lesions, added, edges in ((first, [], SIZES[0]), (second, new, sizes)):
+    for lesions, added, edges, power in (
+        (first, [], SIZES[0], 1.0),
+        (second, new, other.sizes, other.contrast),
+    ):
         image, *supports = (
             one.numpy()
             for one in (
@@ -118,6 +132,8 @@ def scan_twice(
                 paint(healthy, subject.grey_level, added, (0, 0, 0), seed)[1],
             )
         )
+        # white matter, which is 1, and fluid keep their place
+        image = np.where(image < 1, image**power, 1 + power * (image - 1))
         out.append(scan(image, [support > 0.5 for support in supports], edges, rng))
     return out
 
