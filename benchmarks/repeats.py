@@ -6,10 +6,10 @@
 Lesions are painted into healthy brains of a cache (``python -m bids_inpaint.training prepare``). At the
 second visit some have grown and some are new, or, with ``--unchanged``, all are as they were. Each visit has
 its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
-of every other person has other voxels. With ``--contrast`` it also has another contrast of the tissues. OUTPUT
-becomes a BIDS dataset with two sessions. Its folder ``derivatives/painted`` holds the lesion mask of each
-visit, that of the lesions that are new at it, and ``from-ses1_to-ses2_xfm.txt``, the true transform (4x4,
-RAS+, mm).
+of every other person has other voxels. With ``--contrast`` it also has another contrast of the tissues.
+OUTPUT becomes a BIDS dataset with two sessions. Its folder ``derivatives/painted`` holds the lesion mask of
+each visit, that of the lesions that are new at it, and ``from-ses1_to-ses2_xfm.txt``, the true transform
+(4x4, RAS+, mm).
 
 A row is printed for each person: the mean and the largest error of the registration over the brain, by how
 much an exchange of the visits changes it (mm), the correlation of both, and the seconds of one core.
