@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from bids_inpaint.dataset.tables import NOTHING
 from bids_inpaint.group.measure import Measured
-from bids_inpaint.group.tables import Covariates, counted
+from bids_inpaint.group.tables import Covariates, counted, number_of
 
 #: Tested measures: column of the volumes -> name.
 TESTED = {"lesion_volume": "Lesion volume", "wm_volume": "White matter", "gm_volume": "Grey matter"}
@@ -123,11 +122,7 @@ def associate(measured: Sequence[Measured], covariates: Covariates) -> Associati
     tests: list[Association] = []
     untested: list[tuple[str, str]] = []
     for column, meaning in covariates.columns.items():
-        values = {
-            one.image.prefix: value
-            for one in measured
-            if (value := covariates.rows.get(one.image.prefix, {}).get(column, NOTHING)) != NOTHING
-        }
+        values = covariates.known(column, (one.image for one in measured))
         reason = _unfit(column, values, measured)
         if reason:
             untested.append((column, reason))
@@ -168,7 +163,7 @@ def _unfit(column: str, values: Mapping[str, str], measured: Sequence[Measured])
         return "no participant has a value"
     if len(set(values.values())) == 1:
         return "all participants have the same value"
-    numbers = [_number(value) for value in _of_participants(values, measured).values()]
+    numbers = [number_of(value) for value in _of_participants(values, measured).values()]
     known = [number for number in numbers if number is not None]
     if len(known) == len(numbers) > 5 and all(number == int(number) for number in known):
         steps = np.diff(known)
@@ -190,7 +185,7 @@ def _numeric(
     values: Mapping[str, str], measured: Sequence[Measured], levels: bool
 ) -> dict[str, float] | None:
     """The numbers of a column by image; None if it has words, or numbers that are codes of groups."""
-    numbers = {prefix: _number(value) for prefix, value in values.items()}
+    numbers = {prefix: number_of(value) for prefix, value in values.items()}
     known = {prefix: number for prefix, number in numbers.items() if number is not None}
     if levels or len(known) < len(values):
         return None
@@ -198,14 +193,6 @@ def _numeric(
     if different == 2 or (different <= MOST_LEVELS and people >= _PER_CODE * different):
         return None
     return known
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
 
 
 def _by_level(

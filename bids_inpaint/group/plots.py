@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bids_inpaint.dataset.tables import NOTHING
 from bids_inpaint.group.comparisons import by_participant
 from bids_inpaint.group.measure import Measured
-from bids_inpaint.group.tables import LABELS, LESIONS, MEASURES, TISSUES, Covariates
+from bids_inpaint.group.tables import LABELS, LESIONS, MEASURES, TISSUES, Covariates, number_of
 from bids_inpaint.io import images
 from bids_inpaint.io.files import replacing
 from bids_inpaint.space import WORKING_GRID
@@ -173,11 +172,8 @@ def covariate_plots(
         if column.lower() == "acq_time":
             # what changes with time has its own plot
             continue
-        values = {
-            m.image.prefix: covariates.rows.get(m.image.prefix, {}).get(column, NOTHING) for m in measured
-        }
-        known = {prefix: value for prefix, value in values.items() if value != NOTHING}
-        numbers = {prefix: x for prefix, value in known.items() if (x := _number(value)) is not None}
+        known = covariates.known(column, (one.image for one in measured))
+        numbers = {prefix: x for prefix, value in known.items() if (x := number_of(value)) is not None}
         levels = sorted(set(known.values()))
         if len(numbers) == len(known) and len(levels) > FEW:
             figure = new_figure(3.2)
@@ -189,14 +185,6 @@ def covariate_plots(
             continue
         out.append((column, save_figure(figure, out_dir, f"by-{number + 1}")))
     return out
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if np.isfinite(value) else None
 
 
 def _means(

@@ -67,8 +67,7 @@ def _lines(people: Sequence[Followed]) -> tuple[dict[str, Line], str]:
 
 def _shared(person: Followed, column: str, covariates: Covariates) -> str:
     """What a column has at all visits of a participant; nothing if that differs."""
-    rows = (covariates.rows.get(visit.measured.image.prefix, {}) for visit in person.kept)
-    found = {row.get(column, NOTHING) for row in rows}
+    found = {covariates.value(visit.measured.image.prefix, column) for visit in person.kept}
     return found.pop() if len(found) == 1 else NOTHING
 
 

@@ -126,6 +126,30 @@ class Covariates:
     rows: dict[str, Row]
     warnings: tuple[str, ...] = ()
 
+    def value(self, prefix: str, column: str) -> str:
+        """What a column says of an image; n/a if it says nothing."""
+        return self.rows.get(prefix, {}).get(column, NOTHING)
+
+    def known(self, column: str, images: Iterable[Image]) -> dict[str, str]:
+        """By prefix, what a column says of those images that it says something of."""
+        values = {image.prefix: self.value(image.prefix, column) for image in images}
+        return {prefix: value for prefix, value in values.items() if value != NOTHING}
+
+
+def number_of(text: str) -> float | None:
+    """The finite number that a cell holds; None if it holds none.
+
+    Examples
+    --------
+    >>> number_of("1e3"), number_of("inf"), number_of("F")
+    (1000.0, None, None)
+    """
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if np.isfinite(value) else None
+
 
 def join(people: People, images: Sequence[Image], every: bool) -> Covariates:
     """Join the tables of a dataset with its images; columns with names of ours get a prefix.
@@ -237,14 +261,13 @@ def write_table(
     writer.writerow([*entities.values(), *columns, *more, *RATED, *covariates.columns])
     for one in measured:
         values = getattr(one, table)
-        joined = covariates.rows.get(one.image.prefix, {})
         writer.writerow(
             [
                 *identity(one, entities),
                 *(format_number(values.get(c)) for c in columns),
                 *([" ".join(map(_one_line, one.warnings)) or NOTHING] if more else []),
                 *rated_cells(one),
-                *(joined.get(c, NOTHING) for c in covariates.columns),
+                *(covariates.value(one.image.prefix, c) for c in covariates.columns),
             ]
         )
     write_text(out_dir / f"group_desc-{name}.tsv", text.getvalue())

@@ -15,18 +15,15 @@ from nipype.interfaces.base import (
 )
 
 from bids_inpaint.imaging import agreement, feathering
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, PersonInputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.space import WORKING_GRID, resample
 
 
-class ShareMaskInputSpec(InputSpec):
+class ShareMaskInputSpec(PersonInputSpec):
     mask_file = File(exists=True, mandatory=True, desc="brain of all visits on the voxels of the template")
     conformed = InputMultiObject(File(exists=True), mandatory=True, desc="T1w of each visit")
-    standard_xfm = File(
-        exists=True, mandatory=True, desc="ITK text: takes images from the person's template to the standard"
-    )
     from_template = InputMultiObject(
         File(exists=True),
         mandatory=True,

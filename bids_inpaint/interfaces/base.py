@@ -39,6 +39,14 @@ class InputSpec(BaseInterfaceInputSpec):
         return listed, md5("".join([digest, *contents]).encode()).hexdigest() if contents else digest
 
 
+class PersonInputSpec(InputSpec):
+    """Inputs of whatever brings visits of a person to the standard space."""
+
+    standard_xfm = File(
+        exists=True, mandatory=True, desc="ITK text: takes images from the person's template to the standard"
+    )
+
+
 class NetworkInputSpec(InputSpec):
     """Inputs of whatever runs a network on the working grid."""
 

@@ -12,7 +12,7 @@ from nipype.interfaces.base import Bunch, File, InputMultiObject, OutputMultiObj
 from bids_inpaint.dataset.courses import read_histories
 from bids_inpaint.imaging.history import LesionHistory
 from bids_inpaint.imaging.person import match
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import FileInterface, PersonInputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.reports import figures
@@ -22,7 +22,7 @@ from bids_inpaint.space import WORKING_GRID, resample
 Array = np.ndarray
 
 
-class ChangePicturesInputSpec(InputSpec):
+class ChangePicturesInputSpec(PersonInputSpec):
     before = InputMultiObject(
         File(exists=True), mandatory=True, desc="preprocessed brain of each visit (working grid), by time"
     )
@@ -32,9 +32,6 @@ class ChangePicturesInputSpec(InputSpec):
     table = File(exists=True, mandatory=True, desc="what became of each lesion (TSV)")
     sessions = traits.List(traits.Str, mandatory=True, desc="of the visits, as ses-1")
     template_mask = File(exists=True, mandatory=True, desc="brain of the person, on the template's voxels")
-    standard_xfm = File(
-        exists=True, mandatory=True, desc="ITK text: takes images from the person's template to the standard"
-    )
 
 
 class ChangePicturesOutputSpec(TraitedSpec):

@@ -17,7 +17,7 @@ from bids_inpaint.imaging import bias, evidence, person
 from bids_inpaint.imaging.history import CHANGES, LesionHistory, follow
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.imaging.rigid import Visit
-from bids_inpaint.interfaces.base import FileInterface, InputSpec, within
+from bids_inpaint.interfaces.base import FileInterface, InputSpec, PersonInputSpec, within
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.space import WORKING_GRID, Grid, resample
@@ -116,10 +116,7 @@ class AlignVisits(FileInterface):
         ]
 
 
-class ShareAffineInputSpec(InputSpec):
-    standard_xfm = File(
-        exists=True, mandatory=True, desc="ITK text: takes images from the person's template to the standard"
-    )
+class ShareAffineInputSpec(PersonInputSpec):
     to_template = InputMultiObject(
         File(exists=True),
         mandatory=True,
@@ -148,7 +145,7 @@ class ShareAffine(FileInterface):
         return out
 
 
-class DecideLesionsInputSpec(InputSpec):
+class DecideLesionsInputSpec(PersonInputSpec):
     probabilities = InputMultiObject(
         File(exists=True), mandatory=True, desc="of a lesion at each visit (working grid), in order of time"
     )
@@ -159,9 +156,6 @@ class DecideLesionsInputSpec(InputSpec):
     wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
     sessions = traits.List(traits.Str, mandatory=True, desc="of the visits, as ses-1")
     template = File(exists=True, mandatory=True, desc="of the person; the volumes are those in its space")
-    standard_xfm = File(
-        exists=True, mandatory=True, desc="ITK text: takes images from the person's template to the standard"
-    )
     threshold = traits.Float(mandatory=True, desc="probability of the surest voxel of a lesion at any visit")
     low = traits.Float(mandatory=True, desc="probability from which a voxel is lesion by itself")
     min_volume = traits.Float(mandatory=True, desc="of a lesion, mm³")

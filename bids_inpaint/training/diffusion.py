@@ -140,8 +140,7 @@ def bound(image: Tensor, noisy: Tensor, noise: Tensor, share: Tensor, now: Tenso
 
 
 def _card(config: Config, network: Denoiser) -> dict[str, Any]:
-    card = {**slice_card(config, network), "prediction": network.prediction, "sampling": SAMPLING}
-    return card | ({"together": True} if network.together else {})
+    return {**slice_card(config, network), "prediction": network.prediction, "sampling": SAMPLING}
 
 
 ENGINE = Engine(

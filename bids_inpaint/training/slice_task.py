@@ -12,6 +12,7 @@ from bids_inpaint.imaging.fidelity import psnr
 from bids_inpaint.networks.slices import Sight, Sliced
 from bids_inpaint.training.data import Lesions, find_subjects, template_priors
 from bids_inpaint.training.holes import Case, Holes, make_case
+from bids_inpaint.training.slices import slice_card
 from bids_inpaint.training.task import LesionTask, mixed_precision
 
 #: Validation subjects whose holes are filled while a network learns: each takes some seconds on a GPU.
@@ -43,13 +44,7 @@ class SliceTask(LesionTask):
         """
         if self.cases is None:
             self.cases = self._cases()
-        sight = Sight(
-            self.config.schedule.patch,
-            network.multiple,
-            network.mirror,
-            network.neighbours,
-            getattr(network, "together", False),
-        )
+        sight = Sight(multiple=network.multiple, **slice_card(self.config, network))
         scores: dict[str, float] = {}
         for kind, cases in self.cases.items():
             rows = []

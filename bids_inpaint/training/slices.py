@@ -36,12 +36,13 @@ def slice_card(config: Config, network: Any) -> dict[str, Any]:
     ----------
     config : Config
     network : Architecture
-        Has ``mirror`` and ``neighbours``.
+        Has ``mirror``, ``neighbours`` and ``together``.
     """
     return {
         "edge": config.schedule.patch,
         **({"mirror": True} if network.mirror else {}),
         **({"neighbours": network.neighbours} if network.neighbours else {}),
+        **({"together": True} if network.together else {}),
     }
 
 

@@ -14,7 +14,10 @@ class Architecture(nn.Module):
         Channels of its input.
     multiple : int
         The spatial axes of its input must be multiples of this.
+    together : bool
+        Whether a diffusion model of slices sees what it has made of the neighbouring ones so far.
     """
 
     inputs: int
     multiple: int
+    together: bool = False
