@@ -1,7 +1,7 @@
 """Draws the picture of networks.md about a FLAIR: ``python docs/flair.py BIDS OUT/sub-X ...``.
 
-BIDS is a dataset of people with T1w, FLAIR and an expert's lesion mask in ``derivatives/experts``. Each OUT is
-an output folder of the participant level with ``--flair``, of a person that its networks learned nothing from.
+BIDS is a dataset of people with T1w, FLAIR and an expert's lesion mask in ``derivatives/experts``. Each OUT
+is an output folder of the participant level with ``--flair``, of a person that no network of it learned from.
 """
 
 from __future__ import annotations

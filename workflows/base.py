@@ -21,7 +21,7 @@ from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
 from bids_inpaint.workflows.edits import init_edit_wf
-from bids_inpaint.workflows.flair import init_flair_wf, init_real_flair_wf
+from bids_inpaint.workflows.flair import init_lesions_by_flair_wf
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
 from bids_inpaint.workflows.person import Interwoven, init_person_wf, weave
@@ -287,42 +287,10 @@ class _ImageGraph:
 
     def add_flair(self) -> None:
         """The lesion map by the T1w and its FLAIR, which is made if it has none."""
-        if self.image.flair:
-            self.add_real_flair(self.image.flair[0])
-            return
-        assert self.networks.flair is not None
-        flair = init_flair_wf(
-            model=self.networks.flair,
-            template=self.template,
-            device=self.settings.device,
-            omp_nthreads=self.threads,
-        )
-        self.link(self.preprocess, flair, _same("preproc", "working_mask", "brain_mask", "inverse_xfm"))
-        masks = [("mask", "joint_mask"), ("native_mask", "native_joint_mask")]
-        self.link(flair, self.outputs, [*_same("flair", "native_flair"), *masks])
-        self.steps.append(flair)
-
-    def add_real_flair(self, path: str) -> None:
-        """The FLAIR on the voxels of the T1w, and the lesion map by both."""
-        assert self.networks.by_flair is not None
-        flair = init_real_flair_wf(
-            flair=path,
-            model=self.networks.by_flair,
-            template=self.template,
-            min_volume=self.settings.lesion_min_volume,
-            device=self.settings.device,
-            omp_nthreads=self.threads,
-        )
-        needed = ("conformed", "preproc", "working_mask", "brain_mask", "xfm", "inverse_xfm")
-        self.link(self.preprocess, flair, _same(*needed))
-        renamed = [
-            ("native_flair", "native_flair_moved"),
-            ("mask", "joint_mask"),
-            ("native_mask", "native_joint_mask"),
-            ("native_probability", "native_joint_probability"),
-        ]
-        self.link(flair, self.outputs, [*_same("flair", "flair_xfm"), *renamed])
-        self.steps.append(flair)
+        step = init_lesions_by_flair_wf(self.image, self.networks, self.settings, self.template, self.threads)
+        self.link(self.preprocess, step, _same(*step.inputs.inputnode.get()))
+        self.link(step, self.outputs, _same(*step.outputs.outputnode.get()))
+        self.steps.append(step)
 
     def add_reference(self) -> None:
         """Fill the lesions of given masks, for comparison."""

@@ -10,12 +10,10 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-from scipy import ndimage
 
 from bids_inpaint.errors import FilterFailed
 from bids_inpaint.imaging.alignment import refine
 from bids_inpaint.imaging.conform import ordinary_factor
-from bids_inpaint.imaging.flair import mutual_information
 from bids_inpaint.imaging.processes import alone, each_alone
 from bids_inpaint.io import images
 from bids_inpaint.space import Grid, bounding_box, resample, upright
@@ -142,8 +140,6 @@ SCHEDULES = {
     "sloppy": ("Rigid", "20", "6", "3"),
     "rigid": ("Rigid", "1000x500x250", "4x2x1", "2x1x0"),
 }
-#: Voxel edge (mm) that images are resampled to for a rigid registration.
-_CUBE = 1.5
 #: Correlation of a brain with the template after a fit. In three people, upright and turned by up to 30° in
 #: four ways, it is at least 0.92 where the fit is right; where it is wrong, it ends too far away to count.
 _LIKE = 0.8
@@ -169,13 +165,13 @@ def affine(in_file: str, mask_file: str, template: str, schedule: str, folder: s
     box = bounding_box(mask, margin=2)
     moving = _unsheared(brain[box], grid.part(box))
     if schedule == "fast":
-        matrix, likeness = refine(_register(standard, moving, "coarse", folder, seed), *standard, brain, grid)
+        matrix, likeness = refine(register(standard, moving, "coarse", folder, seed), *standard, brain, grid)
         if likeness > _LIKE:
             return matrix
-    return refine(_register(standard, moving, schedule, folder, seed), *standard, brain, grid)[0]
+    return refine(register(standard, moving, schedule, folder, seed), *standard, brain, grid)[0]
 
 
-def _register(
+def register(
     fixed: tuple[np.ndarray, Grid],
     moving: tuple[np.ndarray, Grid],
     schedule: str,
@@ -210,53 +206,6 @@ def _register(
             options["x"] = f"[{get_pointer_string(inside)},NA]"
         _run_filter("antsRegistration", **options)
         return itk_matrix(ants.read_transform("ants_0GenericAffine.mat"))
-
-
-def rigid(
-    fixed: np.ndarray, mask: np.ndarray, fixed_grid: Grid, moving: np.ndarray, moving_grid: Grid, folder: str
-) -> np.ndarray:
-    """4x4 world-to-world matrix (RAS+, mm) from one image of a head to another of any contrast.
-
-    Of the registrations that begin where the headers place the images, and with the centres of mass on one
-    another, the one with more mutual information is the result.
-
-    Parameters
-    ----------
-    fixed, moving : array, three-dimensional
-    mask : array of bool
-        Brain of the fixed image, which the result depends on alone.
-    fixed_grid, moving_grid : Grid
-    folder : str
-        For temporary files.
-
-    Raises
-    ------
-    FilterFailed
-        If the images don't overlap in either way.
-    """
-    box = bounding_box(mask, margin=10)
-    part, grid, brain = fixed[box], fixed_grid.part(box), mask[box]
-    seen, inside, target = (
-        _cubes(image, on) for image, on in ((part, grid), (brain, grid), (moving, moving_grid))
-    )
-    inside = ndimage.binary_dilation(inside[0] > 0.5, iterations=2), inside[1]
-    found = []
-    for centred in (False, True):
-        try:
-            points = _register(seen, target, "rigid", folder, 0, inside, centred)
-        except FilterFailed:
-            continue
-        moved = resample(moving, moving_grid, grid, points, order=1)
-        found.append((mutual_information(part, moved, brain), points))
-    if not found:
-        raise FilterFailed("antsRegistration found no overlap of the images")
-    return max(found, key=lambda one: one[0])[1]
-
-
-def _cubes(data: np.ndarray, grid: Grid) -> tuple[np.ndarray, Grid]:
-    """A volume on upright cubes: levels of a registration have a multiple of each voxel edge."""
-    cubes = upright(grid, _CUBE)
-    return resample(np.asarray(data, np.float32), grid, cubes, order=1), cubes
 
 
 def itk_matrix(transform: Any) -> np.ndarray:

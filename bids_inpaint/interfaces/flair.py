@@ -9,8 +9,8 @@ from bids_inpaint.errors import FilterFailed, InputError
 from bids_inpaint.imaging import bias
 from bids_inpaint.imaging.flair import Both, why_not_flair
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.itk import rigid
 from bids_inpaint.imaging.lesions import Rule, find_probable
+from bids_inpaint.imaging.multimodal import rigid
 from bids_inpaint.imaging.processes import alone
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, NetworkInputSpec, within
 from bids_inpaint.interfaces.visits import write_xfm
