@@ -23,7 +23,7 @@ FOUND, MISSED, WRONG = "#ffe020", "#40d040", "#ff4030"
 
 def main(bids: Path, people: list[Path]) -> None:
     """Draw the axial slice with most lesions of each person, with the map by the T1w and that by both."""
-    fig = Figure(figsize=(10, 2.7 * len(people)), layout="constrained", facecolor="black")
+    fig = Figure(figsize=(10, 2.8 * len(people)), layout="constrained", facecolor="black")
     FigureCanvasAgg(fig)
     rows = fig.subplots(len(people), 4, squeeze=False)
     titles = ("T1w", "FLAIR on the T1w", "by the T1w alone", "by both")
@@ -53,7 +53,7 @@ def main(bids: Path, people: list[Path]) -> None:
         handles=[Patch(color=colour, label=label) for colour, label in legend.items()],
         loc="outside lower right", ncols=3, frameon=False, labelcolor="white", fontsize=9,
     )  # fmt: skip
-    fig.savefig(FILE, dpi=60)
+    fig.savefig(FILE, dpi=48)
 
 
 if __name__ == "__main__":
