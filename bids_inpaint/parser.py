@@ -222,8 +222,8 @@ def _add_inpainting(p: argparse.ArgumentParser) -> None:
         nargs="?",
         const=options.FLAIR,
         metavar="MODEL",
-        help=f"also make a FLAIR image from the T1w, and a second lesion map from both, with "
-        f"'{options.FLAIR}' or the ONNX file of a network trained to do so",
+        help="also make a second lesion map, by the T1w and the FLAIR beside it; where there is none, make "
+        f"one of the T1w with '{options.FLAIR}' or the ONNX file of a network trained to do so",
     )
     g.add_argument(
         "--random-seed", type=int, metavar="N", default=options.RANDOM_SEED, help="seed of everything random"

@@ -21,7 +21,7 @@ from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
 from bids_inpaint.workflows.edits import init_edit_wf
-from bids_inpaint.workflows.flair import init_flair_wf
+from bids_inpaint.workflows.flair import init_lesions_by_flair_wf
 from bids_inpaint.workflows.inpaint import init_inpaint_wf
 from bids_inpaint.workflows.lesions import init_lesions_wf
 from bids_inpaint.workflows.person import Interwoven, init_person_wf, weave
@@ -286,18 +286,11 @@ class _ImageGraph:
         return step
 
     def add_flair(self) -> None:
-        """Make a FLAIR and the lesion map of both."""
-        assert self.networks.flair is not None
-        flair = init_flair_wf(
-            model=self.networks.flair,
-            template=self.template,
-            device=self.settings.device,
-            omp_nthreads=self.threads,
-        )
-        self.link(self.preprocess, flair, _same("preproc", "working_mask", "brain_mask", "inverse_xfm"))
-        masks = [("mask", "joint_mask"), ("native_mask", "native_joint_mask")]
-        self.link(flair, self.outputs, [*_same("flair", "native_flair"), *masks])
-        self.steps.append(flair)
+        """The lesion map by the T1w and its FLAIR, which is made if it has none."""
+        step = init_lesions_by_flair_wf(self.image, self.networks, self.settings, self.template, self.threads)
+        self.link(self.preprocess, step, _same(*step.inputs.inputnode.get()))
+        self.link(step, self.outputs, _same(*step.outputs.outputnode.get()))
+        self.steps.append(step)
 
     def add_reference(self) -> None:
         """Fill the lesions of given masks, for comparison."""

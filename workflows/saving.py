@@ -126,7 +126,7 @@ def init_outputs_wf(
     _add_figures(workflow, template, saves[PARTS[0]])
     _add_zoom(workflow, saves[PARTS[0]])
     if products.flair:
-        _add_flair_figure(workflow, saves["flair"])
+        _add_flair_figure(workflow, saves["flair"], "both" if image.flair else "flair")
     if products.segmented:
         _add_tissue_figure(workflow, saves[PARTS[0]])
     return workflow
@@ -208,8 +208,8 @@ def _save_layers(workflow: pe.Workflow, view: pe.Node, save: pe.Node, *layers: s
     workflow.connect([(view, save, [(layer, f"{view.name}_{layer}") for layer in layers])])
 
 
-def _add_flair_figure(workflow: pe.Workflow, save: pe.Node) -> None:
-    flair = pe.Node(View(colours=[figures.LESION]), name="flair", mem_gb=1)
+def _add_flair_figure(workflow: pe.Workflow, save: pe.Node, name: str) -> None:
+    flair = pe.Node(View(colours=[figures.LESION]), name=name, mem_gb=1)
     workflow.connect([
         (workflow.get_node("inputnode"), flair, [
             ("preproc", "first"), ("flair", "second"), ("working_mask", "brain"), ("joint_mask", "masks"),

@@ -12,6 +12,7 @@ from typing import Any
 
 from bids_inpaint.dataset.derivatives import add_derivatives, add_lesion_masks
 from bids_inpaint.dataset.edits import add_edits
+from bids_inpaint.dataset.flair import add_flair
 from bids_inpaint.dataset.image import Image, prefix_of
 from bids_inpaint.dataset.index import matching_filters
 from bids_inpaint.dataset.matching import Dataset, listed
@@ -77,7 +78,9 @@ def collect(settings: Any, processing: bool = True) -> Collection:
         raise InputError(f"{who.format(', '.join(absent))} not in {root}: it has {listed(present)}.")
     there = scan(root, list(labels) or present)
     there.images = list(magnitudes(there.images))
-    chosen, refused, warnings = _select(there, settings, present)
+    warnings: list[str] = []
+    named = matching_filters(there, settings, warnings)
+    chosen, refused = _select(there, settings, present, named.get("t1w"), warnings)
     if strays := [*([] if labels else strange_folders(root)), *there.strays]:
         warnings.append(
             f"{root} seems to have T1w images where none is looked for, in {listed(strays)}: name folders "
@@ -86,7 +89,11 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     files, unusable = _usable(chosen, processing)
     refused += unusable
     is_child, sidecars = children(root), Sidecars(root)
-    pairs = [(_image(file, is_child, sidecars, there), file) for file in files]
+    pairs = []
+    for file in files:
+        beside = there.flair.get((file.subject, file.session), [])
+        image = _image(file, is_child, sidecars)
+        pairs.append((add_flair(image, beside, file, named.get("flair"), bool(settings.flair)), file))
     pairs.sort(key=lambda pair: pair[0].prefix)
     dataset = Dataset(by_person(there.images), complete=not labels)
     # the last of those that have the same is used
@@ -133,13 +140,16 @@ def _no_t1w(settings: Any, labels: Sequence[str], present: Sequence[str]) -> str
 
 
 def _select(
-    there: ScanResult, settings: Any, present: Sequence[str]
-) -> tuple[list[T1w], list[Refused], list[str]]:
-    """The files asked for, what of that is not there, and warnings of what was not asked for by name."""
+    there: ScanResult,
+    settings: Any,
+    present: Sequence[str],
+    named: set[str] | None,
+    warnings: list[str],
+) -> tuple[list[T1w], list[Refused]]:
+    """The files asked for, and what of that is not there; warnings get what was not asked for by name."""
     sessions, labels = settings.session_label, settings.participant_label
     chosen = [t1w for t1w in there.images if not sessions or t1w.session in sessions]
     refused = [r for r in there.refused if not sessions or _session_of(r) in (None, *sessions)]
-    warnings: list[str] = []
 
     def leave_out(subjects: set[str], reason: str) -> None:
         """Asked for by name they are refused; else one warning serves all."""
@@ -162,7 +172,6 @@ def _select(
         if lacking := sorted(with_images - having):
             lacking_it = listed(f"sub-{label}" for label in lacking)
             warnings.append(f"These participants have no T1w of session {session}: {lacking_it}.")
-    named = matching_filters(there, settings, warnings)
     if named is not None:
         filters = f"the filters of {settings.bids_filter_file}"
         passing = [t1w for t1w in chosen if t1w.relative in named]
@@ -174,7 +183,7 @@ def _select(
         lost = {t1w.subject for t1w in chosen} - {t1w.subject for t1w in passing}
         leave_out(lost, f"With {filters} these participants have no T1w, and are left out")
         chosen = passing
-    return chosen, refused, warnings
+    return chosen, refused
 
 
 def _session_of(refused: Refused) -> str | None:
@@ -274,9 +283,7 @@ def _own_entities(t1w: T1w) -> dict[str, str]:
     return {short: said[short] for short in ENTITIES.values() if short in said}
 
 
-def _image(
-    t1w: T1w, is_child: Callable[[str, str | None], bool], sidecars: Sidecars, there: ScanResult
-) -> Image:
+def _image(t1w: T1w, is_child: Callable[[str, str | None], bool], sidecars: Sidecars) -> Image:
     entities = _own_entities(t1w)
     warnings, notes = [], []
     said = sidecars.of(t1w.path)
@@ -286,8 +293,6 @@ def _image(
         warnings.append("By participants.tsv it is of a child: the networks were trained with adults.")
     if "Inpainting" in said:
         notes.append("By its sidecar its lesions were inpainted already.")
-    if (t1w.subject, t1w.session) in there.flair:
-        notes.append("A FLAIR lies beside it and is not used.")
     return Image(
         path=str(t1w.path),
         uri=f"bids:raw:{t1w.relative}",

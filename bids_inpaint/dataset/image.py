@@ -42,6 +42,8 @@ class Image:
         time; none if it is processed by itself.
     edit : Edit, optional
         The lesion map as a person corrected it.
+    flair : tuple of two str, optional
+        Path and BIDS URI of the FLAIR beside it that decides about lesions, too.
     """
 
     path: str
@@ -57,6 +59,7 @@ class Image:
     brain_mask_xfm: str | None = None
     visits: tuple[str, ...] = ()
     edit: Edit | None = None
+    flair: tuple[str, str] | None = None
 
     @property
     def subject(self) -> str:

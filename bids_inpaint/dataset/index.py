@@ -18,13 +18,17 @@ if TYPE_CHECKING:
 
 #: What a filter file must be.
 FILTER = 'it must hold a JSON object, such as {"t1w": {"acquisition": "mprage"}}'
+#: Filters that a file may hold, and the suffix of the images they are for.
+SUFFIXES = {"t1w": "T1w", "flair": "FLAIR"}
 #: File of a PyBIDS database in its folder.
 DATABASE = "layout_index.sqlite"
 _SHORT: dict[str, str] = {short: name for name, short in ENTITIES.items()} | {"datatype": "datatype"}
 
 
-def matching_filters(there: ScanResult, settings: Any, warnings: list[str]) -> set[str] | None:
-    """Paths of the T1w images that the user's filters choose, relative to the dataset; None without filters.
+def matching_filters(there: ScanResult, settings: Any, warnings: list[str]) -> dict[str, set[str]]:
+    """Paths of the images that the user's filters choose, relative to the dataset.
+
+    They are by the name of the filter, as ``t1w``; what the user has no filter for is left out.
 
     A database is made where it is missing. One that doesn't know the files is not used.
 
@@ -59,13 +63,20 @@ def matching_filters(there: ScanResult, settings: Any, warnings: list[str]) -> s
                 "it to have it made anew."
             )
     if settings.bids_filter_file is None:
-        return None
+        return {}
     layout = layout or _layout(root, labels, None)
     filters = _filters(settings.bids_filter_file, {*layout.get_entities(), "regex_search"})
-    query = {"suffix": "T1w", "datatype": "anat", "extension": [".nii", ".nii.gz"]} | filters
-    query |= _of_subjects(labels)
+    of_any = {"datatype": "anat", "extension": [".nii", ".nii.gz"]}
     try:
-        return {file.relpath for file in layout.get(scope="raw", **query)}
+        return {
+            kind: {
+                file.relpath
+                for file in layout.get(
+                    scope="raw", **{"suffix": SUFFIXES[kind], **of_any, **query, **_of_subjects(labels)}
+                )
+            }
+            for kind, query in filters.items()
+        }
     except Exception as error:  # whatever PyBIDS and its database make of values that are none
         raise InputError(
             f"Filter file {settings.bids_filter_file} can't be used ({first_line(error)}): {FILTER}."
@@ -139,16 +150,16 @@ def _made_in(database: Path) -> TemporaryDirectory:
         ) from None
 
 
-def _filters(path: Path, known: set[str]) -> dict[str, Any]:
+def _filters(path: Path, known: set[str]) -> dict[str, dict[str, Any]]:
     try:
         content = read_json(path)
     except OSError as error:
         raise InputError(f"Filter file {path} {unreadable(error)}") from None
     except ValueError as error:
         raise InputError(f"Filter file {path} can't be read ({first_line(error)}): {FILTER}.") from None
-    filters: Any = content.get("t1w") if isinstance(content, dict) else {}
-    if not isinstance(filters, dict) or not filters:
-        raise InputError(f"Filter file {path} has no filter for t1w: {FILTER}.")
+    given = {kind: content[kind] for kind in SUFFIXES if kind in content} if isinstance(content, dict) else {}
+    if not given or not all(isinstance(filters, dict) and filters for filters in given.values()):
+        raise InputError(f"Filter file {path} has no filter for {' or '.join(given or ['t1w'])}: {FILTER}.")
     from bids.layout import Query
 
     special = {
@@ -161,8 +172,11 @@ def _filters(path: Path, known: set[str]) -> dict[str, Any]:
             return [meant(one) for one in value]
         return special.get(value, value) if value is None or isinstance(value, str) else value
 
-    out = {_SHORT.get(str(key), str(key)): meant(value) for key, value in filters.items()}
-    if unknown := sorted(out.keys() - known):
+    out = {
+        kind: {_SHORT.get(str(key), str(key)): meant(value) for key, value in filters.items()}
+        for kind, filters in given.items()
+    }
+    if unknown := sorted({key for filters in out.values() for key in filters} - known):
         raise InputError(
             f"Filter file {path} has the key {unknown[0]!r:.80}, which is no BIDS entity: {FILTER}."
         )

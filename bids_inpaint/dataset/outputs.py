@@ -35,10 +35,19 @@ _REFERENCE: dict[str, tuple[str, dict]] = {
     "reference": ("desc-reference_T1w.nii.gz", {}),
     "reference_mask": ("label-L_desc-reference_mask.nii.gz", {"Type": "Lesion"}),
 }
-#: What is made of a T1w without lesion masks or a FLAIR.
-FLAIR: dict[str, tuple[str, dict]] = {
-    "native_flair": ("desc-synth_FLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
+#: The lesions by a T1w and a FLAIR; the FLAIR if it was made of the T1w, and what a real one leads to.
+_JOINT: dict[str, tuple[str, dict]] = {
     "native_joint_mask": ("label-L_desc-joint_mask.nii.gz", {"Type": "Lesion"}),
+}
+_MADE_FLAIR: dict[str, tuple[str, dict]] = {
+    "native_flair": ("desc-synth_FLAIR.nii.gz", {"SkullStripped": True, "WhiteMatterLevel": 1}),
+}
+_REAL_FLAIR: dict[str, tuple[str, dict]] = {
+    "native_flair_moved": (
+        "space-T1w_FLAIR.nii.gz",
+        {"Description": "The FLAIR as it is, interpolated once onto the voxels of the T1w"},
+    ),
+    "native_joint_probability": ("label-L_desc-joint_probseg.nii.gz", {}),
 }
 #: How far what is averaged differs: of fillings and of lesion probabilities.
 _UNCERTAIN: dict[str, tuple[str, dict]] = {
@@ -59,6 +68,7 @@ TISSUES = {
     "dseg": "{}dseg.nii.gz",
 }
 TABLE = "desc-lesions_dseg.tsv"
+_FLAIR_XFM = "from-FLAIR_to-T1w_mode-image_xfm.txt"
 #: Layer of a view of the report -> suffix
 FIGURES = {
     "thumbnail": "desc-thumbnail_T1w.png",
@@ -74,6 +84,9 @@ FIGURES = {
     "flair_first": "desc-joint_T1w.png",
     "flair_second": "desc-synth_FLAIR.png",
     "flair_contours": "desc-synth_FLAIR.svg",
+    "both_first": "desc-both_T1w.png",
+    "both_second": "space-T1w_FLAIR.png",
+    "both_contours": "space-T1w_FLAIR.svg",
     "brain_first": "desc-brain_T1w.png",
     "brain_contours": "desc-brain_T1w.svg",
     "registration_first": "desc-template_T1w.png",
@@ -82,10 +95,8 @@ FIGURES = {
     "tissues_first": "desc-tissues_T1w.png",
     "tissues_contours": "desc-tissues_T1w.svg",
 }
-#: Layers of the view of the tissues.
-_TISSUE_FIGURES = ("tissues_first", "tissues_contours")
-
-
+#: Views that need a FLAIR, and whether it is a real one.
+_FLAIR_VIEWS = {"flair": False, "both": True}
 #: Images that can be segmented; the last is the non-blind filling of given lesions.
 SEGMENTED = ("inpainted", "original", "reference")
 #: What is made and saved for itself, so that what fails later takes nothing away; the first is the core.
@@ -103,7 +114,9 @@ class Products:
     reference : bool
         Whether given lesions are also filled by a non-blind network.
     flair : bool
-        Whether a FLAIR and the lesions in it are made.
+        Whether there are lesions by a FLAIR, too, which is made where an image has none.
+    any_flair : bool
+        Whether it counts no matter which of both an image has.
     uncertain : tuple of str
         Whether it is told how far fillings ('spread') and lesion probabilities ('doubt') differ.
     """
@@ -111,6 +124,7 @@ class Products:
     segmented: tuple[str, ...] = ("inpainted",)
     reference: bool = False
     flair: bool = False
+    any_flair: bool = False
     uncertain: tuple[str, ...] = ()
 
     @classmethod
@@ -127,7 +141,7 @@ class Products:
             segmented if settings.segmentation != "none" else (),
             reference,
             networks.flair is not None,
-            uncertain,
+            uncertain=uncertain,
         )
 
     @property
@@ -136,11 +150,19 @@ class Products:
         there = (True, "original" in self.segmented, self.reference, self.flair)
         return tuple(part for part, present in zip(PARTS, there, strict=True) if present)
 
-    def native(self) -> dict[str, tuple[str, dict]]:
-        """Results on the voxels of the T1w: key to BIDS suffix and sidecar."""
+    def has_flair(self, image: Image, real: bool) -> bool:
+        """Whether an image has the results of a real FLAIR, or those of one that is made."""
+        return self.flair and (self.any_flair or (image.flair is not None) == real)
+
+    def native(self, image: Image) -> dict[str, tuple[str, dict]]:
+        """Results of an image on its own voxels: key to BIDS suffix and sidecar."""
         more = {f"native_{k}": v for k, v in (self._tissues() | self._reference()).items()}
         uncertain = {f"native_{k}": _UNCERTAIN[f"native_{k}"] for k in self.uncertain}
-        return NATIVE | more | (FLAIR if self.flair else {}) | uncertain
+        if self.flair:
+            more |= _JOINT
+        for real, results in ((False, _MADE_FLAIR), (True, _REAL_FLAIR)):
+            more |= results if self.has_flair(image, real) else {}
+        return NATIVE | more | uncertain
 
     def standard(self) -> dict[str, tuple[str, dict]]:
         """Results on the working grid: key to BIDS suffix and sidecar."""
@@ -162,7 +184,7 @@ class Products:
 #: What earlier steps warn of: of the T1w, masks that were given for it, and the other visits of the person.
 WARNINGS = ("input_warnings", "mask_warnings", "lesion_warnings", "visit_warnings")
 #: Of a run with default options, and of one that makes everything.
-USUAL, EVERYTHING = Products(), Products(SEGMENTED, reference=True, flair=True)
+USUAL, EVERYTHING = Products(), Products(SEGMENTED, reference=True, flair=True, any_flair=True)
 
 
 def tissue_key(image: str, tissue: str) -> str:
@@ -179,7 +201,7 @@ def part_of(key: str) -> str:
     ('inpainted', 'reference', 'flair')
     """
     stem = key.removeprefix("native_").split("_")[0]
-    return {"joint": "flair"}.get(stem, stem if stem in PARTS else PARTS[0])
+    return {"joint": "flair", "both": "flair"}.get(stem, stem if stem in PARTS else PARTS[0])
 
 
 def status_file(output_dir: Path, image: Image) -> Path:
@@ -220,21 +242,25 @@ def names_of(image: Image, template: str, products: Products) -> dict[str, str]:
     stem = prefix(image)
     space = f"space-{template}_res-1"
     return {
-        **{key: f"{stem}_{suffix}" for key, (suffix, _) in products.native().items()},
+        **{key: f"{stem}_{suffix}" for key, (suffix, _) in products.native(image).items()},
         **{key: f"{stem}_{space}_{suffix}" for key, (suffix, _) in products.standard().items()},
         "xfm": f"{stem}_from-T1w_to-{template}_mode-image_xfm.txt",
         "inverse_xfm": f"{stem}_from-{template}_to-T1w_mode-image_xfm.txt",
         "table": f"{stem}_{TABLE}",
+        **({"flair_xfm": f"{stem}_{_FLAIR_XFM}"} if products.has_flair(image, real=True) else {}),
     }
 
 
 def figures_of(image: Image, products: Products) -> dict[str, str]:
     """Path of each figure below the output folder, by its key."""
     folder = f"sub-{image.subject}/figures"
+    absent = [view for view, real in _FLAIR_VIEWS.items() if not products.has_flair(image, real)]
+    if not products.segmented:
+        absent.append("tissues")
     return {
         key: f"{folder}/{image.prefix}_{suffix}"
         for key, suffix in FIGURES.items()
-        if (key not in _TISSUE_FIGURES or products.segmented) and (part_of(key) != "flair" or products.flair)
+        if key.split("_")[0] not in absent
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -103,8 +103,8 @@ class ScanResult:
         Labels of the participants looked at.
     images : list of T1w
         In the order of their paths.
-    flair : set of tuple
-        Participant and session (None without) that have a FLAIR.
+    flair : dict of list of T1w
+        FLAIR images by participant and session (None without), in the order of their paths.
     refused : list of Refused
         Participants whose folders can't be read.
     strays : list of str
@@ -113,7 +113,7 @@ class ScanResult:
 
     subjects: list[str] = field(default_factory=list)
     images: list[T1w] = field(default_factory=list)
-    flair: set[tuple[str, str | None]] = field(default_factory=set)
+    flair: dict[tuple[str, str | None], list[T1w]] = field(default_factory=dict)
     refused: list[Refused] = field(default_factory=list)
     strays: list[str] = field(default_factory=list)
 
@@ -165,10 +165,12 @@ def scan(root: Path, labels: list[str]) -> ScanResult:
                 elif _STRAY.fullmatch(name):
                     result.strays.append(path.relative_to(root).as_posix())
                 elif name.startswith("sub-") and name.endswith(("_FLAIR.nii", "_FLAIR.nii.gz")):
-                    result.flair.add((label, session))
+                    flair = T1w(path, path.relative_to(root).as_posix(), label, session)
+                    result.flair.setdefault((label, session), []).append(flair)
             if session and len(result.images) == before:
                 look_for_strays(above, _names_in(above))
-    result.images.sort(key=lambda image: image.relative)
+    for images in (result.images, *result.flair.values()):
+        images.sort(key=lambda image: image.relative)
     return result
 
 
@@ -204,6 +206,6 @@ def by_person(images: list[T1w]) -> dict[str, list[T1w]]:
     return {subject: list(listing.values()) for subject, listing in out.items()}
 
 
-def magnitudes(images: list[T1w]) -> Iterator[T1w]:
+def magnitudes(images: Iterable[T1w]) -> Iterator[T1w]:
     """Those that are no phase or other part of a complex image."""
     return (image for image in images if image.entities.get("part", "mag") == "mag")

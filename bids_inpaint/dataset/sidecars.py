@@ -7,7 +7,7 @@ from typing import Any
 from bids_inpaint import __version__
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.names import EDITS, LESION_MASKS
-from bids_inpaint.dataset.outputs import FLAIR, PARTS, TISSUES, Products, names_of, part_of, tissue_key
+from bids_inpaint.dataset.outputs import PARTS, TISSUES, Products, names_of, part_of, tissue_key
 from bids_inpaint.dataset.template import reference
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.imaging.uncertainty import LEVEL
@@ -126,8 +126,7 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
         for key in ("native_reference", "reference"):
             out[key] |= _made_by(networks.reference)
     if networks.flair:
-        for key in FLAIR:
-            out[key] |= _made_by(networks.flair)
+        _describe_flair(out, image, networks)
     origin = provenance(settings, networks)
     origin["Options"] |= own_options(image)
     for key in ("native_inpainted", "inpainted"):
@@ -154,6 +153,29 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
         out[key] |= _about_interval(why_no_interval(image, settings, networks))
     out["native_labels"] |= _columns(image, settings, networks, products)
     return out
+
+
+def _describe_flair(out: dict[str, dict], image: Image, networks: Networks) -> None:
+    """Add what the results of a FLAIR say that is no matter of the T1w alone."""
+    if image.flair is None:
+        assert networks.flair is not None
+        for key in ("native_flair", "native_joint_mask"):
+            out[key] |= _made_by(networks.flair)
+        return
+    assert networks.by_flair is not None
+    model = networks.by_flair
+    by_flair = model.card.lesion_by_flair
+    assert by_flair is not None
+    uri = image.flair[1]
+    out["native_flair_moved"] |= {"Sources": [uri], "SpatialReference": image.uri}
+    for key in ("native_joint_mask", "native_joint_probability"):
+        out[key] |= _made_by(model) | {
+            "Description": "By the T1w and the FLAIR together",
+            "Sources": [image.uri, uri],
+            "LesionMap": "probability",
+            "LesionThreshold": by_flair.threshold,
+            "LesionThresholdUnits": "probability",
+        }
 
 
 def why_no_interval(image: Image, settings: Settings, networks: Networks) -> str:
@@ -213,7 +235,7 @@ def _described(image: Image, settings: Settings, networks: Networks, products: P
         return [image.uri, *(s for s in image.sources if not s.startswith(prefixes))]
 
     out: dict[str, dict] = {}
-    for key, (_, metadata) in products.native().items():
+    for key, (_, metadata) in products.native(image).items():
         out[key] = {**metadata, "Sources": sources(key)}
     for key, (_, metadata) in products.standard().items():
         out[key] = {

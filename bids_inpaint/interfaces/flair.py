@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-from nipype.interfaces.base import File, TraitedSpec
+from nipype.interfaces.base import File, TraitedSpec, traits
 
+from bids_inpaint.errors import FilterFailed, InputError
 from bids_inpaint.imaging import bias
+from bids_inpaint.imaging.flair import Both, why_not_flair
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.imaging.itk import rigid
+from bids_inpaint.imaging.lesions import Rule, find_probable
+from bids_inpaint.imaging.multimodal import rigid
 from bids_inpaint.imaging.processes import alone
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, NetworkInputSpec, within
+from bids_inpaint.interfaces.visits import write_xfm
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
-from bids_inpaint.networks import flair, registry, session
+from bids_inpaint.networks import flair, inpainting, registry, session
 from bids_inpaint.space import WORKING_GRID, resample
 
 
@@ -25,6 +29,8 @@ class FlairToWorkingGridInputSpec(InputSpec):
 
 class FlairToWorkingGridOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="FLAIR of the brain without its bias, on the working grid")
+    native_file = File(exists=True, desc="FLAIR as it is, on the voxels of the T1w")
+    out_xfm = File(exists=True, desc="ITK text: takes images from the FLAIR to the T1w")
 
 
 class FlairToWorkingGrid(FileInterface):
@@ -37,12 +43,85 @@ class FlairToWorkingGrid(FileInterface):
         data, grid = images.load_t1w(self.inputs.in_file)
         t1w, t1w_grid = images.read(self.inputs.t1w)
         mask = images.read(self.inputs.mask_file)[0] > 0
-        to_flair = alone(rigid, t1w, t1w_grid, data, grid, runtime.cwd)
-        world = to_flair @ read_xfm(self.inputs.xfm)
-        out = resample(np.maximum(data, 0), grid, WORKING_GRID, world, order=3, mask=mask)
+        to_t1w = read_xfm(self.inputs.xfm)
+        brain = (
+            resample(mask.astype(np.float32), WORKING_GRID, t1w_grid, np.linalg.inv(to_t1w), order=1) > 0.5
+        )
+        try:
+            to_flair = alone(rigid, t1w, brain, t1w_grid, data, grid, runtime.cwd)
+        except FilterFailed as error:
+            raise InputError(
+                f"{self.inputs.in_file} can't be registered to {self.source} ({error}): check that both are "
+                "of one head, or remove it."
+            ) from None
+        out = resample(np.maximum(data, 0), grid, WORKING_GRID, to_flair @ to_t1w, order=3, mask=mask)
         corrected = bias.correct(out, mask, bias.n4)[0]
-        out_file = within(runtime, "flair.nii.gz")
-        return {"out_file": images.save(out_file, corrected, WORKING_GRID, np.float32, space_code=4)}
+        native = resample(data, grid, t1w_grid, to_flair, order=3)
+        return {
+            "out_file": images.save(
+                within(runtime, "flair.nii.gz"), corrected, WORKING_GRID, np.float32, space_code=4
+            ),
+            "native_file": images.save(
+                within(runtime, "native_flair.nii.gz"), native, t1w_grid, np.float32, space_code=1
+            ),
+            "out_xfm": write_xfm(within(runtime, "flair_to_t1w.txt"), to_flair),
+        }
+
+
+class FindByFlairInputSpec(NetworkInputSpec):
+    flair = File(exists=True, mandatory=True, desc="without its bias, on the working grid")
+    flair_source = File(exists=True, mandatory=True, desc="as the user has it, for messages")
+    working_mask = File(exists=True, mandatory=True, desc="the brain on the working grid")
+    brain_mask = File(exists=True, mandatory=True, desc="on the voxels of the T1w")
+    inverse_xfm = File(exists=True, mandatory=True, desc="takes the template to the T1w")
+    min_volume = traits.Float(mandatory=True, desc="of a lesion (mm³)")
+
+
+class FindByFlairOutputSpec(TraitedSpec):
+    mask = File(exists=True, desc="lesions on the working grid")
+    native_mask = File(exists=True, desc="lesions on the voxels of the T1w")
+    native_probability = File(exists=True, desc="of a lesion, on the voxels of the T1w, 0-1")
+
+
+class FindByFlair(FileInterface):
+    """Find the lesions by a T1w and a FLAIR together."""
+
+    input_spec = FindByFlairInputSpec
+    output_spec = FindByFlairOutputSpec
+
+    def process(self, runtime) -> dict:
+        model = registry.find(self.inputs.model, sha256=self.inputs.model_sha256)
+        data, source = images.read(self.inputs.in_file)
+        seen = images.read(self.inputs.flair)[0]
+        mask = images.read(self.inputs.working_mask)[0] > 0
+        white, grey = (images.read(path)[0] for path in (self.inputs.wm_prior, self.inputs.gm_prior))
+        scale = Scale.measure(data, mask, white, grey)
+        standard = scale.apply(data)
+        if reason := why_not_flair(seen, standard, mask, grey, white):
+            raise InputError(
+                f"{self.inputs.flair_source} {reason}, and is not used: check that it is a FLAIR of the head "
+                f"of {self.source}, or rename or remove it."
+            )
+        options = session.Runtime(self.inputs.device, self.inputs.num_threads)
+        filled = inpainting.inpaint(model, data, mask, scale, None, options, (white, grey))
+        by_flair = model.card.lesion_by_flair
+        assert filled.probability is not None
+        assert by_flair is not None
+        both = Both(standard, scale.apply(filled.image), filled.probability, seen, mask, white)
+        probability = both.lesion_probability(by_flair)
+        rule = Rule("probability", by_flair.threshold, by_flair.threshold, self.inputs.min_volume)
+        native, grid = images.read(self.inputs.brain_mask)
+        world = read_xfm(self.inputs.inverse_xfm)
+        likely = resample(probability, source, grid, world, order=1, mask=native > 0)
+
+        def save(name: str, values: np.ndarray, on, dtype, code: int) -> str:
+            return images.save(within(runtime, f"{name}.nii.gz"), values, on, dtype, code)
+
+        return {
+            "mask": save("mask", find_probable(probability, rule, source), source, np.uint8, 4),
+            "native_mask": save("native_mask", find_probable(likely, rule, grid), grid, np.uint8, 1),
+            "native_probability": save("native_probability", likely, grid, np.float32, 1),
+        }
 
 
 class SynthesiseFlairInputSpec(NetworkInputSpec):

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from bids_inpaint.imaging.flair import FlairModel
 from bids_inpaint.imaging.uncertainty import VolumeModel
 from bids_inpaint.networks.diffusion import SAMPLERS, STEPS
 
@@ -147,6 +148,8 @@ class Card:
     lesion_volume : VolumeModel, optional
         Of a network that tells this probability: the true volumes behind its maps by the levels of
         `lesion_probability`.
+    lesion_by_flair : FlairModel, optional
+        Of a network that tells this probability: how a FLAIR decides about lesions, too.
     inpainter, inpainter_sha256 : str, optional
         The network that ships whose output it also sees.
     more : dict
@@ -171,6 +174,7 @@ class Card:
     sampling: Sampling | None = None
     lesion_probability: LesionProbability | None = None
     lesion_volume: VolumeModel | None = None
+    lesion_by_flair: FlairModel | None = None
     inpainter: str | None = None
     inpainter_sha256: str | None = None
     more: dict[str, Any] = field(default_factory=dict, repr=False, hash=False, compare=False)
@@ -198,6 +202,8 @@ class Card:
             known["lesion_probability"] = LesionProbability(**{k: float(v) for k, v in told.items()})
         if (known_volumes := known.get("lesion_volume")) is not None:
             known["lesion_volume"] = VolumeModel.read(known_volumes)
+        if (by_flair := known.get("lesion_by_flair")) is not None:
+            known["lesion_by_flair"] = FlairModel.read(by_flair)
         for key, kind in (("edge", int), ("context", int), ("lesion_threshold", float)):
             if key in known:
                 known[key] = kind(known[key])
@@ -222,7 +228,10 @@ class Card:
             and 0 <= self.context <= 16
             and self.prediction in ("image", "noise")
             and (self.blind or self.lesion_probability is None)
-            and (self.lesion_probability is not None or self.lesion_volume is None)
+            and (
+                self.lesion_probability is not None
+                or (self.lesion_volume is None and self.lesion_by_flair is None)
+            )
         )
 
     @property

@@ -27,7 +27,9 @@ class Networks:
     reference : Model, optional
         Fills the lesions of given masks, beside what a blind network does.
     flair : Model, optional
-        Makes a FLAIR and a lesion map of each T1w.
+        Makes a FLAIR and a lesion map of each T1w that has none beside it.
+    by_flair : Model, optional
+        The blind network that tells lesions by a T1w and a real FLAIR together.
     """
 
     main: Model
@@ -35,6 +37,7 @@ class Networks:
     second_alone: bool = False
     reference: Model | None = None
     flair: Model | None = None
+    by_flair: Model | None = None
 
     @classmethod
     def of(cls, settings: Settings) -> Networks:
@@ -78,7 +81,10 @@ class Networks:
             )
         reference = registry.find(registry.REFERENCE) if settings.lesion_masks and main.blind else None
         flair = registry.find(settings.flair, "flair") if settings.flair else None
-        networks = cls(main, second, second_alone, reference, flair)
+        by_flair = None
+        if flair:
+            by_flair = main if main.card.lesion_by_flair else registry.find(registry.DEFAULT)
+        networks = cls(main, second, second_alone, reference, flair, by_flair)
         rule = networks.rule(settings)
         if settings.longitudinal and not (main.blind and rule.kind == "probability"):
             raise InputError(

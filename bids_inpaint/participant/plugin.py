@@ -34,6 +34,7 @@ PRELOADED = [
     "contourpy",
     "PIL.Image",
     "bids_inpaint.imaging.itk",
+    "bids_inpaint.imaging.multimodal",
     "bids_inpaint.interfaces.ants",
     "bids_inpaint.interfaces.bias",
     "bids_inpaint.interfaces.derivatives",

@@ -61,6 +61,14 @@ _KINDS = {
         ((LESION, "lesions that the network of the FLAIR found"),),
         "The FLAIR was made from the T1w image.",
     ),
+    "both": _Kind(
+        "FLAIR",
+        (),
+        ("T1w", "FLAIR"),
+        ((LESION, "lesions by both images"),),
+        "Does the FLAIR lie on the T1w, and is every lesion outlined that is bright in it? The filling is by "
+        "the T1w alone.",
+    ),
     "tissues": _Kind(
         "Tissue segmentation",
         ("tissues",),

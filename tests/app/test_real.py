@@ -17,8 +17,11 @@ from bids_inpaint import cli
 from bids_inpaint.imaging import feathering
 from bids_inpaint.imaging.fidelity import psnr
 from bids_inpaint.imaging.metrics import dice, lesion_scores
+from bids_inpaint.imaging.multimodal import rigid
 from bids_inpaint.io import images
+from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.networks import registry, volumes
+from bids_inpaint.networks.extraction import extract
 from bids_inpaint.space import WORKING_GRID, Grid
 
 
@@ -146,3 +149,16 @@ def test_patients_get_lesion_free_targets(real_data, toy_model, tmp_path):
     # the toy leaves masked voxels at -1, which is no signal
     assert changed[patient.lesions].mean() > 0.99
     assert not changed[~feathering.neighbourhood(patient.lesions, WORKING_GRID, 1.01)].any()
+
+
+def test_a_flair_with_thick_slices_is_registered(real_data, tmp_path):
+    """The coarse levels of a registration once had eight of the 48 slices, and it ended 20 mm away."""
+    stem = real_data / "ms/sub-thick12/ses-2/anat/sub-thick12_ses-2"
+    (t1w, grid), (flair, flair_grid) = (images.read(f"{stem}_{name}.nii.gz") for name in ("T1w", "FLAIR"))
+    brain = extract(t1w, grid, registry.find(registry.BRAIN, "brain"))
+    found = rigid(t1w, brain, grid, flair, flair_grid, str(tmp_path))
+    given = real_data / "ms_changes/sub-thick12_study2_T1W_intrastudy_to_FLAIR.txt"
+    expert = np.linalg.inv(read_xfm(given))
+    places = np.argwhere(brain)[::500] @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
+    apart = np.linalg.norm((found - expert)[:3] @ np.column_stack([places, np.ones(len(places))]).T, axis=0)
+    assert apart.max() < 1.5

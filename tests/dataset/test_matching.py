@@ -463,4 +463,63 @@ def test_a_flair_that_is_not_used_is_named(tmp_path):
     root = dataset(tmp_path, "sub-01_T1w.nii.gz", "sub-02_T1w.nii.gz", "sub-02_acq-3d_FLAIR.nii.gz")
     found = by_prefix(collect(root))
     assert found["sub-01"].notes == ()
-    assert found["sub-02"].notes == ("A FLAIR lies beside it and is not used.",)
+    assert found["sub-02"].notes == ("A FLAIR lies beside it and is not used: --flair uses it.",)
+    assert found["sub-02"].flair is None
+
+
+def flairs(folder: Path, *names: str, **options) -> dict[str, str | None]:
+    """Name of the FLAIR of each image."""
+    found = by_prefix(collect(dataset(folder, *names), flair="joint", **options))
+    for image in found.values():
+        assert image.flair is None or image.flair[1].endswith(Path(image.flair[0]).name)
+    return {prefix: name(image.flair[0] if image.flair else None) for prefix, image in found.items()}
+
+
+def test_the_flair_of_the_session_is_used(tmp_path):
+    names = ("sub-01_ses-a_T1w.nii.gz", "sub-01_ses-b_T1w.nii.gz", "sub-01_ses-b_acq-3d_FLAIR.nii.gz")
+    assert flairs(tmp_path, *names) == {"sub-01_ses-a": None, "sub-01_ses-b": names[2]}
+    image = by_prefix(collect(tmp_path, flair="joint"))["sub-01_ses-b"]
+    assert image.flair[1] == f"bids:raw:sub-01/ses-b/anat/{names[2]}"
+    assert image.notes == image.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("t1w", "there", "used"),
+    [
+        ("run-02", ["run-1", "run-2"], "run-2"),
+        ("acq-x", ["acq-x", "acq-y"], "acq-x"),
+        ("acq-x_run-1", ["acq-y_run-1", "acq-y_run-2"], "acq-y_run-1"),
+        ("run-1", ["acq-x_run-1", "acq-y_run-1"], None),
+        ("acq-z", ["acq-x", "acq-y"], None),
+        ("acq-z", ["acq-x", "part-phase"], "acq-x"),
+    ],
+)
+def test_of_several_flair_images_the_one_that_fits_is_used(tmp_path, t1w, there, used):
+    names = [f"sub-01_{entities}_FLAIR.nii.gz" for entities in there]
+    found = flairs(tmp_path, f"sub-01_{t1w}_T1w.nii.gz", *names)
+    assert [*found.values()] == [used and f"sub-01_{used}_FLAIR.nii.gz"]
+    (image,) = collect(tmp_path, flair="joint").images
+    assert bool(image.warnings) is (used is None)
+    for warning in image.warnings:
+        assert "lie beside it, and none is used" in warning
+        assert '{"flair": {"acquisition": "3d"}}' in warning
+
+
+def test_filters_choose_the_flair(tmp_path):
+    names = ["sub-01_T1w.nii.gz", "sub-01_acq-x_FLAIR.nii.gz", "sub-01_acq-y_FLAIR.nii.gz"]
+    chosen = tmp_path / "f.json"
+    chosen.write_text('{"flair": {"acquisition": "y"}}')
+    assert flairs(tmp_path, *names, bids_filter_file=chosen) == {"sub-01": names[2]}
+    chosen.write_text('{"flair": {"acquisition": "z"}, "t1w": {"suffix": "T1w"}}')
+    assert flairs(tmp_path, *names, bids_filter_file=chosen) == {"sub-01": None}
+    chosen.write_text('{"flair": {}}')
+    with pytest.raises(InputError, match="has no filter for flair"):
+        flairs(tmp_path, *names, bids_filter_file=chosen)
+
+
+def test_a_flair_whose_content_is_missing_is_named(tmp_path):
+    root = dataset(tmp_path, "sub-01_T1w.nii.gz")
+    (root / "bids/sub-01/anat/sub-01_FLAIR.nii.gz").symlink_to("../../.git/annex/objects/x")
+    (image,) = collect(root, flair="joint").images
+    assert image.flair is None
+    assert "Its FLAIR is not used, so that one is made" in image.warnings[0]

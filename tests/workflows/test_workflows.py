@@ -49,6 +49,7 @@ def build(tmp_path, toy_model, masks=False, brains=False, names=NAMES, **options
         model,
         reference=with_card(model, blind=False) if masks and model.blind else None,
         flair=registry.find("joint", "flair") if settings.flair else None,
+        by_flair=registry.find("blind-unet") if settings.flair else None,
     )
     workflow = init_participants_wf(
         images=images, settings=settings, networks=networks, template=files, run_uuid="x"
@@ -231,6 +232,35 @@ def test_a_flair_is_made_where_it_is_asked_for(tmp_path, toy_model):
     }
     names = [set(expected(image, template.DEFAULT, Products(flair=flair))) for flair in BOTH]
     assert names[1] - names[0] == more
+
+
+def test_a_real_flair_is_used_where_there_is_one(tmp_path, toy_model):
+    names = (
+        "sub-01/anat/sub-01_T1w.nii.gz",
+        "sub-02/anat/sub-02_T1w.nii.gz",
+        "sub-02/anat/sub-02_FLAIR.nii.gz",
+    )
+    workflow, nodes = build(tmp_path, toy_model, flair="joint", names=names)
+    assert {"sub_01_wf.flair_wf.synthesise", "sub_02_wf.flair_wf.find", "sub_02_wf.outputs_wf.both"} <= set(
+        nodes
+    )
+    assert "sub_02_wf.flair_wf.synthesise" not in nodes
+    assert str(nodes["sub_02_wf.flair_wf.register"].inputs.in_file).endswith("sub-02_FLAIR.nii.gz")
+    assert "FLAIR) image was registered" in workflow.get_node("sub_02_wf").__desc__
+    assert_everything_is_saved(workflow)
+    image = Image("p", "u", {"sub": "01"}, flair=("f", "v"))
+    names = [set(expected(image, template.DEFAULT, Products(flair=flair))) for flair in BOTH]
+    assert names[1] - names[0] == {
+        *(
+            f"sub-01/anat/sub-01_{name}.{end}"
+            for name in ("space-T1w_FLAIR", "label-L_desc-joint_mask", "label-L_desc-joint_probseg")
+            for end in ("json", "nii.gz")
+        ),
+        "sub-01/anat/sub-01_from-FLAIR_to-T1w_mode-image_xfm.txt",
+        "sub-01/figures/sub-01_desc-both_T1w.png",
+        "sub-01/figures/sub-01_space-T1w_FLAIR.png",
+        "sub-01/figures/sub-01_space-T1w_FLAIR.svg",
+    }
 
 
 def test_non_blind_networks_fill_the_given_lesions(tmp_path, toy_model):
