@@ -12,7 +12,7 @@ from typing import Any
 
 from bids_inpaint.dataset.derivatives import add_derivatives, add_lesion_masks
 from bids_inpaint.dataset.edits import add_edits
-from bids_inpaint.dataset.flair import add_flair
+from bids_inpaint.dataset.flair import add_flair, tell_of_none
 from bids_inpaint.dataset.image import Image, prefix_of
 from bids_inpaint.dataset.index import matching_filters
 from bids_inpaint.dataset.matching import Dataset, listed
@@ -89,11 +89,12 @@ def collect(settings: Any, processing: bool = True) -> Collection:
     files, unusable = _usable(chosen, processing)
     refused += unusable
     is_child, sidecars = children(root), Sidecars(root)
-    pairs = []
+    found = []
     for file in files:
         beside = there.flair.get((file.subject, file.session), [])
         image = _image(file, is_child, sidecars)
-        pairs.append((add_flair(image, beside, file, named.get("flair"), bool(settings.flair)), file))
+        found.append(add_flair(image, beside, file, named.get("flair"), bool(settings.flair)))
+    pairs = list(zip(tell_of_none(found) if settings.flair else found, files, strict=True))
     pairs.sort(key=lambda pair: pair[0].prefix)
     dataset = Dataset(by_person(there.images), complete=not labels)
     # the last of those that have the same is used

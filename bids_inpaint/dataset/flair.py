@@ -12,6 +12,8 @@ from bids_inpaint.io.pointers import problem_of
 
 #: What a T1w and its FLAIR must share for a choice among several, if there is one.
 _ALIKE = ("acq", "ce", "rec", "run")
+#: Of an image without a FLAIR, with --flair.
+_NONE = "It has no FLAIR: label-L_desc-joint_mask is by a synthetic one, which shows no more than the T1w."
 
 
 def add_flair(
@@ -38,6 +40,14 @@ def add_flair(
         note = ("A FLAIR lies beside it and is not used: --flair uses it.",) if beside else ()
         return replace(image, notes=(*image.notes, *note))
     beside = [flair for flair in beside if named is None or flair.relative in named]
+    others = [flair for flair in beside if not flair.well_named]
+    if others:
+        warning = (
+            f"{listed(flair.path.name for flair in others)} is not used as its FLAIR: name it as BIDS asks, "
+            f"with the labels of its folders ({_labels(t1w)}[_KEY-LABEL]_FLAIR.nii.gz)."
+        )
+        image = replace(image, warnings=(*image.warnings, warning))
+        beside = [flair for flair in beside if flair.well_named]
     for keys in (_ALIKE, ("run",)):
         if len(beside) > 1:
             alike = [
@@ -53,7 +63,22 @@ def add_flair(
             'made: choose one with --bids-filter-file, such as {"flair": {"acquisition": "3d"}}.'
         )
     elif problem := problem_of(beside[0].path):
-        warning = f"Its FLAIR is not used, so that one is made: {problem}"
+        warning = f"Its FLAIR is not used, so that a synthetic one is made: {problem}"
     else:
         return replace(image, flair=(str(beside[0].path), f"bids:raw:{beside[0].relative}"))
     return replace(image, warnings=(*image.warnings, warning))
+
+
+def tell_of_none(images: Sequence[Image]) -> list[Image]:
+    """The images, with a note on each that has no FLAIR to use; a warning if others have one.
+
+    Their lesion maps are by another network, and have the same names.
+    """
+    kind = "warnings" if any(image.flair for image in images) else "notes"
+    return [
+        image if image.flair else replace(image, **{kind: (*getattr(image, kind), _NONE)}) for image in images
+    ]
+
+
+def _labels(t1w: T1w) -> str:
+    return f"sub-{t1w.subject}" + (f"_ses-{t1w.session}" if t1w.session else "")

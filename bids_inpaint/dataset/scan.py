@@ -13,12 +13,13 @@ from bids_inpaint.dataset.names import DATATYPES, entities_of, identity
 from bids_inpaint.io.pointers import is_broken, problem_of_link
 
 _T1W = re.compile(r"(?is)sub-.*_T1w\.nii(\.gz)?")
+_FLAIR = re.compile(r"(?is)(?!\.)(.*_)?FLAIR\.nii(\.gz)?")
 #: What may be meant as a T1w where none is looked for.
 _STRAY = re.compile(r"(?is)(?!\.)(.*_)?T1w\.nii(\.gz)?")
 _LABEL = "[0-9a-zA-Z+]+"
 # bids_validator refuses what its own version of the schema does not know
 _WELL_NAMED = re.compile(
-    rf"(sub-{_LABEL}(?:/ses-{_LABEL})?)/anat/(sub-{_LABEL}(?:_ses-{_LABEL})?)(?:_[a-z]+-{_LABEL})*_T1w\.nii(\.gz)?"
+    rf"(sub-{_LABEL}(?:/ses-{_LABEL})?)/anat/(sub-{_LABEL}(?:_ses-{_LABEL})?)(?:_[a-z]+-{_LABEL})*_(T1w|FLAIR)\.nii(\.gz)?"
 )
 
 
@@ -49,7 +50,7 @@ class Refused:
 
 @dataclass(frozen=True)
 class T1w:
-    """A file that is meant to be a T1w.
+    """A file that is meant to be a T1w, or a FLAIR beside one.
 
     Attributes
     ----------
@@ -84,7 +85,7 @@ class T1w:
 
     @property
     def well_named(self) -> bool:
-        """Whether its name is that of a T1w, with the entities of its folders."""
+        """Whether its name is that of a T1w or a FLAIR, with the entities of its folders."""
         parts = _WELL_NAMED.fullmatch(self.relative)
         return parts is not None and parts[1].replace("/", "_") == parts[2]
 
@@ -164,7 +165,7 @@ def scan(root: Path, labels: list[str]) -> ScanResult:
                     result.images.append(T1w(path, path.relative_to(root).as_posix(), label, session))
                 elif _STRAY.fullmatch(name):
                     result.strays.append(path.relative_to(root).as_posix())
-                elif name.startswith("sub-") and name.endswith(("_FLAIR.nii", "_FLAIR.nii.gz")):
+                elif _FLAIR.fullmatch(name):
                     flair = T1w(path, path.relative_to(root).as_posix(), label, session)
                     result.flair.setdefault((label, session), []).append(flair)
             if session and len(result.images) == before:

@@ -126,7 +126,7 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
         for key in ("native_reference", "reference"):
             out[key] |= _made_by(networks.reference)
     if networks.flair:
-        _describe_flair(out, image, networks)
+        _describe_flair(out, image, settings, networks)
     origin = provenance(settings, networks)
     origin["Options"] |= own_options(image)
     for key in ("native_inpainted", "inpainted"):
@@ -155,7 +155,7 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
     return out
 
 
-def _describe_flair(out: dict[str, dict], image: Image, networks: Networks) -> None:
+def _describe_flair(out: dict[str, dict], image: Image, settings: Settings, networks: Networks) -> None:
     """Add what the results of a FLAIR say that is no matter of the T1w alone."""
     if image.flair is None:
         assert networks.flair is not None
@@ -175,6 +175,8 @@ def _describe_flair(out: dict[str, dict], image: Image, networks: Networks) -> N
             "LesionMap": "probability",
             "LesionThreshold": by_flair.threshold,
             "LesionThresholdUnits": "probability",
+            "LesionMinVolume": settings.lesion_min_volume,
+            "LesionMinVolumeUnits": "mm^3",
         }
 
 

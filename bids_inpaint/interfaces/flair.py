@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from bids_inpaint.errors import FilterFailed, InputError
 from bids_inpaint.imaging import bias
-from bids_inpaint.imaging.flair import Both, why_not_flair
+from bids_inpaint.imaging.conform import conform
+from bids_inpaint.imaging.flair import Both, lacking, why_not_flair
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.imaging.lesions import Rule, find_probable
 from bids_inpaint.imaging.multimodal import rigid
@@ -31,6 +34,7 @@ class FlairToWorkingGridOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="FLAIR of the brain without its bias, on the working grid")
     native_file = File(exists=True, desc="FLAIR as it is, on the voxels of the T1w")
     out_xfm = File(exists=True, desc="ITK text: takes images from the FLAIR to the T1w")
+    warnings = traits.List(traits.Str, desc="what is unusual about the file")
 
 
 class FlairToWorkingGrid(FileInterface):
@@ -40,7 +44,10 @@ class FlairToWorkingGrid(FileInterface):
     output_spec = FlairToWorkingGridOutputSpec
 
     def process(self, runtime) -> dict:
-        data, grid = images.load_t1w(self.inputs.in_file)
+        warnings: list[str] = []
+        data, grid = images.load_t1w(self.inputs.in_file, warnings)
+        conformed = conform(data)
+        name = Path(self.inputs.in_file).name
         t1w, t1w_grid = images.read(self.inputs.t1w)
         mask = images.read(self.inputs.mask_file)[0] > 0
         to_t1w = read_xfm(self.inputs.xfm)
@@ -48,13 +55,14 @@ class FlairToWorkingGrid(FileInterface):
             resample(mask.astype(np.float32), WORKING_GRID, t1w_grid, np.linalg.inv(to_t1w), order=1) > 0.5
         )
         try:
-            to_flair = alone(rigid, t1w, brain, t1w_grid, data, grid, runtime.cwd)
+            to_flair = alone(rigid, t1w, brain, t1w_grid, conformed.data, grid, runtime.cwd)
         except FilterFailed as error:
             raise InputError(
                 f"{self.inputs.in_file} can't be registered to {self.source} ({error}): check that both are "
                 "of one head, or remove it."
             ) from None
-        out = resample(np.maximum(data, 0), grid, WORKING_GRID, to_flair @ to_t1w, order=3, mask=mask)
+        plain = np.maximum(conformed.data, 0)
+        out = resample(plain, grid, WORKING_GRID, to_flair @ to_t1w, order=3, mask=mask)
         corrected = bias.correct(out, mask, bias.n4)[0]
         native = resample(data, grid, t1w_grid, to_flair, order=3)
         return {
@@ -65,6 +73,7 @@ class FlairToWorkingGrid(FileInterface):
                 within(runtime, "native_flair.nii.gz"), native, t1w_grid, np.float32, space_code=1
             ),
             "out_xfm": write_xfm(within(runtime, "flair_to_t1w.txt"), to_flair),
+            "warnings": [*warnings, *(f"{name}: {clause}." for clause in conformed.warnings)],
         }
 
 
@@ -75,12 +84,14 @@ class FindByFlairInputSpec(NetworkInputSpec):
     brain_mask = File(exists=True, mandatory=True, desc="on the voxels of the T1w")
     inverse_xfm = File(exists=True, mandatory=True, desc="takes the template to the T1w")
     min_volume = traits.Float(mandatory=True, desc="of a lesion (mm³)")
+    flair_warnings = traits.List(traits.Str, desc="what is unusual about the file of the FLAIR")
 
 
 class FindByFlairOutputSpec(TraitedSpec):
     mask = File(exists=True, desc="lesions on the working grid")
     native_mask = File(exists=True, desc="lesions on the voxels of the T1w")
     native_probability = File(exists=True, desc="of a lesion, on the voxels of the T1w, 0-1")
+    warnings = traits.List(traits.Str, desc="what is unusual about the FLAIR")
 
 
 class FindByFlair(FileInterface):
@@ -121,6 +132,7 @@ class FindByFlair(FileInterface):
             "mask": save("mask", find_probable(probability, rule, source), source, np.uint8, 4),
             "native_mask": save("native_mask", find_probable(likely, rule, grid), grid, np.uint8, 1),
             "native_probability": save("native_probability", likely, grid, np.float32, 1),
+            "warnings": [*self.inputs.flair_warnings, *lacking(seen, mask)],
         }
 
 

@@ -295,9 +295,9 @@ def record_refused(one: Refused, images: Sequence[Image], settings: Settings, ru
 
 
 def warnings_of(image: Image, settings: Settings) -> list[str]:
-    """What is unusual about an image and the masks given for it, from its sidecars."""
+    """What is unusual about an image, the masks given for it and its FLAIR, from its sidecars."""
     warnings: list[str] = []
-    for name in ("inpainted", "reference"):
+    for name in ("desc-inpainted_T1w", "desc-reference_T1w", "label-L_desc-joint_mask"):
         stored = _sidecar(image, settings, name).get("QualityWarnings")
         warnings += [str(warning) for warning in stored] if isinstance(stored, list) else []
     return list(dict.fromkeys(warnings))
@@ -334,5 +334,5 @@ def differences(image: Image, settings: Settings, current: dict) -> list[str]:
     return [f"These results were made with {'; '.join(out)}: run without --reports-only to replace them."]
 
 
-def _sidecar(image: Image, settings: Settings, name: str = "inpainted") -> dict:
-    return read_sidecar(settings.output_dir / f"{prefix(image)}_desc-{name}_T1w.json")
+def _sidecar(image: Image, settings: Settings, name: str = "desc-inpainted_T1w") -> dict:
+    return read_sidecar(settings.output_dir / f"{prefix(image)}_{name}.json")

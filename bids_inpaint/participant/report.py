@@ -211,8 +211,9 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
         shown.warnings.append(f"The results can't be read ({error}): run the participant level for it again.")
         rows, volumes = [], {}
     measures, warnings = quality_of(read_sidecar(f"{stem}desc-inpainted_T1w.json"))
-    _, of_masks = quality_of(read_sidecar(f"{stem}desc-reference_T1w.json"))
-    shown.warnings += list(dict.fromkeys([*warnings, *of_masks]))
+    for name in ("desc-reference_T1w", "label-L_desc-joint_mask"):
+        warnings += quality_of(read_sidecar(f"{stem}{name}.json"))[1]
+    shown.warnings += list(dict.fromkeys(warnings))
     if shown.warnings and shown.verdict == "good":
         shown.verdict, shown.word = "look", _counted(len(shown.warnings))
         shown.sentence = "Look at this image before you use its results:"

@@ -499,7 +499,7 @@ def test_of_several_flair_images_the_one_that_fits_is_used(tmp_path, t1w, there,
     found = flairs(tmp_path, f"sub-01_{t1w}_T1w.nii.gz", *names)
     assert [*found.values()] == [used and f"sub-01_{used}_FLAIR.nii.gz"]
     (image,) = collect(tmp_path, flair="joint").images
-    assert bool(image.warnings) is (used is None)
+    assert bool(image.warnings) is bool(image.notes) is (used is None)
     for warning in image.warnings:
         assert "lie beside it, and none is used" in warning
         assert '{"flair": {"acquisition": "3d"}}' in warning
@@ -522,4 +522,33 @@ def test_a_flair_whose_content_is_missing_is_named(tmp_path):
     (root / "bids/sub-01/anat/sub-01_FLAIR.nii.gz").symlink_to("../../.git/annex/objects/x")
     (image,) = collect(root, flair="joint").images
     assert image.flair is None
-    assert "Its FLAIR is not used, so that one is made" in image.warnings[0]
+    assert "Its FLAIR is not used, so that a synthetic one is made" in image.warnings[0]
+
+
+@pytest.mark.parametrize(
+    "other", ["sub-02_FLAIR.nii.gz", "sub-01_ses-b_FLAIR.nii.gz", "sub-01_flair.nii.gz", "FLAIR.nii"]
+)
+def test_a_flair_by_the_name_of_another_is_not_used(tmp_path, other):
+    """Whether there is one by the right name or none."""
+    other = f"sub-01/anat/{other}"
+    assert flairs(tmp_path, "sub-01_T1w.nii.gz", other) == {"sub-01": None}
+    (image,) = collect(tmp_path, flair="joint").images
+    assert image.warnings == (
+        f"{name(other)} is not used as its FLAIR: name it as BIDS asks, with the labels of its folders "
+        "(sub-01[_KEY-LABEL]_FLAIR.nii.gz).",
+    )
+    assert flairs(tmp_path, "sub-01_FLAIR.nii.gz") == {"sub-01": "sub-01_FLAIR.nii.gz"}
+    assert name(other) in collect(tmp_path, flair="joint").images[0].warnings[0]
+
+
+def test_images_without_a_flair_are_named(tmp_path):
+    root = dataset(tmp_path, "sub-01_T1w.nii.gz")
+    (image,) = collect(root, flair="joint").images
+    assert image.notes[0].startswith("It has no FLAIR: label-L_desc-joint_mask is by a synthetic one")
+    assert image.warnings == ()
+    assert collect(root).images[0].notes == ()
+    # its map is not like those of others
+    dataset(tmp_path, "sub-02_T1w.nii.gz", "sub-02_FLAIR.nii.gz")
+    found = by_prefix(collect(root, flair="joint"))
+    assert found["sub-01"].warnings[0].startswith("It has no FLAIR")
+    assert found["sub-01"].notes == found["sub-02"].warnings == found["sub-02"].notes == ()
