@@ -101,6 +101,12 @@ _FLAIR_VIEWS = {"flair": False, "both": True}
 SEGMENTED = ("inpainted", "original", "reference")
 #: What is made and saved for itself, so that what fails later takes nothing away; the first is the core.
 PARTS = (*SEGMENTED, "flair")
+#: Parts whose warnings stand in a sidecar (``QualityWarnings``), and which it is.
+WARNED = {
+    "inpainted": "desc-inpainted_T1w",
+    "reference": "desc-reference_T1w",
+    "flair": "label-L_desc-joint_mask",
+}
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def conform(data: Array) -> Conformed:
             offset = background
         warnings.append(
             f"its intensities begin at {offset:g}, and {-offset:+g} was added to all for the processing; "
-            "where they were standardised (z-scores, MP2RAGE), the contrast may not be that of a plain T1w"
+            "where they were standardised (z-scores, MP2RAGE), the contrast may not be the usual one"
         )
     if constant and (padded or within or (offset and background > offset)):
         # around a head whose scale is another one

@@ -40,8 +40,8 @@ _FLUID, _GREY = 0.9, 0.9
 #: Fluid and grey matter of a T1w at standard contrast, and voxels of them that tell their level.
 _FLUID_T1W, _GREY_T1W, _FEW = 0.3, (0.6, 0.8), 500
 #: The mutual information of two images of one brain falls by so much (fraction, mean of six directions), at
-#: least, if one is shifted by so many voxels. In six people, with slices of 1 to 9 mm and noise, it falls by
-#: 0.56 to 0.68; with the FLAIR of somebody else or a mirrored one, registered, by LOWSWAP to HIGHSWAP.
+#: least, if one is shifted by so many voxels. It falls by 0.56 to 0.68 in six people, with noise and slices
+#: of up to 6 mm, too, and by 0.07 to 0.33 with the FLAIR of another or a mirrored one, registered.
 _FALLS, _SHIFT = 0.4, 3
 #: Bins of the histograms of both images.
 _BINS = 32
@@ -123,7 +123,7 @@ class Both:
         healthy = self.mask & (self.white_prior > _WHITE) & (self.probability < _HEALTHY)
         healthy &= (self.inpainted > low) & (self.inpainted < high) & (self.flair > 0)
         if healthy.sum() < _ENOUGH:
-            raise ValueError("it has too little signal in white matter")
+            raise ValueError("has too little signal in healthy white matter")
         return float(np.median(self.flair[healthy]))
 
     def features(self) -> Array:

@@ -109,17 +109,17 @@ class FindByFlair(FileInterface):
         scale = Scale.measure(data, mask, white, grey)
         standard = scale.apply(data)
         if reason := why_not_flair(seen, standard, mask, grey, white):
-            raise InputError(
-                f"{self.inputs.flair_source} {reason}, and is not used: check that it is a FLAIR of the head "
-                f"of {self.source}, or rename or remove it."
-            )
+            raise self._unusable(reason)
         options = session.Runtime(self.inputs.device, self.inputs.num_threads)
         filled = inpainting.inpaint(model, data, mask, scale, None, options, (white, grey))
         by_flair = model.card.lesion_by_flair
         assert filled.probability is not None
         assert by_flair is not None
         both = Both(standard, scale.apply(filled.image), filled.probability, seen, mask, white)
-        probability = both.lesion_probability(by_flair)
+        try:
+            probability = both.lesion_probability(by_flair)
+        except ValueError as error:
+            raise self._unusable(str(error)) from None
         rule = Rule("probability", by_flair.threshold, by_flair.threshold, self.inputs.min_volume)
         native, grid = images.read(self.inputs.brain_mask)
         world = read_xfm(self.inputs.inverse_xfm)
@@ -134,6 +134,12 @@ class FindByFlair(FileInterface):
             "native_probability": save("native_probability", likely, grid, np.float32, 1),
             "warnings": [*self.inputs.flair_warnings, *lacking(seen, mask)],
         }
+
+    def _unusable(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.inputs.flair_source} {reason}, and is not used: check that it is a FLAIR of the head of "
+            f"{self.source}, or rename or remove it."
+        )
 
 
 class SynthesiseFlairInputSpec(NetworkInputSpec):

@@ -94,7 +94,8 @@ def _report_warnings(run: Run, result: Outcome) -> bool:
     sentences = list(result.image.warnings)
     # what an earlier run left is not warned of
     if result.core:
-        sentences += outcomes.warnings_of(result.image, run.settings)
+        parts = [part for part in run.products.parts if part not in result.failed]
+        sentences += outcomes.warnings_of(result.image, run.settings, parts)
         if run.settings.reports_only:
             sentences += outcomes.differences(result.image, run.settings, run.provenance)
     sentences = list(dict.fromkeys(sentences))

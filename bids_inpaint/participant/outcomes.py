@@ -14,6 +14,7 @@ from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import (
     EVERYTHING,
     PARTS,
+    WARNED,
     Products,
     expected,
     image_wf_name,
@@ -294,11 +295,11 @@ def record_refused(one: Refused, images: Sequence[Image], settings: Settings, ru
     return sorted(left & names)
 
 
-def warnings_of(image: Image, settings: Settings) -> list[str]:
-    """What is unusual about an image, the masks given for it and its FLAIR, from its sidecars."""
+def warnings_of(image: Image, settings: Settings, parts: Sequence[str]) -> list[str]:
+    """What is unusual about an image, the masks given for it and its FLAIR, from sidecars of some parts."""
     warnings: list[str] = []
-    for name in ("desc-inpainted_T1w", "desc-reference_T1w", "label-L_desc-joint_mask"):
-        stored = _sidecar(image, settings, name).get("QualityWarnings")
+    for part, name in WARNED.items():
+        stored = _sidecar(image, settings, name).get("QualityWarnings") if part in parts else None
         warnings += [str(warning) for warning in stored] if isinstance(stored, list) else []
     return list(dict.fromkeys(warnings))
 

@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from bids_inpaint.dataset.image import Image
-from bids_inpaint.dataset.outputs import EVERYTHING, figures_of, prefix
+from bids_inpaint.dataset.outputs import EVERYTHING, WARNED, figures_of, prefix
 from bids_inpaint.dataset.results import fingerprint, lesion_rows, quality_of, run_of, volumes_of
 from bids_inpaint.imaging.quality import LIMITS, UNITS
 from bids_inpaint.io.files import read_sidecar, replacing
@@ -211,8 +211,9 @@ def _shown(outcome: Outcome, out_dir: Path) -> _Shown:
         shown.warnings.append(f"The results can't be read ({error}): run the participant level for it again.")
         rows, volumes = [], {}
     measures, warnings = quality_of(read_sidecar(f"{stem}desc-inpainted_T1w.json"))
-    for name in ("desc-reference_T1w", "label-L_desc-joint_mask"):
-        warnings += quality_of(read_sidecar(f"{stem}{name}.json"))[1]
+    for part, name in WARNED.items():
+        if part not in outcome.failed:
+            warnings += quality_of(read_sidecar(f"{stem}{name}.json"))[1]
     shown.warnings += list(dict.fromkeys(warnings))
     if shown.warnings and shown.verdict == "good":
         shown.verdict, shown.word = "look", _counted(len(shown.warnings))

@@ -45,13 +45,15 @@ def moved() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """``sub-01`` has a FLAIR with slices of 3 mm, and ``sub-02`` a T1w by the name of a FLAIR."""
+    """``sub-01`` has a FLAIR with slices of 3 mm, NaN around the head, ``sub-02`` a T1w by the name of one."""
     root = tmp_path_factory.mktemp("flair")
     bids = write_dataset(root / "bids")
     grid = tilted((170, 200, 176), (1.1, 1.1, 1.1), degrees=10)
     data, mask = acquire(grid, LESIONS)
     thick = tilted((180, 210, 62), (1.05, 1.05, 3.0))
-    for label, flair in (("01", flair_on(thick)), ("02", acquire(thick, LESIONS, seed=3)[0])):
+    air = flair_on(thick).astype(np.float32)
+    air[:4], air[:, -4:] = np.nan, np.nan
+    for label, flair in (("01", air), ("02", acquire(thick, LESIONS, seed=3)[0])):
         anat = bids / f"sub-{label}/anat/sub-{label}"
         write_nifti(Path(f"{anat}_T1w.nii.gz"), data, grid.matrix)
         write_nifti(Path(f"{anat}_acq-2d_FLAIR.nii.gz"), flair, moved() @ thick.matrix)
@@ -127,6 +129,18 @@ def test_sidecars_and_report_name_the_flair(root, finished):
     assert "lesions by both images" in page
     assert "sub-01_space-T1w_FLAIR.png" in page
     assert "was registered to the T1w image with a rigid transform" in page
+
+
+def test_what_is_unusual_about_the_flair_is_warned_of(root, finished):
+    warning = "sub-01_acq-2d_FLAIR.nii.gz: NaN or infinite values around the head"
+    (said,) = read_sidecar(root / "out/sub-01/anat/sub-01_label-L_desc-joint_mask.json")["QualityWarnings"]
+    assert said.startswith(warning)
+    assert f"warning: sub-01: {warning}" in finished.stderr
+    assert warning in (root / "out/sub-01.html").read_text()
+    # the inpainted image has nothing to do with it
+    assert not read_sidecar(root / "out/sub-01/anat/sub-01_desc-inpainted_T1w.json")["QualityWarnings"]
+    # the image on the voxels of the T1w has none either
+    assert np.isfinite(result(root, "space-T1w_FLAIR").get_fdata()).all()
 
 
 def test_what_is_no_flair_is_refused_and_nothing_else_lost(root, finished):

@@ -7,14 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from bids_inpaint.imaging.flair import FEATURES, Both, FlairModel, mutual_information, why_not_flair
+from bids_inpaint.imaging.flair import FEATURES, Both, FlairModel, lacking, mutual_information, why_not_flair
 
 SHAPE = (60, 60, 60)
 WHITE, GREY, FLUID = (slice(10, 40), slice(40, 50), slice(5, 10))
 
 
-@pytest.fixture
-def tissues() -> dict[str, np.ndarray]:
+def person(gyri: int) -> dict[str, np.ndarray]:
     """White matter between fluid and grey matter, in slabs along the first axis, with some texture."""
     rng = np.random.default_rng(0)
     mask = np.zeros(SHAPE, bool)
@@ -25,12 +24,17 @@ def tissues() -> dict[str, np.ndarray]:
         for where, level in zip((FLUID, WHITE, GREY), levels, strict=True):
             image[where] = level
         # gyri: a border that is no plane along any axis
-        wave = (np.indices(SHAPE)[1] // 5 + np.indices(SHAPE)[2] // 5) % 2 == 1
+        wave = (np.indices(SHAPE)[1] // gyri + np.indices(SHAPE)[2] // gyri) % 2 == 1
         image[29:40][wave[29:40]] = levels[2]
         out[name] = (image + 0.02 * rng.standard_normal(SHAPE).astype(np.float32)) * mask
     out["white"] = np.where(mask, (out["t1w"] > 0.85).astype(np.float32), 0)
     out["grey"] = np.where(mask & (out["t1w"] > 0.5), 1 - out["white"], 0)
     return out
+
+
+@pytest.fixture
+def tissues() -> dict[str, np.ndarray]:
+    return person(gyri=5)
 
 
 def both(tissues, **changes) -> Both:
@@ -85,7 +89,7 @@ def test_probability_is_that_of_the_model(tissues):
 
 
 def test_flair_without_signal_in_white_matter_is_refused(tissues):
-    with pytest.raises(ValueError, match="too little signal in white matter"):
+    with pytest.raises(ValueError, match="too little signal in healthy white matter"):
         both(tissues, flair=np.zeros(SHAPE, np.float32)).features()
 
 
@@ -111,6 +115,20 @@ def test_other_contrasts_are_refused(tissues):
 @pytest.mark.parametrize("axis", [1, 2])
 def test_a_flair_beside_its_place_is_refused(tissues, axis):
     assert "does not match the brain" in why_not(tissues, np.roll(tissues["flair"], 4, axis))
+
+
+def test_a_flair_of_somebody_else_is_refused(tissues):
+    """The same tissues in the same places, but for the gyri."""
+    assert "as if it were of somebody else" in why_not(tissues, person(gyri=7)["flair"])
+    assert why_not(tissues, person(gyri=5)["flair"]) == ""
+
+
+def test_what_a_flair_lacks_is_named(tissues):
+    flair = tissues["flair"].copy()
+    assert lacking(flair, tissues["mask"]) == []
+    flair[..., 52:] = 0
+    assert why_not(tissues, flair) == ""
+    assert lacking(flair, tissues["mask"])[0].startswith("The FLAIR covers 94% of the brain")
 
 
 def test_a_flair_of_half_the_brain_is_refused(tissues):
