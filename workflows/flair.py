@@ -127,6 +127,8 @@ def init_real_flair_wf(
         On the voxels of the T1w.
     flair_xfm
         Takes images from the FLAIR to the T1w.
+    flair_stripped, flair_warnings
+        Whether the FLAIR shows the brain alone, and what is unusual about it.
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = (
@@ -138,11 +140,17 @@ def init_real_flair_wf(
     )
     needed = ["conformed", "preproc", "working_mask", "brain_mask", "xfm", "inverse_xfm"]
     inputnode = pe.Node(IdentityInterface(fields=needed), name="inputnode")
-    registered = [("out_file", "flair"), ("native_file", "native_flair_moved"), ("out_xfm", "flair_xfm")]
+    registered = [
+        ("out_file", "flair"),
+        ("native_file", "native_flair_moved"),
+        ("out_xfm", "flair_xfm"),
+        ("stripped", "flair_stripped"),
+    ]
     found = [
         ("mask", "joint_mask"),
         ("native_mask", "native_joint_mask"),
         ("native_probability", "native_joint_probability"),
+        ("warnings", "flair_warnings"),
     ]
     outputs = [name for _, name in (*registered, *found)]
     outputnode = pe.Node(IdentityInterface(fields=outputs), name="outputnode")
@@ -161,7 +169,7 @@ def init_real_flair_wf(
             ("preproc", "in_file"),
             *((f, f) for f in ("working_mask", "brain_mask", "inverse_xfm")),
         ]),
-        (register, find, [("out_file", "flair")]),
+        (register, find, [("out_file", "flair"), ("warnings", "flair_warnings")]),
         (register, outputnode, registered),
         (find, outputnode, found),
     ])  # fmt: skip

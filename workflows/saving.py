@@ -62,14 +62,16 @@ def init_outputs_wf(
         Below the outline of the brain mask in the report.
     mask_method
         How the brain mask came about.
-    input_warnings, mask_warnings, lesion_warnings, reference_warnings
-        What is unusual about the T1w, and about the masks given for it.
+    input_warnings, mask_warnings, lesion_warnings, reference_warnings, flair_warnings
+        What is unusual about the T1w, the masks given for it, and the FLAIR beside it.
     darkening
         Shown in the figure of the difference.
     edit
         Who edited the lesion map, and by how much, if somebody did.
     volume_interval
         Of the true volume of the lesions (mm³), for the sidecars, if it is known.
+    flair_stripped
+        Whether the FLAIR shows the brain alone, for its sidecar.
     flair, joint_mask
         Shown in the figure of the FLAIR, if there is one.
     xfm, inverse_xfm, table and all keys of :meth:`Products.native` and :meth:`Products.standard`
@@ -79,7 +81,7 @@ def init_outputs_wf(
     """
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = ""
-    facts = _facts(products)
+    facts = _facts(image, products)
     more = ["flair", "joint_mask"] if products.flair else []
     names = names_of(image, template.name, products)
     more += ["edit"] if image.edit else []
@@ -132,11 +134,13 @@ def init_outputs_wf(
     return workflow
 
 
-def _facts(products: Products) -> dict[str, list[str]]:
+def _facts(image: Image, products: Products) -> dict[str, list[str]]:
     """What the sidecars of each part say that is known only after the run, by its inputs."""
     facts = {part: [f"{part}_volumes", f"{part}_method"] for part in products.segmented}
     if products.reference:
         facts["reference"] = [*facts.get("reference", []), "reference_warnings"]
+    if products.has_flair(image, real=True):
+        facts["flair"] = ["flair_warnings", "flair_stripped"]
     return facts
 
 
@@ -231,7 +235,16 @@ def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:
     _save_layers(workflow, tissues, save, "first", "contours")
 
 
-def _describe(mask_method, quality=None, reference_warnings=None, edit=None, volume_interval=None, **facts):
+def _describe(
+    mask_method,
+    quality=None,
+    reference_warnings=None,
+    flair_warnings=None,
+    flair_stripped=None,
+    edit=None,
+    volume_interval=None,
+    **facts,
+):
     """What sidecars of a part say that is known only after the run.
 
     The T1w on its own voxels is skull-stripped if the raw one was.
@@ -245,6 +258,8 @@ def _describe(mask_method, quality=None, reference_warnings=None, edit=None, vol
             **stripped,
             **({"QualityWarnings": reference_warnings} if reference_warnings else {}),
         },
+        "native_flair_moved": {"SkullStripped": flair_stripped},
+        "native_joint_mask": {"QualityWarnings": flair_warnings} if flair_warnings else {},
     }
     for key in ("native_inpainted", "inpainted", "native_mask", "mask", "native_labels") if edit else ():
         out[key] = {**out.get(key, {}), "LesionEdit": edit}

@@ -74,10 +74,14 @@ def tell_of_none(images: Sequence[Image]) -> list[Image]:
 
     Their lesion maps are by another network, and have the same names.
     """
-    kind = "warnings" if any(image.flair for image in images) else "notes"
-    return [
-        image if image.flair else replace(image, **{kind: (*getattr(image, kind), _NONE)}) for image in images
-    ]
+    mixed = any(image.flair for image in images)
+
+    def told(image: Image) -> Image:
+        if mixed:
+            return replace(image, warnings=(*image.warnings, _NONE))
+        return replace(image, notes=(*image.notes, _NONE))
+
+    return [image if image.flair else told(image) for image in images]
 
 
 def _labels(t1w: T1w) -> str:

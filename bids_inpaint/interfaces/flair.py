@@ -8,7 +8,7 @@ import numpy as np
 from nipype.interfaces.base import File, TraitedSpec, traits
 
 from bids_inpaint.errors import FilterFailed, InputError
-from bids_inpaint.imaging import bias
+from bids_inpaint.imaging import bias, brain
 from bids_inpaint.imaging.conform import conform
 from bids_inpaint.imaging.flair import Both, lacking, why_not_flair
 from bids_inpaint.imaging.intensity import Scale
@@ -34,6 +34,7 @@ class FlairToWorkingGridOutputSpec(TraitedSpec):
     out_file = File(exists=True, desc="FLAIR of the brain without its bias, on the working grid")
     native_file = File(exists=True, desc="FLAIR as it is, on the voxels of the T1w")
     out_xfm = File(exists=True, desc="ITK text: takes images from the FLAIR to the T1w")
+    stripped = traits.Bool(desc="whether it shows the brain alone")
     warnings = traits.List(traits.Str, desc="what is unusual about the file")
 
 
@@ -51,11 +52,11 @@ class FlairToWorkingGrid(FileInterface):
         t1w, t1w_grid = images.read(self.inputs.t1w)
         mask = images.read(self.inputs.mask_file)[0] > 0
         to_t1w = read_xfm(self.inputs.xfm)
-        brain = (
+        inside = (
             resample(mask.astype(np.float32), WORKING_GRID, t1w_grid, np.linalg.inv(to_t1w), order=1) > 0.5
         )
         try:
-            to_flair = alone(rigid, t1w, brain, t1w_grid, conformed.data, grid, runtime.cwd)
+            to_flair = alone(rigid, t1w, inside, t1w_grid, conformed.data, grid, runtime.cwd)
         except FilterFailed as error:
             raise InputError(
                 f"{self.inputs.in_file} can't be registered to {self.source} ({error}): check that both are "
@@ -73,6 +74,7 @@ class FlairToWorkingGrid(FileInterface):
                 within(runtime, "native_flair.nii.gz"), native, t1w_grid, np.float32, space_code=1
             ),
             "out_xfm": write_xfm(within(runtime, "flair_to_t1w.txt"), to_flair),
+            "stripped": brain.stripped_mask(conformed.data, grid) is not None,
             "warnings": [*warnings, *(f"{name}: {clause}." for clause in conformed.warnings)],
         }
 

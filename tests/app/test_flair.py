@@ -10,7 +10,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers import contents, write_dataset, write_nifti
+from helpers import contents, errors_by_bids, write_dataset, write_nifti
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -45,7 +45,7 @@ def moved() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """``sub-01`` has a FLAIR with slices of 3 mm, NaN around the head, ``sub-02`` a T1w by the name of one."""
+    """``sub-01`` has a FLAIR with slices of 3 mm and NaN at its edges, ``sub-02`` a T1w named so."""
     root = tmp_path_factory.mktemp("flair")
     bids = write_dataset(root / "bids")
     grid = tilted((170, 200, 176), (1.1, 1.1, 1.1), degrees=10)
@@ -86,6 +86,12 @@ def test_outputs_are_those_of_a_real_flair(root, finished):
     assert not [name for name in found if "synth" in name]
 
 
+def test_outputs_are_valid_bids(root, finished):
+    assert errors_by_bids(root / "out") == []
+    # the template has no skull
+    assert read_sidecar(root / "out/sub-01/anat/sub-01_space-T1w_FLAIR.json")["SkullStripped"] is True
+
+
 def test_flair_lies_on_the_t1w(root, finished):
     t1w = nib.load(root / "bids/sub-01/anat/sub-01_T1w.nii.gz")
     flair = result(root, "space-T1w_FLAIR")
@@ -123,6 +129,7 @@ def test_sidecars_and_report_name_the_flair(root, finished):
     assert said["Model"] == "blind-unet"
     assert 0 < said["LesionThreshold"] < 1
     assert read_sidecar(root / "out/sub-01/anat/sub-01_space-T1w_FLAIR.json")["Sources"] == [flair]
+    assert said["LesionMinVolume"] == 10
     inpainted = read_sidecar(root / "out/sub-01/anat/sub-01_desc-inpainted_T1w.json")
     assert flair not in json.dumps(inpainted)
     page = (root / "out/sub-01.html").read_text()
