@@ -114,7 +114,7 @@ def test_what_others_wrote_is_no_escape_sequence(tmp_path, capsys):
         ('{"QualityWarnings": ["x"]}', ["x"]),
     ):  # fmt: skip
         sidecar.write_text(content)
-        assert outcomes.warnings_of(image, settings) == warnings
+        assert outcomes.warnings_of(image, settings, ("inpainted",)) == warnings
     crash.write_text("")
     assert tell_crashes().count("error: ") == 1
 
