@@ -50,12 +50,16 @@ class Data:
     leave_out_patients : list of str
         Patients whose lesion shapes are not trained with; networks are scored with those of them who are no
         training subjects either (:attr:`lenders`).
+    without : str
+        Folder of blind networks ``PERSON.onnx`` with their cards, each of which learned nothing from this
+        person: see :class:`bids_inpaint.training.strangers.Strangers`.
     """
 
     train: list[str]
     validation: list[str]
     test: list[str]
     leave_out_patients: list[str] = field(default_factory=list)
+    without: str = ""
 
     @property
     def lenders(self) -> list[str]:
@@ -79,9 +83,8 @@ class Data:
             for part in ("train", "validation", "test")
         }
         rest[to] += names
-        return Data(
-            **rest, leave_out_patients=list(dict.fromkeys([*self.leave_out_patients, *map(person, names)]))
-        )
+        shapes = list(dict.fromkeys([*self.leave_out_patients, *map(person, names)]))
+        return Data(**rest, leave_out_patients=shapes, without=self.without)
 
 
 @dataclass(frozen=True)
