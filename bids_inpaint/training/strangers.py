@@ -45,11 +45,11 @@ class Strangers:
         if not self.inpainter or not self.folder or not path.exists():
             return self.shipped
         if str(path) not in self._own:
-            own = registry.find(str(path))
-            if learned_from(own, name):
-                raise ValueError(f"{path} learned from {name}: it is not a network without this person")
-            self._own[str(path)] = own
-        return self._own[str(path)]
+            self._own[str(path)] = registry.find(str(path))
+        own = self._own[str(path)]
+        if learned_from(own, name):
+            raise ValueError(f"{path} learned from {name}: it is not a network without this person")
+        return own
 
     def check(self, names: Iterable[str]) -> None:
         """Refuse people from whom the network learned that is to see them as strangers.
