@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
+from functools import lru_cache, partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -157,7 +157,12 @@ def order_validation(config: Config, cache: Path, lesions: Path) -> dict[str, li
     plain = replace(config, synthesis=Synthesis(mix={"both": 1.0}))
     people = find_subjects(cache, data.validation)
     one: dict[Kind, int] = dict.fromkeys(DRAWS, 1)
-    return order(people, Lesions.load(lesions, only=lenders or None), plain, cache, one) if people else {}
+    return order(people, _load(lesions, (), tuple(lenders)), plain, cache, one) if people else {}
+
+
+@lru_cache
+def _load(lesions: Path, leave_out: tuple[str, ...], only: tuple[str, ...] = ()) -> Lesions:
+    return Lesions.load(lesions, list(leave_out), list(only) or None)
 
 
 def make_pairs(
@@ -202,10 +207,8 @@ def pairs_of(configs: Iterable[Config], cache: Path, lesions: Path, processes: i
         See :func:`order`, or if a subject is not in the cache.
     """
     orders: dict[Path, Order] = {}
-    loaded: dict[str, Lesions] = {}
     for config in configs:
-        left_out = config.data.leave_out_patients
-        shapes = loaded.setdefault(repr(sorted(left_out)), Lesions.load(lesions, left_out))
+        shapes = _load(lesions, tuple(config.data.leave_out_patients))
         training = order(find_subjects(cache, config.data.train), shapes, config, cache)
         for of_subject in (*training.values(), *order_validation(config, cache, lesions).values()):
             orders |= {one.folder: one for one in of_subject}
