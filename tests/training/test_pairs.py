@@ -309,5 +309,9 @@ leave_out = ["ms_sub-01"]
     Pairs(other, cache, Lesions.load(shapes, other.data.leave_out_patients))
     PairedValidation(other, cache, shapes, "cpu")
     assert made == sorted(p.parent.relative_to(cache) for p in cache.glob("pairs-*/*/corner.json"))
+    # the same ones for the configuration alone
+    assert main(["pairs", str(tmp_path / "toy.toml"), str(cache), *options]) == 0
+    assert "8 pairs stored" in capsys.readouterr().out
+    assert made == sorted(p.parent.relative_to(cache) for p in cache.glob("pairs-*/*/corner.json"))
     assert main(["pairs", "unet", str(cache), *options]) != 0
     assert "learns from no pairs" in capsys.readouterr().err
