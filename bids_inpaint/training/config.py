@@ -180,6 +180,10 @@ class Schedule:
         1 for healthy brain.
     gate_weight : float
         Weight of the cross-entropy of the gate beside the squared error.
+    absolute : bool
+        Whether networks for 'flair' minimise the absolute error of the FLAIR in place of the squared one.
+    real_flair : bool
+        Whether the FLAIR of patients alone teaches them how a FLAIR looks; made ones then teach lesions.
     checkpoint_every : int
         Steps between checkpoints.
     start : str
@@ -201,6 +205,8 @@ class Schedule:
     lesion_weight: float = 0.0
     background_weight: float = 1.0
     gate_weight: float = 0.0
+    absolute: bool = False
+    real_flair: bool = False
     checkpoint_every: int = 250
     start: str = ""
     start_sha256: str = ""

@@ -43,12 +43,12 @@ class JointSynthesis(LesionTask):
         return self.validation.scores(network)
 
     def loss(self, network: Joint, batch: list[Tensor]) -> tuple[Tensor, Sums]:
-        """Squared error of the FLAIR inside the brain, and cross-entropy and soft Dice of the lesions.
+        """Error of the FLAIR inside the brain, and cross-entropy and soft Dice of the lesions.
 
         The sum of both, each with weight 1, is what a joint network learns from. Voxels of lesions weigh more
         in the error and in the cross-entropy. Slices whose lesions nobody marked teach the FLAIR alone.
         """
-        t1w, flair, lesion = (part.flatten(0, 1) for part in batch)
+        t1w, flair, lesion, real = (part.flatten(0, 1) for part in batch)
         with mixed_precision(t1w):
             output = network(t1w)
         synthetic, logit = output.float().chunk(2, 1)
@@ -56,7 +56,9 @@ class JointSynthesis(LesionTask):
         judged = brain * (lesion != UNKNOWN)
         lesion = lesion * judged
         weight = brain * (1 + self.config.schedule.lesion_weight * lesion)
-        squared = ((synthetic - flair).square() * weight).sum() / weight.sum().clamp(min=1)
+        error = (synthetic - flair).abs() if self.config.schedule.absolute else (synthetic - flair).square()
+        taught = weight * real if self.config.schedule.real_flair else weight
+        contrast = (error * taught).sum() / taught.sum().clamp(min=1)
         # outside the brain nothing is asked
         probability = torch.sigmoid(logit) * judged
         overlap, total = 2 * (probability * lesion).sum(), probability.sum() + lesion.sum()
@@ -72,7 +74,7 @@ class JointSynthesis(LesionTask):
         }
         if network.generator is None:
             return segmentation, {"dice": sums["dice"]}
-        return squared + segmentation, sums
+        return contrast + segmentation, sums
 
 
 def check_ranges(batch: list[Tensor], config: Config) -> None:
@@ -81,7 +83,7 @@ def check_ranges(batch: list[Tensor], config: Config) -> None:
     Parameters
     ----------
     batch : list of Tensor
-        Of :class:`Pairs`: what is visible, the FLAIR and the lesions.
+        Of :class:`Pairs`: what is visible, the FLAIR, the lesions, and whether the FLAIR is real.
     config : Config
 
     Raises
@@ -89,7 +91,7 @@ def check_ranges(batch: list[Tensor], config: Config) -> None:
     ValueError
         If a channel is out of its range, or a batch has no brain.
     """
-    visible, flair, lesion = batch
+    visible, flair, lesion, real = batch
     network = config.network
     slices = 2 * int(network.get("context", 0)) + 1
     ranges: dict[str, tuple[Tensor, float, float]] = {"T1w": (visible[:, :, :slices], 0, 12)}
@@ -100,7 +102,7 @@ def check_ranges(batch: list[Tensor], config: Config) -> None:
         ranges["inpainted T1w"] = (visible[:, :, slices : slices + 1], 0, 12)
     if network.get("probability"):
         ranges["lesion probability"] = (visible[:, :, slices + 1 :], 0, 1)
-    ranges |= {"FLAIR": (flair, 0, 12), "lesion mask": (lesion, UNKNOWN, 1)}
+    ranges |= {"FLAIR": (flair, 0, 12), "lesion mask": (lesion, UNKNOWN, 1), "mark": (real, 0, 1)}
     for name, (values, low, high) in ranges.items():
         # half precision rounds
         if not (values.numel() and low - 1e-3 <= values.min() and values.max() <= high + 1e-3):

@@ -68,6 +68,8 @@ class Pairs(Samples):
         slice and by its lesion probability, if the network looks at them.
     flair, lesion : Tensor, (SLICES, 1, size, size)
         White matter 1, and 0 outside the brain; 0, 1, or :data:`bids_inpaint.training.pairs.UNKNOWN`.
+    real : Tensor, (SLICES, 1, 1, 1)
+        1 if the FLAIR was measured, and 0 if it was made.
 
     Raises
     ------
@@ -89,14 +91,16 @@ class Pairs(Samples):
         make_pairs((one for of_subject in orders.values() for one in of_subject), priors, cache)
         self.template = template_volumes(priors, device) if config.network.get("priors") else None
         self.stored: list[Stored] = []
+        self.real: list[bool] = []
         #: Indices of the stored pairs by kind and by subject.
         self.kinds: list[list[list[int]]] = []
-        for group in kinds.values():
+        for kind, group in kinds.items():
             self.kinds.append([])
             for subject in group:
                 first_of = len(self.stored)
                 self.stored += [Stored.load(one.folder, device) for one in orders[subject.name]]
                 self.kinds[-1].append(list(range(first_of, len(self.stored))))
+                self.real += [kind in ("patients", "unmarked")] * len(orders[subject.name])
 
     @property
     def size(self) -> tuple[int, int, int]:
@@ -135,6 +139,8 @@ class Pairs(Samples):
         for row in (i for i, slab in enumerate(slabs) if slab.mirrored):
             for part in made:
                 part[row] = part[row].flip(-2)
+        real = torch.tensor([self.real[slab.pair] for slab in slabs], dtype=torch.float32)
+        made.append(real.view(-1, 1, 1, 1, 1).expand(-1, SLICES, -1, -1, -1).to(self.device))
         return made
 
     def sample(self, index: int) -> tuple[Tensor, ...]:

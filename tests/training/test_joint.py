@@ -61,10 +61,12 @@ def test_samples_are_slices_of_all_kinds_and_the_same_every_time(people, shapes,
     assert list(by_kind(find_subjects(people, PEOPLE))) == ["healthy", "label maps", "patients"]
     samples = Pairs(config, people, Lesions.load(shapes))
     for i in range(6):
-        t1w, flair, lesion = samples.sample(i)
+        t1w, flair, lesion, real = samples.sample(i)
         assert t1w.shape == (4, 5, 32, 32)
         assert flair.shape == lesion.shape == (4, 1, 32, 32)
-        assert all(torch.equal(a, b) for a, b in zip(samples.sample(i), (t1w, flair, lesion), strict=True))
+        assert real.shape == (4, 1, 1, 1)
+        again = samples.sample(i)
+        assert all(torch.equal(a, b) for a, b in zip(again, (t1w, flair, lesion, real), strict=True))
         assert all(torch.isfinite(v).all() for v in (t1w, flair, lesion))
 
 
@@ -93,7 +95,7 @@ def test_the_inpainted_slice_lies_on_the_t1w(people, shapes, config):
     samples = Pairs(config, people, Lesions.load(shapes))
     near = 0
     for i in range(12):
-        t1w, _, lesion = samples.sample(i)
+        t1w, _, lesion, _ = samples.sample(i)
         assert t1w.shape == (4, 6, 32, 32)
         healthy = (t1w[:, 1] > 0) & (lesion[:, 0] == 0)
         if healthy.sum() > 500:

@@ -77,7 +77,8 @@ def test_a_sample_is_what_the_stored_pair_and_the_template_have_there(people, sh
     samples = Pairs(config, people, Lesions.load(shapes))
     assert len(samples.stored) == DRAWS["patients"]
     slab = Slab(2, (70, 72, 75), (1, -2, 0), mirrored)
-    visible, flair, lesion = (t[0] for t in samples.make([slab]))
+    visible, flair, lesion, real = (t[0] for t in samples.make([slab]))
+    assert real.all()
     assert visible.shape == (SLICES, 3 + 2 + 1 + 1, 32, 32)
     kept = samples.stored[2]
     x, y, z = (a - b for a, b in zip(slab.corner, kept.corner, strict=True))
@@ -196,7 +197,8 @@ def test_samples_out_of_range_are_refused_before_anything_is_learned(config, cha
     config = seeing(config, inpainter="blind-unet", probability=True)
     visible, flair = torch.full((2, SLICES, 7, 8, 8), 0.5), torch.ones(2, SLICES, 1, 8, 8)
     lesion = torch.full((2, SLICES, 1, 8, 8), UNKNOWN)
-    check_ranges([visible, flair, lesion], config)
+    real = torch.ones(2, SLICES, 1, 1, 1)
+    check_ranges([visible, flair, lesion, real], config)
     if isinstance(channel, int):
         visible[1, 2, channel, 3, 3] = value
     elif name == "no brain":
@@ -204,7 +206,32 @@ def test_samples_out_of_range_are_refused_before_anything_is_learned(config, cha
     else:
         {"flair": flair, "lesion": lesion}[channel][1, 0, 0, 3, 3] = value
     with pytest.raises(ValueError, match=name):
-        check_ranges([visible, flair, lesion], config)
+        check_ranges([visible, flair, lesion, real], config)
+
+
+@pytest.mark.parametrize("absolute", [False, True])
+def test_made_flair_teach_how_a_flair_looks_unless_real_ones_alone_do(config, people, shapes, absolute):
+    """A network whose FLAIR is 0 everywhere, on a real FLAIR of 2 and a made one of 4."""
+    flair = torch.full((2, 1, 1, 8, 8), 2.0)
+    flair[1] = 4
+    t1w, lesion, real = torch.rand(2, 1, 5, 8, 8), torch.zeros(2, 1, 1, 8, 8), torch.ones(2, 1, 1, 1, 1)
+    real[1] = 0
+
+    class Nothing(torch.nn.Module):
+        generator = True
+
+        def forward(self, x):
+            return torch.zeros(len(x), 2, 8, 8)
+
+    losses = []
+    for alone in (True, False):
+        schedule = replace(config.schedule, absolute=absolute, real_flair=alone)
+        task = JointSynthesis(replace(config, schedule=schedule), people, shapes)
+        losses.append(float(task.loss(Nothing(), [t1w, flair, lesion, real])[0]))
+    wanted = (2, 3) if absolute else (4, 10)
+    # what the lesions cost is the same
+    assert losses[1] - losses[0] == pytest.approx(wanted[1] - wanted[0], abs=1e-4)
+    assert losses[0] - wanted[0] == pytest.approx(float(torch.tensor(2.0).log()) + 1 - 1 / 65, abs=1e-4)
 
 
 class _Copying(torch.nn.Module):
