@@ -81,8 +81,8 @@ class FlairScorer:
         brain = t1w > 0
         scale = Scale.measure(t1w, brain, *self.priors)
         model = self.model
-        if model.inpainter:
-            model = replace(model, inpainter=self.strangers.of(subject.name))
+        if model.inpainter and (stranger := self.strangers.of(subject.name)):
+            model = replace(model, inpainter=stranger)
         synthetic, probability = synthesise(model, t1w, brain, scale, self.priors, self.runtime)
         segmented = probability > 0.5
         scores = flair_scores(synthetic, flair, segmented, lesion, brain & (flair > 0))
