@@ -152,6 +152,8 @@ class Card:
         Of a network that tells this probability: how a FLAIR decides about lesions, too.
     inpainter, inpainter_sha256 : str, optional
         The network that ships whose output it also sees.
+    inpainter_probability : bool
+        Whether it also sees the lesion probability that this network tells, as told: not calibrated.
     more : dict
         All else: training data, licences, scores, and what an engine keeps for itself.
     """
@@ -177,6 +179,7 @@ class Card:
     lesion_by_flair: FlairModel | None = None
     inpainter: str | None = None
     inpainter_sha256: str | None = None
+    inpainter_probability: bool = False
     more: dict[str, Any] = field(default_factory=dict, repr=False, hash=False, compare=False)
 
     @classmethod
@@ -217,7 +220,14 @@ class Card:
         return (
             NAME.fullmatch(self.name) is not None
             and all(
-                isinstance(value, bool) for value in (self.blind, self.priors, self.mirror, self.together)
+                isinstance(value, bool)
+                for value in (
+                    self.blind,
+                    self.priors,
+                    self.mirror,
+                    self.together,
+                    self.inpainter_probability,
+                )
             )
             and isinstance(self.multiple, int)
             and 1 <= self.multiple <= 128
@@ -228,6 +238,7 @@ class Card:
             and 0 <= self.context <= 16
             and self.prediction in ("image", "noise")
             and (self.blind or self.lesion_probability is None)
+            and (self.inpainter is not None or not self.inpainter_probability)
             and (
                 self.lesion_probability is not None
                 or (self.lesion_volume is None and self.lesion_by_flair is None)

@@ -12,6 +12,7 @@ from bids_inpaint.training.commands.base import (
     Command,
     add_lesions,
     add_threads,
+    add_without,
     at_least_one,
     configuration,
     need_lesions,
@@ -36,6 +37,7 @@ def _fit_options(c: argparse.ArgumentParser) -> None:
         help="checkpoint to start from; of engine unet also ONNX file or name",
     )
     add_lesions(c, to="to inpaint")
+    add_without(c)
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     add_threads(c)
     c.add_argument("--workers", type=int, default=1)
@@ -61,6 +63,7 @@ def _campaign_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("out", type=Path, help="where the runs go, a folder each")
     add_lesions(c, to="for networks that inpaint")
+    add_without(c)
     c.add_argument("--minutes", type=positive, required=True, help="for all networks together")
     c.add_argument("--jobs", type=at_least_one, default=1, help="networks at a time")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -72,7 +75,7 @@ def _campaign(args: argparse.Namespace) -> None:
     from bids_inpaint.training.campaign import Machine, campaign
 
     machine = Machine(args.device, args.jobs, args.workers, args.threads)
-    scores = campaign(args.plan, args.cache, args.out, args.lesions, args.minutes, machine)
+    scores = campaign(args.plan, args.cache, args.out, args.lesions, args.minutes, machine, args.without)
     for name, row in scores.items():
         print(name, row)
 
@@ -82,6 +85,7 @@ def _evaluate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("model", help="name or ONNX file")
     add_lesions(c, to="to inpaint")
+    add_without(c)
     c.add_argument(
         "--second-pass",
         default="none",
@@ -230,7 +234,8 @@ def _cross_validate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("run", type=Path, help="where the runs of all modes and folds go")
     add_lesions(c)
-    c.add_argument("--folds", type=int, help="2 by default (FLAIR), or one for each patient (blind networks)")
+    add_without(c)
+    c.add_argument("--folds", type=int, help="one for each patient by default")
     c.add_argument(
         "--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[], help="of FLAIR"
     )
@@ -260,8 +265,8 @@ def _cross_validate_flair(args: argparse.Namespace, config: Config) -> None:
     from bids_inpaint.training.architectures.slice_unet import MODES
     from bids_inpaint.training.cross_validation import cross_validate
 
-    folds, modes = args.folds or 2, args.modes or MODES
-    cross_validate(config, args.cache, args.lesions, args.run, folds, modes, args.start, args.threads)
+    modes = args.modes or MODES
+    cross_validate(config, args.cache, args.lesions, args.run, args.folds, modes, args.start, args.threads)
 
 
 def _cross_validate_inpainting(args: argparse.Namespace, config: Config) -> None:
