@@ -9,7 +9,8 @@ import numpy as np
 from scipy.special import expit
 
 from bids_inpaint.imaging.intensity import Scale
-from bids_inpaint.networks.card import LesionProbability, Model
+from bids_inpaint.imaging.uncertainty import LesionProbability
+from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.inpainting import inpaint
 from bids_inpaint.networks.session import Runtime, open_session
 from bids_inpaint.space import bounding_box

@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from bids_inpaint.imaging.lesions import Rule, find_probable
 from bids_inpaint.imaging.metrics import dice
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.networks import registry
-from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.space import Grid
 from bids_inpaint.training.__main__ import main
 from bids_inpaint.training.calibration import (

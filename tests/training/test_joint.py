@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 from bids_inpaint import errors
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.interfaces.flair import SynthesiseFlair
 from bids_inpaint.io import images
 from bids_inpaint.networks import inpainting, registry, session
-from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.networks.flair import synthesise
 from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.architectures.slice_unet import Joint
