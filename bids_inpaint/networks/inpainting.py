@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.imaging.lesions import Rule, find_probable, find_unsegmented
 from bids_inpaint.networks.card import Filled, Model
 from bids_inpaint.networks.session import Runtime
-from bids_inpaint.space import Grid
+from bids_inpaint.space import WORKING_GRID, Grid
 
 Array = np.ndarray
 
@@ -79,6 +80,41 @@ def inpaint(
     if model.engine.fill is None:
         raise ValueError(f"network {model.name} fills nothing")
     return model.engine.fill(model, brain, wanted, scale, runtime or Runtime(), priors or ())
+
+
+def fill_slices(model: Model, voided: Array, hole: Array, grid: Grid, runtime: Runtime) -> Array:
+    """Fill a hole of a brain in any orientation by a network that fills slices.
+
+    Parameters
+    ----------
+    model : Model
+    voided : array of float32
+        Brain in any unit, 0 outside.
+    hole : array of bool, of the same shape
+    grid : Grid
+        Its voxels; axes that are oblique count as the nearest of the world's.
+    runtime : Runtime
+
+    Returns
+    -------
+    array of float32
+
+    Raises
+    ------
+    InputError
+        If the network fills whole brains.
+    """
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+    if not model.engine.slices or model.engine.fill is None:
+        raise InputError(
+            f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
+        )
+    trained, stored = io_orientation(WORKING_GRID.matrix), io_orientation(grid.matrix)
+    there, back = ornt_transform(stored, trained), ornt_transform(trained, stored)
+    turned, hole_turned = (apply_orientation(v, there) for v in (voided, hole))
+    filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ()).image
+    return np.where(hole, apply_orientation(filled, back), voided)
 
 
 def found(filled: Filled, image: Array, scale: Scale, white: Array, rule: Rule, grid: Grid) -> Array:
