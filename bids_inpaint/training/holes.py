@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,43 +15,27 @@ from bids_inpaint.networks.slices import upper_limit
 from bids_inpaint.training.data import Lesions, Subject, white_by_intensity
 from bids_inpaint.training.missing import DEPTH, SQUARE, draw_blob
 from bids_inpaint.training.painted import painted
+from bids_inpaint.training.ways import Case
 
+#: The holes that networks of slices are validated on while they learn.
 Holes = Literal["lesions", "blobs", "squares"]
+#: The holes that ways of filling are compared on.
+Kind = Literal["lesions", "blobs", "squares", "slices"]
 
 
-@dataclass(frozen=True)
-class Case:
-    """A healthy brain, scaled to 0-1, and what is missing of it.
-
-    Attributes
-    ----------
-    name : str
-    healthy, lesioned, voided : array, shape of the working grid
-        The truth; with painted lesions, if these are the hole; with 0 in the hole.
-    hole, white : array of bool
-        What is missing, and white matter by its intensity.
-    scale : Scale
-        Of what is known.
-    """
-
-    name: str
-    healthy: np.ndarray
-    lesioned: np.ndarray
-    voided: np.ndarray
-    hole: np.ndarray
-    white: np.ndarray
-    scale: Scale
+#: Voxels between two slices that each have a square: what networks see of a slice's neighbours is known.
+SPACING = 24
 
 
-def draw_holes(subject: Subject, kind: Holes, shapes: Lesions) -> np.ndarray:
+def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
     """What is missing of a subject's brain, bool on the working grid, by the name of the subject alone.
 
     Parameters
     ----------
     subject : Subject
-    kind : {'lesions', 'blobs', 'squares'}
+    kind : {'lesions', 'blobs', 'squares', 'slices'}
         The lesions of a patient and single ones, dilated as for filling; five blobs, some of the size of
-        tumours; or a square of 64 voxels on some slices, as in Armanious 2019.
+        tumours; a square of 64 voxels on 24 slices; or such squares on single slices, as in Armanious 2019.
     shapes : Lesions
     """
     image = np.asarray(subject.image, np.float32)
@@ -60,16 +43,17 @@ def draw_holes(subject: Subject, kind: Holes, shapes: Lesions) -> np.ndarray:
         return inpainting.to_fill(painted(subject, shapes)[1] > 0.5) & (image > 0)
     rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
     hole = np.zeros(image.shape, bool)
-    brain = np.argwhere(ndimage.binary_erosion(image > 0, iterations=12))
+    inner = ndimage.binary_erosion(image > 0, iterations=12)
+    if kind == "slices":
+        return _single_squares(rng, inner) & (image > 0)
+    brain = np.argwhere(inner)
     blobs = kind == "blobs"
     for _ in range(5 if blobs else 1):
         x, y, z = brain[rng.integers(len(brain))]
         inwards = np.ones((SQUARE, SQUARE))
         if blobs:
             inwards = ndimage.distance_transform_edt(draw_blob(rng, SQUARE))
-        x, y = (
-            int(np.clip(c - SQUARE // 2, 0, n - SQUARE)) for c, n in zip((x, y), image.shape, strict=False)
-        )
+        x, y = _corner((x, y), image.shape)
         for k in range(max(z - DEPTH // 2, 0), min(z + DEPTH // 2, image.shape[2])):
             # a blob is an ellipsoid along the slices
             narrowing = ((k - z) / (DEPTH / 2)) ** 2 if blobs else 0
@@ -77,7 +61,24 @@ def draw_holes(subject: Subject, kind: Holes, shapes: Lesions) -> np.ndarray:
     return hole & (image > 0)
 
 
-def make_case(subject: Subject, holes: Holes, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
+def _corner(middle: Sequence[int], shape: Sequence[int]) -> tuple[int, int]:
+    """First voxel of a square with its middle at a voxel of a slice, moved into the slice."""
+    x, y = (int(np.clip(c - SQUARE // 2, 0, n - SQUARE)) for c, n in zip(middle, shape, strict=False))
+    return x, y
+
+
+def _single_squares(rng: np.random.Generator, inner: np.ndarray) -> np.ndarray:
+    """A square in each of some single slices, with its middle inside of the brain."""
+    hole = np.zeros(inner.shape, bool)
+    levels = np.flatnonzero(inner.any((0, 1)))
+    for z in range(int(levels[0]) + int(rng.integers(SPACING)), int(levels[-1]) + 1, SPACING):
+        if inner[..., z].any():
+            x, y = _corner(rng.choice(np.argwhere(inner[..., z])), inner.shape)
+            hole[x : x + SQUARE, y : y + SQUARE, z] = True
+    return hole
+
+
+def make_case(subject: Subject, holes: Kind, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
     """Scale a subject's brain, and take something of it away."""
     healthy = np.asarray(subject.image, np.float32)
     limit = upper_limit(healthy)
