@@ -33,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("mask", type=Path, help="the hole, on the same voxels")
     p.add_argument("output", type=Path, help="volume to write")
     p.add_argument("--model", default="ddpm", help="network that fills slices, by name or ONNX file")
+    p.add_argument(
+        "--beyond-brain",
+        action="store_true",
+        help="the hole may reach beyond the brain: what lies outside of its mirror image becomes 0",
+    )
     p.add_argument("--sampler", choices=options.SAMPLERS, help="default: the network's own")
     p.add_argument("--sampling-steps", type=int, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)
@@ -55,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         hole = masks.read_lesions(args.mask, grid, args.voided, warnings=warnings)
         for warning in warnings:
             print(printable(f"bids_inpaint.fill: warning: {warning}"), file=sys.stderr)
-        filled = inpainting.fill_slices(model, data, hole, grid, runtime)
+        filled = inpainting.fill_slices(model, data, hole, grid, runtime, args.beyond_brain)
         try:
             images.save(args.output, filled, grid, np.float32)
         except OSError as error:

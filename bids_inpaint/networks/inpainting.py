@@ -11,6 +11,7 @@ from scipy import ndimage
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.imaging.lesions import Rule, find_probable, find_unsegmented
+from bids_inpaint.networks import slices
 from bids_inpaint.networks.card import Filled, Model
 from bids_inpaint.networks.session import Runtime
 from bids_inpaint.space import WORKING_GRID, Grid
@@ -82,7 +83,9 @@ def inpaint(
     return model.engine.fill(model, brain, wanted, scale, runtime or Runtime(), priors or ())
 
 
-def fill_slices(model: Model, voided: Array, hole: Array, grid: Grid, runtime: Runtime) -> Array:
+def fill_slices(
+    model: Model, voided: Array, hole: Array, grid: Grid, runtime: Runtime, beyond: bool = False
+) -> Array:
     """Fill a hole of a brain in any orientation by a network that fills slices.
 
     Parameters
@@ -94,6 +97,9 @@ def fill_slices(model: Model, voided: Array, hole: Array, grid: Grid, runtime: R
     grid : Grid
         Its voxels; axes that are oblique count as the nearest of the world's.
     runtime : Runtime
+    beyond : bool
+        Whether the hole may reach beyond the brain. What lies outside of the mirror image of the brain
+        (:func:`bids_inpaint.networks.slices.outline`) then becomes 0; else all of the hole is tissue.
 
     Returns
     -------
@@ -112,8 +118,13 @@ def fill_slices(model: Model, voided: Array, hole: Array, grid: Grid, runtime: R
         )
     trained, stored = io_orientation(WORKING_GRID.matrix), io_orientation(grid.matrix)
     there, back = ornt_transform(stored, trained), ornt_transform(trained, stored)
-    turned, hole_turned = (apply_orientation(v, there) for v in (voided, hole))
-    filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ()).image
+    turned, wanted = apply_orientation(voided, there), apply_orientation(hole, there).astype(bool)
+    if beyond:
+        turned = np.where(wanted, 0, turned)
+        wanted &= slices.outline(turned, wanted)
+    filled = turned
+    if wanted.any():
+        filled = model.engine.fill(model, turned, wanted, Scale(1.0), runtime, ()).image
     return np.where(hole, apply_orientation(filled, back), voided)
 
 

@@ -210,7 +210,7 @@ def _mean(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def run_challenge(
-    cases: Iterable[ChallengeCase], networks: Sequence[str], runtime: session.Runtime
+    cases: Iterable[ChallengeCase], networks: Sequence[str], runtime: session.Runtime, beyond: bool = False
 ) -> Challenge:
     """Fill each case by each network, and print its scores.
 
@@ -220,6 +220,8 @@ def run_challenge(
     networks : sequence of str
         Those that fill slices, by name or ONNX file.
     runtime : Runtime
+    beyond : bool
+        Of :func:`bids_inpaint.networks.inpainting.fill_slices`.
 
     Raises
     ------
@@ -231,7 +233,7 @@ def run_challenge(
     for case in cases:
         for name, model in models.items():
             start = time.perf_counter()
-            filled = inpainting.fill_slices(model, case.voided, case.mask, case.grid, runtime)
+            filled = inpainting.fill_slices(model, case.voided, case.mask, case.grid, runtime, beyond)
             seconds = time.perf_counter() - start
             scores = _scored(case, filled)
             quality = f"SSIM {scores.ssim:.3f}, PSNR {scores.psnr:.1f} dB, MSE {scores.mse:.4f}"

@@ -185,6 +185,24 @@ def test_files_of_the_challenge_are_filled_and_scored(network, case, tmp_path, c
     assert scores["mse"] == pytest.approx(0.25 * 4000 / 12000, rel=0.1)
 
 
+def test_what_lies_beyond_the_brain_is_left_empty_if_asked_for(network, case, tmp_path):
+    mse = []
+    # half of the hole is background
+    beside = np.zeros(SHAPE, np.uint8)
+    beside[170:190, 90:110, 60:80] = 1
+    for name in ("mask", "mask-healthy"):
+        change(case / f"{case.name}-{name}.nii.gz", lambda data: beside)
+    truth = np.asarray(nib.load(case / f"{case.name}-t1n.nii.gz").dataobj)
+    change(case / f"{case.name}-t1n-voided.nii.gz", lambda data: np.where(beside, 0, truth))
+    for more in ([], ["--beyond-brain"]):
+        output = tmp_path / "scores.json"
+        command = ["brats", "--folder", str(case.parent), "--model", str(network), "--output", str(output)]
+        assert main(command + more) == 0
+        mse.append(json.loads(output.read_text())["networks"][str(network)]["mean"]["mse"])
+    # 500 in place of 1000 in both halves, or in one
+    assert mse == [pytest.approx(0.25, rel=0.1), pytest.approx(0.125, rel=0.1)]
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

@@ -62,6 +62,9 @@ def _brats_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("--subjects", nargs="+", help="subjects of the cache in place of a split")
     c.add_argument("--masks", type=at_least_one, default=1, help="drawn in each brain of the cache")
     c.add_argument("--inside", action="store_true", help="end the masks where the brain does")
+    c.add_argument(
+        "--beyond-brain", action="store_true", help="what lies outside of the brain's mirror image becomes 0"
+    )
     c.add_argument("--model", nargs="+", default=["ddpm"], help="names or ONNX files of networks of slices")
     c.add_argument("--sampler", choices=options.SAMPLERS)
     c.add_argument("--sampling-steps", type=int)
@@ -80,7 +83,7 @@ def _brats(args: argparse.Namespace) -> None:
     else:
         names = args.subjects or getattr(configuration(args).data, args.split)
         cases = cached_cases(find_subjects(args.cache, names), args.masks, args.inside)
-    challenge = run_challenge(cases, args.model, runtime)
+    challenge = run_challenge(cases, args.model, runtime, args.beyond_brain)
     print(f"\n{challenge.table()}")
     if args.output:
         challenge.save(args.output)
