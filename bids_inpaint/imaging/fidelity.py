@@ -118,8 +118,6 @@ class HoleScores:
     mse : float
     uqi : float
         Mean universal quality index over the voxels of the hole (:func:`quality_index`).
-    slice_ssim : float
-        As `ssim`, with windows of 7² voxels within a slice: what is known of other slices has no part in it.
     whole_ssim, whole_psnr : float
         The same over the box around the brain, where all but the hole is equal.
     seams : float
@@ -134,7 +132,6 @@ class HoleScores:
     psnr: float
     mse: float
     uqi: float
-    slice_ssim: float
     whole_ssim: float
     whole_psnr: float
     seams: float
@@ -163,9 +160,6 @@ def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
         raise ValueError("no voxel to score")
     brain = bounding_box(truth > 0)
     whole, local = structural_similarity(filled[brain], truth[brain], data_range=1.0, full=True)
-    _, flat = structural_similarity(
-        filled[brain], truth[brain], data_range=1.0, full=True, channel_axis=2, win_size=7
-    )
     f, t = (np.asarray(v, float)[hole] for v in (filled, truth))
     powers = (band_power(v[brain], hole[brain]) for v in (filled, truth))
     shares = [a / b if b else float("nan") for a, b in zip(*powers, strict=True)]
@@ -174,7 +168,6 @@ def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
         psnr=psnr(f, t, 1.0),
         mse=float(np.mean((f - t) ** 2)),
         uqi=float(quality_index(filled[brain], truth[brain])[hole[brain]].mean()),
-        slice_ssim=float(flat[hole[brain]].mean()),
         whole_ssim=float(whole),
         whole_psnr=psnr(filled[brain], truth[brain], 1.0),
         seams=seams(filled[brain], truth[brain], hole[brain]),

@@ -28,8 +28,8 @@ SHOWN = {
     "seconds": "s",
     "processor": "CPU s",
 }
-#: Holes in single slices have the similarity within the slices: what is known around them would flatter it.
-SINGLE = SHOWN | {"ssim": "", "slice_ssim": "SSIM"}
+#: Slices that are repeated have no seams.
+SINGLE = {key: title for key, title in SHOWN.items() if key != "seams"}
 #: What a way takes, with its titles.
 COSTS = {"parameters": "parameters", "file_mb": "file MB", "memory_mb": "memory MB"}
 #: Edge in voxels of what pictures show of a slice, and how many people they show.
@@ -67,7 +67,6 @@ class Comparison:
             (f"{kind} {title}", {way: row.get(key) for way, row in rows.items()})
             for kind, rows in self.scores.items()
             for key, title in (SINGLE if kind == "slices" else SHOWN).items()
-            if title
         ]
         columns += [
             (title, {way: row[key] for way, row in self.costs.items()}) for key, title in COSTS.items()

@@ -23,8 +23,20 @@ Holes = Literal["lesions", "blobs", "squares"]
 Kind = Literal["lesions", "blobs", "squares", "slices"]
 
 
-#: Voxels between two slices that each have a square: what networks see of a slice's neighbours is known.
-SPACING = 24
+#: Voxels between two slices that are repeated, and below the first one, for squares that nothing but the
+#: slice tells of.
+SPACING, LOWEST = 48, 36
+
+
+def repeated(volume: np.ndarray) -> np.ndarray:
+    """A brain on the working grid, some slices of which take the places of their neighbours, too.
+
+    What a network sees of the neighbours of such a slice, and the filter across slices, tell nothing new.
+    """
+    out = np.array(volume)
+    for z in range(LOWEST, volume.shape[2] - DEPTH, SPACING):
+        out[..., z - DEPTH // 2 : z + DEPTH // 2] = volume[..., z : z + 1]
+    return out
 
 
 def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
@@ -35,7 +47,8 @@ def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
     subject : Subject
     kind : {'lesions', 'blobs', 'squares', 'slices'}
         The lesions of a patient and single ones, dilated as for filling; five blobs, some of the size of
-        tumours; a square of 64 voxels on 24 slices; or such squares on single slices, as in Armanious 2019.
+        tumours; a square of 64 voxels on 24 slices; or such squares on single slices, as in Armanious 2019,
+        which take the places of their neighbours (:func:`repeated`).
     shapes : Lesions
     """
     image = np.asarray(subject.image, np.float32)
@@ -45,7 +58,7 @@ def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
     hole = np.zeros(image.shape, bool)
     inner = ndimage.binary_erosion(image > 0, iterations=12)
     if kind == "slices":
-        return _single_squares(rng, inner) & (image > 0)
+        return _single_squares(rng, inner) & (repeated(image) > 0)
     brain = np.argwhere(inner)
     blobs = kind == "blobs"
     for _ in range(5 if blobs else 1):
@@ -68,19 +81,20 @@ def _corner(middle: Sequence[int], shape: Sequence[int]) -> tuple[int, int]:
 
 
 def _single_squares(rng: np.random.Generator, inner: np.ndarray) -> np.ndarray:
-    """A square in each of some single slices, with its middle inside of the brain."""
+    """A square in each slice that is repeated and in its repetitions, with its middle inside of the brain."""
     hole = np.zeros(inner.shape, bool)
-    levels = np.flatnonzero(inner.any((0, 1)))
-    for z in range(int(levels[0]) + int(rng.integers(SPACING)), int(levels[-1]) + 1, SPACING):
+    for z in range(LOWEST, inner.shape[2] - DEPTH, SPACING):
         if inner[..., z].any():
             x, y = _corner(rng.choice(np.argwhere(inner[..., z])), inner.shape)
-            hole[x : x + SQUARE, y : y + SQUARE, z] = True
+            hole[x : x + SQUARE, y : y + SQUARE, z - DEPTH // 2 : z + DEPTH // 2] = True
     return hole
 
 
 def make_case(subject: Subject, holes: Kind, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
     """Scale a subject's brain, and take something of it away."""
     healthy = np.asarray(subject.image, np.float32)
+    if holes == "slices":
+        healthy = repeated(healthy)
     limit = upper_limit(healthy)
     lesioned = painted(subject, shapes)[0] if holes == "lesions" else healthy
     healthy, lesioned = (np.minimum(v / limit, 1) for v in (healthy, lesioned))

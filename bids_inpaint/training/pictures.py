@@ -64,13 +64,13 @@ def panels(path: Path, titles: Sequence[str]) -> Iterator[Any]:
     fig.savefig(path, dpi=80)
 
 
-def draw_grid(path: Path, rows: Sequence[Mapping[str, np.ndarray]], width: int = 1560) -> None:
+def draw_grid(path: Path, rows: Sequence[Mapping[str, np.ndarray]], width: int = 1300) -> None:
     """Draw a row of slices for each subject, with a title above each column.
 
     Parameters
     ----------
     path : Path
-        Of the PNG file, which has 32 greys.
+        Of the PNG file, which has 24 greys.
     rows : sequence of mapping of str to array
         Slices of one size by title, 0-1, drawn from the top.
     width : int
@@ -91,10 +91,10 @@ def draw_grid(path: Path, rows: Sequence[Mapping[str, np.ndarray]], width: int =
             axis.set_axis_off()
             axis.imshow(row[title], cmap="gray", vmin=0, vmax=1)
     for axis, title in zip(axes[0], titles, strict=True):
-        axis.set_title(title, fontsize=8, pad=4)
+        axis.set_title(title, fontsize=7, pad=4)
     canvas.draw()
     grey = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L")
-    grey.quantize(32).save(path, optimize=True)
+    grey.quantize(24).save(path, optimize=True)
 
 
 def draw_reliability(path: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
