@@ -15,7 +15,7 @@ from bids_inpaint.imaging.fidelity import HoleScores, hole_scores
 from bids_inpaint.networks import card, registry, session
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, find_subjects, template_priors
-from bids_inpaint.training.holes import Kind, make_case
+from bids_inpaint.training.holes import Holes, make_case
 from bids_inpaint.training.pictures import draw_grid
 from bids_inpaint.training.ways import Case, Fill, ways_of, worker
 
@@ -28,8 +28,6 @@ SHOWN = {
     "seconds": "s",
     "processor": "CPU s",
 }
-#: Slices that are repeated have no seams.
-SINGLE = {key: title for key, title in SHOWN.items() if key != "seams"}
 #: What a way takes, with its titles.
 COSTS = {"parameters": "parameters", "file_mb": "file MB", "memory_mb": "memory MB"}
 #: Edge in voxels of what pictures show of a slice, and how many people they show.
@@ -66,7 +64,7 @@ class Comparison:
         columns = [
             (f"{kind} {title}", {way: row.get(key) for way, row in rows.items()})
             for kind, rows in self.scores.items()
-            for key, title in (SINGLE if kind == "slices" else SHOWN).items()
+            for key, title in SHOWN.items()
         ]
         columns += [
             (title, {way: row[key] for way, row in self.costs.items()}) for key, title in COSTS.items()
@@ -101,7 +99,7 @@ def compare(
     shapes_folder: Path,
     names: Sequence[str],
     engines: Sequence[str],
-    kinds: Sequence[Kind],
+    kinds: Sequence[Holes],
     runtime: session.Runtime,
 ) -> Comparison:
     """Fill the same holes with every network and classical way, and print the scores of each subject.
@@ -119,7 +117,7 @@ def compare(
         Subjects of the cache.
     engines : sequence of str
         Networks by name or ONNX file.
-    kinds : sequence of {'lesions', 'blobs', 'squares', 'slices'}
+    kinds : sequence of {'lesions', 'blobs', 'squares'}
     runtime : Runtime
 
     Raises

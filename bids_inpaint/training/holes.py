@@ -17,38 +17,18 @@ from bids_inpaint.training.missing import DEPTH, SQUARE, draw_blob
 from bids_inpaint.training.painted import painted
 from bids_inpaint.training.ways import Case
 
-#: The holes that networks of slices are validated on while they learn.
 Holes = Literal["lesions", "blobs", "squares"]
-#: The holes that ways of filling are compared on.
-Kind = Literal["lesions", "blobs", "squares", "slices"]
 
 
-#: Voxels between two slices that are repeated, and below the first one, for squares that nothing but the
-#: slice tells of.
-SPACING, LOWEST = 48, 36
-
-
-def repeated(volume: np.ndarray) -> np.ndarray:
-    """A brain on the working grid, some slices of which take the places of their neighbours, too.
-
-    What a network sees of the neighbours of such a slice, and the filter across slices, tell nothing new.
-    """
-    out = np.array(volume)
-    for z in range(LOWEST, volume.shape[2] - DEPTH, SPACING):
-        out[..., z - DEPTH // 2 : z + DEPTH // 2] = volume[..., z : z + 1]
-    return out
-
-
-def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
+def draw_holes(subject: Subject, kind: Holes, shapes: Lesions) -> np.ndarray:
     """What is missing of a subject's brain, bool on the working grid, by the name of the subject alone.
 
     Parameters
     ----------
     subject : Subject
-    kind : {'lesions', 'blobs', 'squares', 'slices'}
+    kind : {'lesions', 'blobs', 'squares'}
         The lesions of a patient and single ones, dilated as for filling; five blobs, some of the size of
-        tumours; a square of 64 voxels on 24 slices; or such squares on single slices, as in Armanious 2019,
-        which take the places of their neighbours (:func:`repeated`).
+        tumours; or a square of 64 voxels on some slices, as in Armanious 2019.
     shapes : Lesions
     """
     image = np.asarray(subject.image, np.float32)
@@ -56,17 +36,16 @@ def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
         return inpainting.to_fill(painted(subject, shapes)[1] > 0.5) & (image > 0)
     rng = np.random.default_rng(zlib.crc32(subject.name.encode()))
     hole = np.zeros(image.shape, bool)
-    inner = ndimage.binary_erosion(image > 0, iterations=12)
-    if kind == "slices":
-        return _single_squares(rng, inner) & (repeated(image) > 0)
-    brain = np.argwhere(inner)
+    brain = np.argwhere(ndimage.binary_erosion(image > 0, iterations=12))
     blobs = kind == "blobs"
     for _ in range(5 if blobs else 1):
         x, y, z = brain[rng.integers(len(brain))]
         inwards = np.ones((SQUARE, SQUARE))
         if blobs:
             inwards = ndimage.distance_transform_edt(draw_blob(rng, SQUARE))
-        x, y = _corner((x, y), image.shape)
+        x, y = (
+            int(np.clip(c - SQUARE // 2, 0, n - SQUARE)) for c, n in zip((x, y), image.shape, strict=False)
+        )
         for k in range(max(z - DEPTH // 2, 0), min(z + DEPTH // 2, image.shape[2])):
             # a blob is an ellipsoid along the slices
             narrowing = ((k - z) / (DEPTH / 2)) ** 2 if blobs else 0
@@ -74,27 +53,9 @@ def draw_holes(subject: Subject, kind: Kind, shapes: Lesions) -> np.ndarray:
     return hole & (image > 0)
 
 
-def _corner(middle: Sequence[int], shape: Sequence[int]) -> tuple[int, int]:
-    """First voxel of a square with its middle at a voxel of a slice, moved into the slice."""
-    x, y = (int(np.clip(c - SQUARE // 2, 0, n - SQUARE)) for c, n in zip(middle, shape, strict=False))
-    return x, y
-
-
-def _single_squares(rng: np.random.Generator, inner: np.ndarray) -> np.ndarray:
-    """A square in each slice that is repeated and in its repetitions, with its middle inside of the brain."""
-    hole = np.zeros(inner.shape, bool)
-    for z in range(LOWEST, inner.shape[2] - DEPTH, SPACING):
-        if inner[..., z].any():
-            x, y = _corner(rng.choice(np.argwhere(inner[..., z])), inner.shape)
-            hole[x : x + SQUARE, y : y + SQUARE, z - DEPTH // 2 : z + DEPTH // 2] = True
-    return hole
-
-
-def make_case(subject: Subject, holes: Kind, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
+def make_case(subject: Subject, holes: Holes, shapes: Lesions, priors: Sequence[np.ndarray]) -> Case:
     """Scale a subject's brain, and take something of it away."""
     healthy = np.asarray(subject.image, np.float32)
-    if holes == "slices":
-        healthy = repeated(healthy)
     limit = upper_limit(healthy)
     lesioned = painted(subject, shapes)[0] if holes == "lesions" else healthy
     healthy, lesioned = (np.minimum(v / limit, 1) for v in (healthy, lesioned))

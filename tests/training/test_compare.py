@@ -16,11 +16,10 @@ from bids_inpaint.training.compare import compare
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, subjects, template_priors
 from bids_inpaint.training.holes import draw_holes, make_case
-from bids_inpaint.training.missing import DEPTH
 from bids_inpaint.training.ways import CLASSICAL, worker
 
 
-@pytest.mark.parametrize("kind", ["lesions", "blobs", "squares", "slices"])
+@pytest.mark.parametrize("kind", ["lesions", "blobs", "squares"])
 def test_holes_are_in_the_brain_and_the_same_every_time(cache, shapes, kind):
     one, two = subjects(cache)
     stored = Lesions.load(shapes)
@@ -32,17 +31,6 @@ def test_holes_are_in_the_brain_and_the_same_every_time(cache, shapes, kind):
     if kind == "squares":
         (size,) = set(hole.sum((0, 1))[hole.any((0, 1))])
         assert 64 * 32 < size <= 64 * 64
-    if kind == "slices":
-        blocks = [z for z in range(36, 182 - DEPTH, 48) if hole[..., z].any()]
-        assert len(blocks) >= 2
-        assert hole.any((0, 1)).sum() == len(blocks) * DEPTH
-        case = make_case(one, kind, stored, template_priors(cache))
-        for z in blocks:
-            # nothing that is not in the slice itself
-            block = slice(z - DEPTH // 2, z + DEPTH // 2)
-            assert (case.voided[..., block] == case.voided[..., z : z + 1]).all()
-            assert (case.healthy[..., block] == case.healthy[..., z : z + 1]).all()
-            assert 0 < hole[..., z].sum() <= 64 * 64
 
 
 def test_classical_ways_fill_white_matter_with_white_matter(cache, shapes):
@@ -99,7 +87,7 @@ def crowded(case):
 
 
 def test_memory_is_that_of_the_way_alone(cache, shapes, tmp_path):
-    case = make_case(subjects(cache)[0], "slices", Lesions.load(shapes), template_priors(cache))
+    case = make_case(subjects(cache)[0], "squares", Lesions.load(shapes), template_priors(cache))
     case.save(tmp_path / "case")
     # what this process holds counts for nobody else
     kept = np.ones(600 * 2**17)
@@ -117,7 +105,7 @@ def test_memory_is_that_of_the_way_alone(cache, shapes, tmp_path):
 
 
 def test_a_way_that_is_killed_is_named(cache, shapes, tmp_path):
-    case = make_case(subjects(cache)[0], "slices", Lesions.load(shapes), template_priors(cache))
+    case = make_case(subjects(cache)[0], "squares", Lesions.load(shapes), template_priors(cache))
     case.save(tmp_path / "case")
     with worker("deadly", killed) as process, pytest.raises(ValueError, match="filled by deadly was killed"):
         process.run(tmp_path / "case")
@@ -133,18 +121,17 @@ def test_every_way_is_in_the_table(cache, shapes, tmp_path, capsys):
     )
     config = Config.load(tmp_path / "toy.toml")
     networks, runtime = ["unet", "blind-unet"], session.Runtime(threads=2)
-    comparison = compare(config, cache, shapes, ["toy_sub-01"], networks, ["lesions", "slices"], runtime)
+    comparison = compare(config, cache, shapes, ["toy_sub-01"], networks, ["lesions", "squares"], runtime)
     ways = [*CLASSICAL, *networks]
     assert list(comparison.scores["lesions"]) == ways
     # a blind network sees no hole
-    assert list(comparison.scores["slices"]) == ways[:-1]
+    assert list(comparison.scores["squares"]) == ways[:-1]
     assert comparison.costs["unet"]["parameters"] > 1e6
     assert comparison.costs["unet"]["file_mb"] > 1
     assert all(row["memory_mb"] > 50 for row in comparison.costs.values())
     title, _, *lines = comparison.table().splitlines()
     assert "lesions SSIM | lesions PSNR | lesions seams" in title
     assert "memory MB" in title
-    assert "slices seams" not in title
     assert [line.split(" | ")[0] for line in lines] == [f"| {way}" for way in ways]
     assert len({line.count("|") for line in (title, *lines)}) == 1
     comparison.save(tmp_path / "scores.json")
@@ -153,6 +140,6 @@ def test_every_way_is_in_the_table(cache, shapes, tmp_path, capsys):
     assert stored["costs"] == comparison.costs
     comparison.draw(tmp_path / "figures")
     drawn = sorted((tmp_path / "figures").iterdir())
-    assert [path.name for path in drawn] == ["filled-lesions.png", "filled-slices.png"]
+    assert [path.name for path in drawn] == ["filled-lesions.png", "filled-squares.png"]
     assert all(path.stat().st_size < 150_000 for path in drawn)
     assert "white-matter median" in capsys.readouterr().out

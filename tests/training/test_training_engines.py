@@ -20,7 +20,7 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.engines import ENGINES, build, engine_of, make_task
 from bids_inpaint.training.export import export
 from bids_inpaint.training.fit import fit
-from bids_inpaint.training.holes import Kind
+from bids_inpaint.training.holes import Holes
 from bids_inpaint.training.slices import Slices, slice_card
 from bids_inpaint.training.task import Engine, LesionTask
 from bids_inpaint.training.to_onnx import slices_to_onnx
@@ -101,7 +101,7 @@ def test_commands_that_need_lesion_shapes_say_so(config, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("command", "option", "choices"),
     [
-        ("compare", "--holes", get_args(Kind)),
+        ("compare", "--holes", get_args(Holes)),
         ("compare", "--sampler", SAMPLERS),
         ("brats", "--sampler", SAMPLERS),
         ("cross-validate", "--modes", MODES),

@@ -16,7 +16,7 @@ from bids_inpaint.training.commands.base import (
 )
 
 #: Kinds of holes that `compare` knows, in the order of its table.
-HOLES = ("lesions", "blobs", "squares", "slices")
+HOLES = ("lesions", "blobs", "squares")
 
 
 def _compare_options(c: argparse.ArgumentParser) -> None:
