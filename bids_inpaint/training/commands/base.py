@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
 
 
+#: Of the subjects of a configuration.
+SPLITS = ("train", "validation", "test")
+
+
 @dataclass(frozen=True)
 class Command:
     """A subcommand.

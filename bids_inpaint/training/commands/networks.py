@@ -7,8 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_inpaint import options
 from bids_inpaint.training.commands.base import (
+    SPLITS,
     Command,
     add_lesions,
     add_threads,
@@ -22,8 +22,6 @@ from bids_inpaint.training.config import PAINTERS
 
 if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
-
-SPLITS = ("train", "validation", "test")
 
 
 def _fit_options(c: argparse.ArgumentParser) -> None:
@@ -200,35 +198,6 @@ def _intervals(args: argparse.Namespace) -> None:
     run(scorer, config, args.cache, names, args.held, args.loads)
 
 
-def _compare_options(c: argparse.ArgumentParser) -> None:
-    c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
-    c.add_argument("cache", type=Path)
-    c.add_argument("models", nargs="+", help="names or ONNX files")
-    add_lesions(c)
-    c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
-    c.add_argument("--split", choices=SPLITS, default="validation")
-    c.add_argument("--sampler", choices=options.SAMPLERS)
-    c.add_argument("--sampling-steps", type=int)
-    add_threads(c)
-    c.add_argument("--output", type=Path, help="JSON file for the scores")
-    c.add_argument("--figures", type=Path, help="folder for pictures of three subjects")
-
-
-def _compare(args: argparse.Namespace) -> None:
-    from bids_inpaint.networks.session import Runtime
-    from bids_inpaint.training.compare import compare
-
-    config = configuration(args)
-    runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)
-    names = getattr(config.data, args.split)
-    comparison = compare(config, args.cache, args.lesions, names, args.models, args.holes, runtime)
-    print(f"\n{comparison.table()}")
-    if args.output:
-        comparison.save(args.output)
-    if args.figures:
-        comparison.draw(args.figures)
-
-
 def _cross_validate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config")
     c.add_argument("cache", type=Path)
@@ -316,7 +285,6 @@ COMMANDS = {
     "evaluate": Command(
         "score a network on painted lesions of subjects kept apart", _evaluate_options, _evaluate
     ),
-    "compare": Command("score networks and classical ways on the same holes", _compare_options, _compare),
     "calibrate": Command(
         "measure what a lesion probability means, and write it into the card", _calibrate_options, _calibrate
     ),
