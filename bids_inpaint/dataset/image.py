@@ -42,6 +42,10 @@ class Image:
         time; none if it is processed by itself.
     edit : Edit, optional
         The lesion map as a person corrected it.
+    kept : bool
+        Whether its results are those of an earlier run, which stay as they are.
+    added_to : tuple of str
+        Prefixes of the visits of the person that are kept, if this one is added to them.
     """
 
     path: str
@@ -57,6 +61,8 @@ class Image:
     brain_mask_xfm: str | None = None
     visits: tuple[str, ...] = ()
     edit: Edit | None = None
+    kept: bool = False
+    added_to: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:

@@ -25,7 +25,7 @@ def image(subject: str, session: str) -> Image:
 
 @pytest.fixture
 def run(tmp_path):
-    settings = Settings(tmp_path, tmp_path / "out", tmp_path / "work", longitudinal=True)
+    settings = Settings(tmp_path, tmp_path / "out", tmp_path / "work", longitudinal="keep")
     images = together([image("01", s) for s in "123"] + [image("02", s) for s in "12"] + [image("03", "1")])
     return Run(settings, SimpleNamespace(), "now", images)
 

@@ -249,7 +249,7 @@ def test_results_of_an_earlier_run_are_marked(made, tmp_path):
     page = write_course(out, "01").read_text()
     assert '<div class="verdict failed">' in page
     assert "<li>sub-01 has no longitudinal results of this run.</li>" in page
-    settings = Settings(tmp_path, out, tmp_path, longitudinal=True)
+    settings = Settings(tmp_path, out, tmp_path, longitudinal="keep")
     run = Run(settings, Networks.of(settings), "a-1", VISITS)
     report = write_report("01", [Outcome(image) for image in VISITS], run).read_text()
     assert '<span class="tag failed">not of this run</span>' in report
