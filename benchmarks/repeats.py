@@ -8,9 +8,9 @@ second visit some have grown and some are new, or, with ``--unchanged``, all are
 its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
 of every other person has other voxels. With ``--contrast`` it also has another contrast of the tissues.
 Further visits (``--visits``) have the voxels of the first, and differ in lesions from the one before as the
-second does. OUTPUT becomes a BIDS dataset with a session for each visit. Its folder ``derivatives/painted`` holds the lesion mask of
-each visit, that of the lesions that are new at it, and ``from-ses1_to-ses2_xfm.txt``, the true transform
-(4x4, RAS+, mm).
+second does. OUTPUT becomes a BIDS dataset with a session for each visit. Its folder ``derivatives/painted``
+holds the lesion mask of each visit, that of the lesions that are new at it, and
+``from-ses1_to-ses2_xfm.txt``, the true transform (4x4, RAS+, mm).
 
 A row is printed for each person: the mean and the largest error of the registration over the brain, by how
 much an exchange of the visits changes it (mm), the correlation of both, and the seconds of one core.

@@ -126,8 +126,8 @@ class Person:
             stages = [*before.stages_of(kept), [image.prefix for image in self.processed]]
             visits |= {
                 "AddedVisits": stages[1:],
-                "AddedVisitsDescription": "Visits that were added later, by the run that did so: the template "
-                "was made of the others, and lesions at visits that were there before stayed as they were",
+                "AddedVisitsDescription": "Visits that were added later, by the run that did so; the "
+                "template was made of the others, and what visits before them have stayed as it was",
             }
         made = [names_of(image, template, USUAL)["probability"] for image in self.images]
         changes = {

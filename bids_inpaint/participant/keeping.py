@@ -166,8 +166,9 @@ def _why_not(finished: Sequence[Image], before: Before, settings: Settings, netw
             continue
         if kind == "Inputs":
             return f"the T1w of {name}, or a mask given for it, is another now"
-        whose = f"the template of sub-{person.subject}" if name == "template" else f"what {name} has"
-        return f"{whose} in {out_dir} changed after the run that made them"
+        if name == "template":
+            return f"the template of sub-{person.subject} in {out_dir} is not the one that was saved"
+        return f"files of {name} in {out_dir} are not those that were saved"
     return ""
 
 

@@ -128,12 +128,11 @@ def _collect(settings: Settings, networks: Networks) -> tuple[list[Image], list[
     if settings.longitudinal:
         images, apart = keeping.gather(images, settings, networks)
         refused += apart
-        if not any(image.visits or image.kept for image in images):
-            tell(
-                "note: no participant has T1w images of two sessions, so that --longitudinal changes nothing."
-            )
         if not images:
             raise InputError(bids.nothing_left(refused))
+        if not any(image.visits or image.kept for image in images):
+            nobody = "no participant has T1w images of two sessions"
+            tell(f"note: {nobody}, so that --longitudinal changes nothing.")
     _report_collected(collected.warnings, refused, images)
     if not settings.skip_bids_validation:
         validate(settings, known={path for one in refused for path in one.paths})

@@ -85,7 +85,7 @@ def _others(person: Person, common: bool) -> str:
     """What becomes of the visits that did not fail."""
     if person.kept and common:
         names = listed([image.prefix for image in person.processed])
-        return f"{names} {'are' if person.processed[1:] else 'is'} processed by itself"
+        return f"{names} {'are' if person.processed[1:] else 'is'} processed as without --longitudinal"
     return "its other visits are processed without it"
 
 
