@@ -46,8 +46,7 @@ def gather(
         before = Before.read(settings.output_dir, subject)
         if before is None or settings.longitudinal == "anew":
             mine = together(list(group))
-            if before:
-                _announce_anew(mine, before)
+            _announce_anew(mine, before, settings)
             out += mine
             continue
         mine = together(list(group), finished=before.visits)
@@ -61,11 +60,16 @@ def gather(
     return out, refused
 
 
-def _announce_anew(images: Sequence[Image], before: Before) -> None:
-    """Say if all visits are processed again that have other results."""
+def _announce_anew(images: Sequence[Image], before: Before | None, settings: Settings) -> None:
+    """Say if all visits are processed again that have other results, or some that nobody knows."""
     for person in people(images):
         now = [image.prefix for image in person.images]
-        if list(before.visits) != now or before.added:
+        if before is None:
+            template = settings.output_dir / person.names(settings.template)["template"]
+            if template.exists():
+                sidecar = template.name.replace(".nii.gz", ".json")
+                tell(_anew(person.subject, f"{template.with_name(sidecar)} is missing or can't be read"))
+        elif list(before.visits) != now or before.added:
             tell(
                 f"note: sub-{person.subject} has longitudinal results of {listed(before.visits)}"
                 f"{', of which some were added later' if before.added else ''}: all visits of this run "
@@ -119,8 +123,7 @@ def _added(images: Sequence[Image], before: Before, settings: Settings, networks
     added = new or list(before.last)
     finished = [image for image in visits if image.prefix not in added]
     if why := _why_not(finished, before, settings, networks):
-        subject = visits[0].subject
-        tell(f"note: all visits of sub-{subject} are processed together anew, as {why}.")
+        tell(_anew(visits[0].subject, why))
         return list(images)
     names = tuple(image.prefix for image in finished)
     if new:
@@ -134,11 +137,15 @@ def _added(images: Sequence[Image], before: Before, settings: Settings, networks
     ]
 
 
+def _anew(subject: str, why: str) -> str:
+    return f"note: all visits of sub-{subject} are processed together anew, as {why}."
+
+
 def _why_not(finished: Sequence[Image], before: Before, settings: Settings, networks: Networks) -> str:
     """Why nothing can be added to finished visits, as part of a sentence; empty if it can."""
     products, current = Products.of(settings, networks), provenance(settings, networks)
-    if not finished:
-        return f"nothing says which visits the template of sub-{before.visits[0]} was made of"
+    if not finished or not checksums.known(before.sidecar, "Results"):
+        return "the sidecar of the template does not say which visits and files it was made of"
     for image in finished:
         if reason := last_run(image, settings.output_dir)[0]:
             return f"the results of {image.prefix} can't be used ({reason})"

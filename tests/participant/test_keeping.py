@@ -173,6 +173,10 @@ def _without_sums(settings, images):
     write_json(path, {k: v for k, v in read_json(path).items() if k != "SHA256"})
 
 
+def _break_sidecar(settings, images):
+    _template(settings).with_name("sub-01_desc-longitudinal_T1w.json").write_text("{")
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
@@ -186,7 +190,8 @@ def _without_sums(settings, images):
         (_lose_map, "files of sub-01_ses-1 are missing in"),
         (_old_version, "sub-01_ses-1 was made with version 0.0.1, not"),
         (_fail, "the results of sub-01_ses-2 can't be used .its last run did not end"),
-        (_without_sums, "the template of sub-01 in .* is not the one that was saved"),
+        (_without_sums, "the sidecar of the template does not say which visits and files it was made of"),
+        (_break_sidecar, "desc-longitudinal_T1w.json is missing or can't be read"),
         (
             lambda s, i: write_text(Path(i[0].path), "x"),
             "the T1w of sub-01_ses-1, or a mask given for it, is",
