@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bids_inpaint.dataset import checksums
 from bids_inpaint.dataset.image import Image
@@ -101,9 +102,16 @@ def _apart(images: Sequence[Image], before: Before, lost: Sequence[str]) -> tupl
         for image in new
     ]
     left = [
-        replace(image, visits=(), kept=image.prefix in before.visits) for image in images if image not in new
+        _kept(image, visits=()) if image.prefix in before.visits else replace(image, visits=())
+        for image in images
+        if image not in new
     ]
     return left, refused
+
+
+def _kept(image: Image, **more: Any) -> Image:
+    """An image whose results stay; what is warned of it stands in its sidecars."""
+    return replace(image, kept=True, warnings=(), **more)
 
 
 def _is_visit(image: Image, before: Before) -> bool:
@@ -132,7 +140,9 @@ def _added(images: Sequence[Image], before: Before, settings: Settings, networks
             "which stay as they are; --longitudinal anew processes all together."
         )
     return [
-        replace(image, kept=image.prefix in names, added_to=names if image.prefix in added else ())
+        _kept(image)
+        if image.prefix in names
+        else replace(image, added_to=names if image.prefix in added else ())
         for image in images
     ]
 
