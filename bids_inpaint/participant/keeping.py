@@ -51,7 +51,7 @@ def gather(
             out += mine
             continue
         mine = together(list(group), finished=before.visits)
-        of_run = {image.prefix for image in mine if image.visits}
+        of_run = {image.prefix for image in mine}
         if lost := [visit for visit in before.visits if visit not in of_run]:
             mine, more = _apart(mine, before, lost)
             refused += more
@@ -83,21 +83,19 @@ def _apart(images: Sequence[Image], before: Before, lost: Sequence[str]) -> tupl
     subject = images[0].subject
     here = [image.prefix for image in images if image.prefix in before.visits]
     new = [image for image in images if image.prefix not in before.visits and _is_visit(image, before)]
-    why = (
-        f"sub-{subject} has longitudinal results of {listed(before.visits)}, of which this run leaves out "
-        f"{listed(lost)}"
-    )
     if here:
         tell(
-            f"note: {why}: {listed(here)} {'stay as they are' if here[1:] else 'stays as it is'}; "
+            f"note: sub-{subject} has longitudinal results of {listed(before.visits)}, of which this run "
+            f"leaves out {listed(lost)}: {listed(here)} {'stay as they are' if here[1:] else 'stays as it is'}; "
             "--longitudinal anew processes the visits of this run without the others."
         )
     refused = [
         Refused(
             image.prefix,
             subject,
-            f"{why}: run it together with all of them, so that it is added to them, or use --longitudinal "
-            "anew to process the visits of this run without the others.",
+            f"{image.prefix} can't be added to the longitudinal results of sub-{subject}, as this run leaves "
+            f"out {listed(lost)}: run all sessions of sub-{subject}, or use --longitudinal anew to process "
+            "those of this run without the others.",
         )
         for image in new
     ]

@@ -227,7 +227,8 @@ def test_if_a_finished_visit_is_left_out_the_others_stay_and_none_is_added(
     assert kept(images) == [session for session in sessions if session != "3"]
     assert all(one.visits == () for one in images)
     assert [one.name for one in refused] == ["sub-01_ses-3"] * ("3" in sessions)
-    assert all("of which this run leaves out" in one.reason for one in refused)
+    assert all("sub-01_ses-3 can't be added" in one.reason for one in refused)
+    assert all("as this run leaves out sub-01_ses-" in one.reason for one in refused)
     said = capsys.readouterr().err
     assert ("sub-01_ses-1 stays as it is" in said) == ("1" in sessions)
     assert list(visits.batches(images, 9)) == []
