@@ -84,10 +84,11 @@ def _apart(images: Sequence[Image], before: Before, lost: Sequence[str]) -> tupl
     here = [image.prefix for image in images if image.prefix in before.visits]
     new = [image for image in images if image.prefix not in before.visits and _is_visit(image, before)]
     if here:
+        stay = "stay as they are" if here[1:] else "stays as it is"
         tell(
             f"note: sub-{subject} has longitudinal results of {listed(before.visits)}, of which this run "
-            f"leaves out {listed(lost)}: {listed(here)} {'stay as they are' if here[1:] else 'stays as it is'}; "
-            "--longitudinal anew processes the visits of this run without the others."
+            f"leaves out {listed(lost)}: {listed(here)} {stay}; --longitudinal anew "
+            "processes the visits of this run without the others."
         )
     refused = [
         Refused(
