@@ -1,9 +1,8 @@
 """How well the visits of a person agree, and what became of their lesions, from finished output folders.
 
-    python benchmarks/longitudinal.py repeats BIDS LONG [--cross CROSS] [--exchanged EXCHANGED]
-    python benchmarks/longitudinal.py changes CHANGES BIDS LONG CROSS
+    python benchmarks/longitudinal.py BIDS LONG [--cross CROSS] [--exchanged EXCHANGED]
 
-BIDS of ``repeats`` is what ``benchmarks/repeats.py`` wrote, with or without ``--unchanged``. LONG and CROSS
+BIDS is what ``benchmarks/repeats.py`` wrote, with or without ``--unchanged``. LONG and CROSS
 are output folders of the participant level with and without ``--longitudinal``, and EXCHANGED is one with
 ``--longitudinal`` of the same images, whose times in ``sub-X_sessions.tsv`` are exchanged. Two visits of a
 person are ``ses-1`` and ``ses-2``.
@@ -11,8 +10,7 @@ person are ``ses-1`` and ``ses-2``.
 Of volumes, the coefficient of variation (CV) between the visits is that of the native maps; the last row has
 the root of its mean square (Gluer et al. 1995, Osteoporos Int 5:262-270). New lesions of a cross-sectional
 run are those of the plain difference: both maps are brought into the space of LONG, where lesions are
-followed by the same rule. ``changes`` compares new and grown voxels with an expert's mask (CHANGES is
-``ms_changes`` of the data), and says how many of the expert's voxels are dark in the T1w at all.
+followed by the same rule.
 """
 
 from __future__ import annotations
@@ -27,8 +25,7 @@ from scipy import ndimage
 
 from bids_inpaint.dataset.template import DEFAULT
 from bids_inpaint.imaging.history import CHANGES, Limits, histories
-from bids_inpaint.imaging.lesions import CONNECTIVITY, remove_small
-from bids_inpaint.imaging.metrics import lesion_scores
+from bids_inpaint.imaging.lesions import CONNECTIVITY
 from bids_inpaint.imaging.person import match, stable_white_matter
 from bids_inpaint.io import images
 from bids_inpaint.io.files import read_json
@@ -38,8 +35,6 @@ from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.paint import MASKS
 
 Array = np.ndarray
-#: Darker than this fraction of white matter is visible; lesions of patients have 0.65 to 0.80.
-DARK = 0.9
 #: Smoothing that leaves the bias field (mm).
 SMOOTH = 6.0
 REVERSED = {"new": "resolved", "resolved": "new", "enlarging": "shrinking", "shrinking": "enlarging"}
@@ -93,19 +88,11 @@ LESIONS, WHITE = "label-L_desc-inpaint_mask", "label-WM_probseg"
 def main() -> None:
     """Print the tables."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = p.add_subparsers(dest="command", required=True)
-    repeats = commands.add_parser("repeats")
-    repeats.add_argument("bids", type=Path)
-    repeats.add_argument("long", type=Path)
-    repeats.add_argument("--cross", type=Path)
-    repeats.add_argument("--exchanged", type=Path)
-    changes = commands.add_parser("changes")
-    for name in ("changes", "bids", "long", "cross"):
-        changes.add_argument(name, type=Path)
+    p.add_argument("bids", type=Path)
+    p.add_argument("long", type=Path)
+    p.add_argument("--cross", type=Path)
+    p.add_argument("--exchanged", type=Path)
     args = p.parse_args()
-    if args.command == "changes":
-        compare_with_expert(args.changes, Run(args.long), Run(args.cross))
-        return
     long = Run(args.long)
     for name, path in (("longitudinal", args.long), ("cross-sectional", args.cross)):
         if path:
@@ -280,73 +267,6 @@ def exchanged(label: str, long: Run, other: Run) -> None:
     swapped = Counter({REVERSED.get(change, change): n for change, n in courses[1].items()})
     same = "reversed" if courses[0] == swapped else f"{dict(courses[0])} and {dict(courses[1])}"
     print(f"{label:<16}{voxels:16d}{most:14.1e}{levels:12.1e}   histories: {same}", flush=True)
-
-
-def compare_with_expert(folder: Path, long: Run, cross: Run) -> None:
-    """Print Dice and lesion-wise F1 with the expert's changes, and what of these the T1w shows."""
-    for label in long.labels():
-        stem = f"{folder}/sub-{label}"
-        truth, grid = images.read(f"{stem}_gt.nii.gz")
-        truth = truth > 0
-        brain = images.read(f"{stem}_brainmask_common.nii.gz")[0] > 0
-        # the points of the common space in each T1w
-        worlds = [
-            read_xfm(f"{stem}_study{s}_T1W_intrastudy_to_FLAIR.txt")
-            @ read_xfm(f"{stem}_study{s}_FLAIR_to_common_space.txt")
-            for s in (1, 2)
-        ]
-
-        def moved(run: Run, session: int, values: Array, place: str, order: int = 1) -> Array:
-            native = worlds[session - 1]  # noqa: B023
-            source = WORKING_GRID
-            if place == "standard":
-                native = np.linalg.inv(run.to_native(label, session)) @ native  # noqa: B023
-            else:
-                source = images.grid_of(images.load(f"{run.anat(label, session)}_{LESIONS}.nii.gz"))  # noqa: B023
-            return resample(values, source, grid, native, order)  # noqa: B023
-
-        before, after = (moved(cross, s, cross.native(label, s, LESIONS)[0], "native") > 0.5 for s in (1, 2))
-        least = int(np.ceil(Limits().least_volume / grid.voxel_volume))
-        print(f"{label}: {truth.sum() * grid.voxel_volume / 1000:.2f} ml of changes by the expert")
-        print("   cross-sectional " + agreement(remove_small(after & ~before, least), truth, grid))
-        masks = [long.standard(label, s, LESIONS) > 0 for s in (1, 2)]
-        lesions = images.read(f"{long.person(label)}_space-{DEFAULT}_res-1_desc-lesionchange_dseg.nii.gz")[0]
-        with open(f"{long.person(label)}_desc-lesionchange_dseg.tsv", encoding="utf-8") as file:
-            rows = [line.split("\t") for line in file.readlines()[1:]]
-        grown = np.isin(lesions, [int(row[0]) for row in rows if row[2] in ("new", "enlarging")])
-        found = moved(long, 2, grown & masks[1] & ~masks[0], "standard") > 0.5
-        print("   longitudinal    " + agreement(found, truth, grid))
-        images_ = [moved(long, s, long.standard(label, s, "desc-preproc_T1w"), "standard") for s in (1, 2)]
-        white = np.min([moved(long, s, long.standard(label, s, WHITE), "standard") for s in (1, 2)], axis=0)
-        visible(images_, white > 0.9, truth & brain)
-
-
-def agreement(found: Array, truth: Array, grid: Grid) -> str:
-    """Scores as a text."""
-    scores = lesion_scores(found, truth, grid.voxel_volume)
-    return (
-        f"{scores.volume:6.2f} ml, Dice {scores.dice:.2f}, sensitivity {scores.sensitivity:.2f}, "
-        f"precision {scores.precision:.2f}, lesion-wise F1 {scores.lesion_f1:.2f}"
-    )
-
-
-def visible(visits: list[Array], white: Array, truth: Array) -> None:
-    """Print how many of the expert's voxels are dark in the T1w, and darker than at the visit before."""
-    away = white & ~ndimage.binary_dilation(truth, iterations=3)
-    levels = [float(np.median(image[away])) for image in visits]
-    first, second = (image / level for image, level in zip(visits, levels, strict=True))
-    change = ndimage.gaussian_filter(second - first, 0.5)
-    darker = np.percentile(change[away], 5)
-    marks, count = ndimage.label(truth, CONNECTIVITY)
-    index = np.arange(1, count + 1)
-    lesions = ndimage.median(second, marks, index), ndimage.median(change, marks, index)
-    print(
-        f"   of the expert's voxels {(second[truth] < DARK).mean():.0%} are darker than {DARK:g} of white "
-        f"matter at the second visit (of other white matter {(second[away] < DARK).mean():.0%}), and "
-        f"{(change[truth] < darker).mean():.0%} became darker than 95 % of white matter did;\n   of his "
-        f"{count} lesions {np.sum(lesions[0] < DARK)} are as dark in the median, and "
-        f"{np.sum((lesions[0] < DARK) & (lesions[1] < darker))} both."
-    )
 
 
 if __name__ == "__main__":

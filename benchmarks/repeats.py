@@ -1,15 +1,16 @@
 """People who were scanned twice, with a known truth, and how well their visits are aligned.
 
     python benchmarks/repeats.py CACHE LESIONS OUTPUT [SUBJECT ...] [--unchanged]
-        [--contrast POWER] [--seed N]
+        [--contrast POWER] [--seed N] [--visits N]
 
 Lesions are painted into healthy brains of a cache (``python -m bids_inpaint.training prepare``). At the
 second visit some have grown and some are new, or, with ``--unchanged``, all are as they were. Each visit has
 its own position of the head (some degrees and millimetres), bias field, noise and unit, and the second visit
 of every other person has other voxels. With ``--contrast`` it also has another contrast of the tissues.
-OUTPUT becomes a BIDS dataset with two sessions. Its folder ``derivatives/painted`` holds the lesion mask of
-each visit, that of the lesions that are new at it, and ``from-ses1_to-ses2_xfm.txt``, the true transform
-(4x4, RAS+, mm).
+Further visits (``--visits``) have the voxels of the first, and differ in lesions from the one before as the
+second does. OUTPUT becomes a BIDS dataset with a session for each visit. Its folder ``derivatives/painted``
+holds the lesion mask of each visit, that of the lesions that are new at it, and
+``from-ses1_to-ses2_xfm.txt``, the true transform (4x4, RAS+, mm).
 
 A row is printed for each person: the mean and the largest error of the registration over the brain, by how
 much an exchange of the visits changes it (mm), the correlation of both, and the seconds of one core.
@@ -60,6 +61,7 @@ def main() -> None:
     p.add_argument("--unchanged", action="store_true")
     p.add_argument("--contrast", type=float, default=1.0, help="power of the second visit's intensities")
     p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--visits", type=int, default=2)
     args = p.parse_args()
     shapes = Lesions.load(args.lesions)
     for folder, kind in ((args.output, "raw"), (args.output / MASKS, "derivative")):
@@ -71,7 +73,7 @@ def main() -> None:
     for number, name in enumerate(args.subjects):
         rng = np.random.default_rng([args.seed, *name.encode()])
         second = Second(SIZES[1][number % 2], args.unchanged, args.contrast)
-        visits = scan_twice(Subject(args.cache / name), shapes, rng, second)
+        visits = scan_all(Subject(args.cache / name), shapes, rng, second, args.visits)
         print(f"{name:<20}" + measure(*write(args.output, name.split("-")[-1], visits)), flush=True)
 
 
@@ -105,26 +107,22 @@ class Scan:
     to_brain: np.ndarray
 
 
-def scan_twice(subject: Subject, shapes: Lesions, rng: np.random.Generator, other: Second) -> list[Scan]:
-    """Both visits."""
+def scan_all(
+    subject: Subject, shapes: Lesions, rng: np.random.Generator, other: Second, count: int = 2
+) -> list[Scan]:
+    """All visits of a person."""
     first = draw_patient(rng, shapes)
-    second, new = list(first), []
-    if not other.unchanged:
-        large = [i for i, lesion in enumerate(first) if len(lesion.voxels) >= GROWING]
-        for i in rng.permutation(large)[: rng.integers(0, 4)]:
-            second[i] = replace(first[i], voxels=grown(first[i].voxels))
-        new = [
-            LesionParameters(shapes.singles[i].astype(float), 0.7, 0.5, 0.8)
-            for i in rng.choice(len(shapes.singles), NEW, replace=False)
-        ]
-        second += new
+    second, new = later(first, shapes, rng, other.unchanged)
     healthy = torch.from_numpy(np.asarray(subject.image, np.float32))
     seed = int(rng.integers(2**31))
-    out = []
-    for lesions, added, edges, power in (
-        (first, [], SIZES[0], 1.0),
-        (second, new, other.sizes, other.contrast),
-    ):
+    out: list[Scan] = []
+    lesions, added, edges, power = first, new[:0], SIZES[0], 1.0
+    for number in range(count):
+        if number == 1:
+            lesions, added, edges, power = second, new, other.sizes, other.contrast
+        elif number > 1:
+            lesions, added = later(lesions, shapes, rng, other.unchanged)
+            edges, power = SIZES[0], 1.0
         image, *supports = (
             one.numpy()
             for one in (
@@ -136,6 +134,23 @@ def scan_twice(subject: Subject, shapes: Lesions, rng: np.random.Generator, othe
         image = np.where(image < 1, image**power, 1 + power * (image - 1))
         out.append(scan(image, [support > 0.5 for support in supports], edges, rng))
     return out
+
+
+def later(
+    before: list[LesionParameters], shapes: Lesions, rng: np.random.Generator, unchanged: bool
+) -> tuple[list[LesionParameters], list[LesionParameters]]:
+    """The lesions of the next visit, and those of them that are new."""
+    after = list(before)
+    if unchanged:
+        return after, []
+    large = [i for i, lesion in enumerate(before) if len(lesion.voxels) >= GROWING]
+    for i in rng.permutation(large)[: rng.integers(0, 4)]:
+        after[i] = replace(before[i], voxels=grown(before[i].voxels))
+    new = [
+        LesionParameters(shapes.singles[i].astype(float), 0.7, 0.5, 0.8)
+        for i in rng.choice(len(shapes.singles), NEW, replace=False)
+    ]
+    return [*after, *new], new
 
 
 def grown(voxels: np.ndarray) -> np.ndarray:
@@ -179,12 +194,12 @@ def write(output: Path, label: str, visits: list[Scan]) -> tuple[list[Path], np.
         for kind, mask in (("lesion", visit.lesions), ("new", visit.new)):
             path = output / MASKS / anat / f"{name}_label-{kind}_mask.nii.gz"
             images.save(path, mask, visit.grid, np.uint8)
-    times = "".join(f"ses-{i}\t{1900 + i}-06-01T12:00:00\n" for i in (1, 2))
+    times = "".join(f"ses-{i}\t{1900 + i}-06-01T12:00:00\n" for i in range(1, len(visits) + 1))
     write_text(output / f"sub-{label}" / f"sub-{label}_sessions.tsv", f"session_id\tacq_time\n{times}")
     matrix = np.linalg.inv(visits[1].to_brain) @ visits[0].to_brain
     lines = "\n".join(" ".join(f"{v:.9f}" for v in row) for row in matrix)
     write_text(output / MASKS / f"sub-{label}" / f"sub-{label}_from-ses1_to-ses2_xfm.txt", f"{lines}\n")
-    return paths, matrix
+    return paths[:2], matrix
 
 
 def measure(paths: list[Path], true: np.ndarray) -> str:

@@ -11,48 +11,15 @@ import argparse
 import sys
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
-from nibabel.orientations import io_orientation, ornt_transform
 
 from bids_inpaint import options
 from bids_inpaint.dataset import masks
 from bids_inpaint.environment import settle
 from bids_inpaint.errors import InputError, printable
-from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.io import images
-from bids_inpaint.networks import registry, session
-from bids_inpaint.networks.card import Model
-from bids_inpaint.space import WORKING_GRID, Grid
-
-
-def fill(
-    voided: np.ndarray, hole: np.ndarray, grid: Grid, model: Model, runtime: session.Runtime
-) -> np.ndarray:
-    """Fill a hole of a volume in any orientation.
-
-    Parameters
-    ----------
-    voided : array of float32
-        Brain, 0 outside.
-    hole : array of bool, of the same shape
-    grid : Grid
-        Its voxels; axes that are oblique count as the nearest of the world's.
-    model : Model
-        One that fills slices.
-    runtime : Runtime
-
-    Returns
-    -------
-    array of float32
-    """
-    trained = io_orientation(WORKING_GRID.matrix)
-    stored = io_orientation(grid.matrix)
-    there, back = ornt_transform(stored, trained), ornt_transform(trained, stored)
-    turned, hole_turned = (nib.apply_orientation(v, there) for v in (voided, hole))
-    assert model.engine.fill is not None
-    filled = model.engine.fill(model, turned, hole_turned.astype(bool), Scale(1.0), runtime, ()).image
-    return np.where(hole, nib.apply_orientation(filled, back), voided)
+from bids_inpaint.networks import inpainting, registry, session
+from bids_inpaint.space import Grid
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -66,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
     p.add_argument("mask", type=Path, help="the hole, on the same voxels")
     p.add_argument("output", type=Path, help="volume to write")
     p.add_argument("--model", default="ddpm", help="network that fills slices, by name or ONNX file")
+    p.add_argument(
+        "--beyond-brain",
+        action="store_true",
+        help="the hole may reach beyond the brain: what lies outside of its mirror image becomes 0",
+    )
     p.add_argument("--sampler", choices=options.SAMPLERS, help="default: the network's own")
     p.add_argument("--sampling-steps", type=int, metavar="N", help="1 to 1000; default: the network's own")
     p.add_argument("--random-seed", type=int, default=0)
@@ -80,10 +52,6 @@ def main(argv: list[str] | None = None) -> int:
             args.device, args.threads, args.random_seed, args.sampler, args.sampling_steps
         )
         model = registry.find(args.model)
-        if not model.engine.slices:
-            raise InputError(
-                f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
-            )
         data, grid = images.load_t1w(args.voided)
         header = images.load_given(args.mask)
         if header.shape[:3] != grid.shape or not Grid.of(grid.shape, header.affine).same_as(grid):
@@ -92,7 +60,7 @@ def main(argv: list[str] | None = None) -> int:
         hole = masks.read_lesions(args.mask, grid, args.voided, warnings=warnings)
         for warning in warnings:
             print(printable(f"bids_inpaint.fill: warning: {warning}"), file=sys.stderr)
-        filled = fill(data, hole, grid, model, runtime)
+        filled = inpainting.fill_slices(model, data, hole, grid, runtime, args.beyond_brain)
         try:
             images.save(args.output, filled, grid, np.float32)
         except OSError as error:

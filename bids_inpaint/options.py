@@ -24,6 +24,8 @@ Sampler = Literal["ddim", "heun", "ddpm"]
 Fill = Literal["lesions", "full"]
 #: What lesions are mapped by: how probable a network finds them, or how much darker than inpainted they are.
 LesionMap = Literal["probability", "difference"]
+#: What becomes of visits that are finished if others are added: they are kept, or all are processed anew.
+Longitudinal = Literal["keep", "anew"]
 #: What segments brains into tissues.
 Segmentation = Literal["gmm", "atropos", "spm12", "none"]
 #: Whose N4 removes the bias field: the app's or that of ANTs.
@@ -33,12 +35,13 @@ ExportFiles = Literal["copy", "hardlink", "symlink"]
 #: Whether brains are extracted: if the image is not stripped yet, always or never.
 SkullStrip = Literal["auto", "force", "skip"]
 
-# the first of each is the default, but where networks differ: samplers and lesion maps
+# the first of each is the default, but where networks differ (samplers and lesion maps), and --longitudinal
 LEVELS: tuple[Level, ...] = get_args(Level)
 DEVICES: tuple[Device, ...] = get_args(Device)
 SAMPLERS: tuple[Sampler, ...] = get_args(Sampler)
 FILLS: tuple[Fill, ...] = get_args(Fill)
 LESION_MAPS: tuple[LesionMap, ...] = get_args(LesionMap)
+LONGITUDINAL: tuple[Longitudinal, ...] = get_args(Longitudinal)
 SEGMENTATIONS: tuple[Segmentation, ...] = get_args(Segmentation)
 BIAS_CORRECTIONS: tuple[BiasCorrection, ...] = get_args(BiasCorrection)
 SKULL_STRIP: tuple[SkullStrip, ...] = get_args(SkullStrip)
@@ -49,6 +52,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "sampler": SAMPLERS,
     "fill": FILLS,
     "lesion_map": LESION_MAPS,
+    "longitudinal": LONGITUDINAL,
     "segmentation": SEGMENTATIONS,
     "skull_strip": SKULL_STRIP,
     "bias_correction": BIAS_CORRECTIONS,

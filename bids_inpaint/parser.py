@@ -274,8 +274,8 @@ def _add_maps(p: argparse.ArgumentParser) -> None:
         help="what segments the inpainted image into tissues: the app's Gaussian mixture, Atropos of ANTs or "
         "SPM12; with none, lesions are looked for in the template's white matter",
     )
-    together = "process the sessions of a person together, and say what became of each lesion over time"
-    g.add_argument("--longitudinal", action="store_true", help=together)
+    together = "process the sessions of a person together; keep those that are finished, or process all anew"
+    g.add_argument("--longitudinal", nargs="?", const="keep", choices=options.LONGITUDINAL, help=together)
     g.add_argument(
         "--compare-segmentation", action="store_true", help="segment the original image too, lesions and all"
     )

@@ -74,7 +74,7 @@ class Settings:
     template: str = options.TEMPLATE
     skull_strip: options.SkullStrip = options.SKULL_STRIP[0]
     bias_correction: options.BiasCorrection = options.BIAS_CORRECTIONS[0]
-    longitudinal: bool = False
+    longitudinal: options.Longitudinal | None = None
     reports_only: bool = False
     boilerplate_only: bool = False
     write_graph: bool = False
@@ -288,7 +288,8 @@ def _check_choices(settings: Settings) -> None:
     """The parser refuses what is no choice; Python code may have a slip of the pen."""
     for name, choices in options.CHOICES.items():
         value = getattr(settings, name)
-        if value not in choices and not (name in ("sampler", "lesion_map") and value is None):
+        optional = name in ("sampler", "lesion_map", "longitudinal")
+        if value not in choices and not (optional and value is None):
             raise InputError(f"{_option(name)} can't be {value!r}: choose from {', '.join(choices)}.")
 
 

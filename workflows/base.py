@@ -43,7 +43,7 @@ def init_participants_wf(
     Parameters
     ----------
     images : list of Image
-        The T1w images to process.
+        The T1w images to process, and those that are kept, to which others are added.
     settings : Settings
     networks : Networks
     template : TemplateFiles
@@ -57,9 +57,10 @@ def init_participants_wf(
         (:func:`bids_inpaint.dataset.people.together`), whose images must all be there.
     """
     whole = Interwoven(name=GRAPH, base_dir=str(settings.work_dir))
-    threads = settings.threads(len(images))
+    processed = [image for image in images if not image.kept]
+    threads = settings.threads(len(processed))
     of_run: Any = {"settings": settings, "networks": networks, "template": template, "run_uuid": run_uuid}
-    for image in images:
+    for image in processed:
         workflow = init_image_wf(image=image, threads=threads, **of_run)
         whole.take(workflow, crash_folder(settings.output_dir, image.subject, run_uuid))
     for person in people(images):
@@ -137,6 +138,7 @@ class _ImageGraph:
             brain_mask_xfm=image.brain_mask_xfm,
             xfm=image.xfm,
             together=self.together,
+            added=bool(image.added_to),
             bias_correction=settings.bias_correction,
             random_seed=settings.random_seed,
             omp_nthreads=threads,

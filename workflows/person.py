@@ -5,20 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from nipype.interfaces.utility import Function, Merge
+from nipype.interfaces.utility import Merge
 from nipype.pipeline import engine as pe
 
 from bids_inpaint.dataset.outputs import image_wf_name
-from bids_inpaint.dataset.people import PART, Person, status_file
+from bids_inpaint.dataset.people import Person
 from bids_inpaint.dataset.template import TemplateFiles
 from bids_inpaint.interfaces.agreement import AgreeFillings, MatchIntensities, ShareMask
 from bids_inpaint.interfaces.ants import RegisterAffine
-from bids_inpaint.interfaces.derivatives import SaveDerivatives
 from bids_inpaint.interfaces.images import TrimMask
 from bids_inpaint.interfaces.visits import AlignVisits, DecideLesions, ShareAffine
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
-from bids_inpaint.workflows.changes import SHOWN, add_pictures
+from bids_inpaint.workflows.added import init_added_wf
+from bids_inpaint.workflows.changes import SHOWN, add_results, nth
 from bids_inpaint.workflows.preprocess import name_source
 
 #: What the workflow of a person takes of each of its images: node of the image and its output, and the node
@@ -90,14 +90,15 @@ def weave(whole: Interwoven, person: Person, mirror: bool) -> None:
     """
     taken, given = (_TAKEN_OF_MIRROR, _GIVEN_OF_MIRROR) if mirror else (_TAKEN, _GIVEN)
     own = f"{whole.name}.{person.workflow}"
-    for number, image in enumerate(person.images):
-        of_image = f"{whole.name}.{image_wf_name(image)}"
+    for number, image in enumerate(person.processed):
+        of_image, place = f"{whole.name}.{image_wf_name(image)}", person.images.index(image)
         whole.threads += [
-            (f"{of_image}.{node}", output, f"{own}.{gathered}", f"in{number + 1}")
-            for node, output, gathered in (*taken, *SHOWN)
+            (f"{of_image}.{node}", output, f"{own}.{gathered}", f"in{of_visit + 1}")
+            for some, of_visit in ((taken, number), (SHOWN, place))
+            for node, output, gathered in some
         ]
         whole.threads += [
-            (f"{own}.{node}", (output, _nth, number), f"{of_image}.{target}", into)
+            (f"{own}.{node}", (output, nth, number), f"{of_image}.{target}", into)
             for node, output, target, into in given
         ]
 
@@ -130,9 +131,15 @@ def init_person_wf(
     """
     workflow = pe.Workflow(name=person.workflow)
     gather = {
-        name: pe.Node(Merge(len(person.images)), name=name, run_without_submitting=True)
+        name: pe.Node(Merge(len(person.processed)), name=name, run_without_submitting=True)
         for *_, name in (_TAKEN_OF_MIRROR if settings.tta else _TAKEN)
     }
+    workflow.add_nodes([gather["saved"]])
+    if person.kept:
+        return init_added_wf(
+            workflow=workflow, gather=gather, person=person, settings=settings, networks=networks,
+            template=template, run_uuid=run_uuid,
+        )  # fmt: skip
     align, register, share_mask = _add_space(workflow, gather, person, settings, template)
     match = pe.Node(MatchIntensities(wm_prior=template.priors["WM"]), name="match", mem_gb=2)
     rule = networks.rule(settings)
@@ -147,11 +154,6 @@ def init_person_wf(
         name="decide", mem_gb=2,
     )  # fmt: skip
     agree = pe.Node(AgreeFillings(confine=settings.fill == "lesions"), name="agree", mem_gb=2)
-    describe = pe.Node(
-        Function(function=_describe, input_names=["aligned", "changed", "saved"], output_names=["out"]),
-        name="describe", run_without_submitting=True,
-    )  # fmt: skip
-    save = _save_node(person, settings, networks, run_uuid)
     workflow.connect([
         (gather["normalised"], match, [("out", "in_files")]),
         (gather["biases"], match, [("out", "biases")]),
@@ -164,24 +166,12 @@ def init_person_wf(
         (share_mask, decide, [("working_masks", "brain_masks")]),
         (align, decide, [("template", "template")]),
         (register, decide, [("out_xfm", "standard_xfm")]),
-        (align, describe, [("facts", "aligned")]),
-        (decide, describe, [("facts", "changed")]),
-        (gather["saved"], describe, [("out", "saved")]),
-        (describe, save, [("out", "facts")]),
-        (align, save, [("template", "template")]),
-        (register, save, [("out_xfm", "to_standard"), ("out_inverse", "from_standard")]),
-        (decide, save, [
-            ("labels", "changes"), ("standard_labels", "standard_changes"), ("table", "table"),
-        ]),
-        (align, save, [
-            ((f"{way}_template", _nth, number), f"{opposite}_visit{number}")
-            for way, opposite in (("to", "from"), ("from", "to"))
-            for number in range(len(person.images))
-        ]),
     ])  # fmt: skip
     if settings.tta:
         workflow.connect(gather["spreads"], "out", agree, "spreads")
-    add_pictures(workflow, person.sessions)
+    add_results(
+        workflow=workflow, person=person, settings=settings, networks=networks, run_uuid=run_uuid
+    )  # fmt: skip
     name_source(workflow, f"sub-{person.subject}")
     return workflow
 
@@ -220,30 +210,3 @@ def _add_space(
         (align, share_mask, [("from_template", "from_template")]),
     ])  # fmt: skip
     return align, register, share_mask
-
-
-def _save_node(person: Person, settings: Settings, networks: Networks, run_uuid: str) -> pe.Node:
-    names = person.names(settings.template)
-    return pe.Node(
-        SaveDerivatives(
-            keys=list(names),
-            out_dir=str(settings.output_dir),
-            names=names,
-            metadata=person.metadata(settings, networks),
-            status_file=str(status_file(settings.output_dir, person.subject)),
-            part=PART,
-            parts=[PART],
-            run_uuid=run_uuid,
-        ),
-        name="save", mem_gb=0.2, run_without_submitting=True,
-    )  # fmt: skip
-
-
-def _nth(values, number):
-    """The value of a visit."""
-    return values[number]
-
-
-def _describe(aligned, changed, saved):
-    """What the sidecars of a person say that is known only after all visits are saved."""
-    return {"template": aligned, "changes": changed, "standard_changes": changed}

@@ -11,6 +11,14 @@ from bids_inpaint.interfaces.base import InputSpec
 from bids_inpaint.interfaces.bias import CorrectBias
 from bids_inpaint.interfaces.images import BrainMask, Conform, GivenAffine, Normalise, ToWorkingGrid, TrimMask
 
+#: What the methods text of a visit says that is added to others.
+_ADDED = (
+    "This visit was added to others of the person, which were finished before and were not changed. It was "
+    "registered rigidly to the template that those had made, took the affine and the brain mask of that "
+    "template, and was brought to their intensity. Their images, lesion probabilities and lesion maps had a "
+    "part in the decision about its lesions (below), but its own had none in theirs; where they had the same "
+    "lesion, it was given their filling.\n\n"
+)
 OUTPUTS = [
     "conformed", "brain_mask", "denoised", "xfm", "inverse_xfm",
     "working_mask", "bias", "preproc", "scale", "offset", "mask_method",
@@ -26,6 +34,7 @@ def init_preprocess_wf(
     brain_mask_xfm: str | None = None,
     xfm: tuple[str, str] | None = None,
     together: bool = False,
+    added: bool = False,
     bias_correction: str = "n4",
     random_seed: int = 0,
     omp_nthreads: int = 1,
@@ -49,6 +58,8 @@ def init_preprocess_wf(
     together : bool
         Whether this is one of several visits of a person, whose workflow gives the affine, the brain mask and
         the image in the unit of all visits (:func:`bids_inpaint.workflows.person.weave`).
+    added : bool
+        Whether it is added to visits that are finished.
     bias_correction : {'n4', 'ants'}
         Whose N4 removes the bias field: the app's or that of ANTs.
 
@@ -77,7 +88,7 @@ def init_preprocess_wf(
     workflow = pe.Workflow(name=name)
     workflow.__desc__ = _describe(
         skull_strip, brain_mask, _describe_affine(template.name, xfm, together), bias_correction, together
-    )
+    ) + (_ADDED if added else "")
     inputnode = pe.Node(IdentityInterface(fields=["t1w"]), name="inputnode")
     outputnode = pe.Node(IdentityInterface(fields=OUTPUTS), name="outputnode")
     conform = pe.Node(Conform(), name="conform", mem_gb=1)

@@ -6,11 +6,11 @@ import csv
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bids_inpaint.dataset.people import CHANGE_MAP, status_file, stem_of
+from bids_inpaint.dataset.people import CHANGE_MAP, Before, status_file, stem_of
 from bids_inpaint.errors import printable
 from bids_inpaint.imaging.history import CHANGES, LesionHistory
 from bids_inpaint.io.files import read_json, read_sidecar
@@ -32,8 +32,11 @@ class Course:
         Of all lesions of each visit, in mm³ of the person's own brain.
     lesions : tuple of LesionHistory
         The largest first.
-    likeness : tuple of tuple of float
-        Correlation of each two visits after their alignment; empty if it is unknown.
+    likeness : dict of float
+        Correlation after their alignment, by the prefixes of two visits, or of one that was added and that of
+        the person, which stands for the template.
+    stages : tuple of tuple of str
+        Prefixes of the visits that were processed together first, and of those that each later run added.
     limits : dict
         When a lesion counts as changed, as the sidecar says it.
     doubt : str
@@ -45,7 +48,8 @@ class Course:
     years: tuple[float | None, ...]
     volumes: tuple[float, ...]
     lesions: tuple[LesionHistory, ...]
-    likeness: tuple[tuple[float, ...], ...] = ()
+    likeness: dict[tuple[str, str], float] = field(default_factory=dict)
+    stages: tuple[tuple[str, ...], ...] = ()
     limits: dict[str, Any] | None = None
     doubt: str = ""
 
@@ -53,6 +57,21 @@ class Course:
     def sessions(self) -> tuple[str, ...]:
         """Labels of the visits, as ``ses-1``."""
         return tuple(map(session_of, self.visits))
+
+    @property
+    def added(self) -> list[str]:
+        """Prefixes of the visits that were added to finished ones."""
+        later = {visit for stage in self.stages[1:] for visit in stage}
+        return [visit for visit in self.visits if visit in later]
+
+    def known_to(self, visit: str) -> list[str]:
+        """Prefixes of the visits that were there when a visit was processed, by time."""
+        there: set[str] = set()
+        for stage in self.stages:
+            there |= set(stage)
+            if visit in stage:
+                break
+        return [one for one in self.visits if one in there]
 
     @property
     def counts(self) -> tuple[int, ...]:
@@ -111,17 +130,27 @@ def read_course(out_dir: Path, subject: str) -> Course | None:
     years = tuple(None if year is None else float(year) for year in sidecar["Years"])
     if len(years) != len(visits):
         raise ValueError(f"{table.name} has other visits than years")
-    likeness = read_sidecar(Path(f"{stem}_desc-longitudinal_T1w.json")).get("Likeness", [])
+    before = Before.read(out_dir, subject)
+    stages = before.stages_of(visits) if before else [list(visits)]
     return Course(
         subject,
         visits,
         years,
         tuple(float(volumes[session_of(visit)]) for visit in visits),
         tuple(read_histories(table, [session_of(visit) for visit in visits])),
-        tuple(tuple(map(float, row)) for row in likeness),
+        _likeness(before.sidecar, stages[0], f"sub-{subject}") if before else {},
+        tuple(map(tuple, stages)),
         sidecar.get("Limits"),
         why_old(out_dir, subject),
     )
+
+
+def _likeness(sidecar: dict[str, Any], first: Sequence[str], person: str) -> dict[tuple[str, str], float]:
+    """How alike visits are, by the sidecar of the template that the first of them made."""
+    rows = sidecar.get("Likeness", [])
+    out = {(first[j], first[i]): float(row[j]) for i, row in enumerate(rows) for j in range(i)}
+    added = sidecar.get("LikenessToTemplate", {})
+    return out | {(person, str(visit)): float(like) for visit, like in added.items()}
 
 
 def read_histories(path: Path, sessions: Sequence[str]) -> list[LesionHistory]:

@@ -44,6 +44,10 @@ class Image:
         The lesion map as a person corrected it.
     flair : tuple of two str, optional
         Path and BIDS URI of the FLAIR beside it that decides about lesions, too.
+    kept : bool
+        Whether its results are those of an earlier run, which stay as they are.
+    added_to : tuple of str
+        Prefixes of the visits of the person that are kept, if this one is added to them.
     """
 
     path: str
@@ -60,6 +64,8 @@ class Image:
     visits: tuple[str, ...] = ()
     edit: Edit | None = None
     flair: tuple[str, str] | None = None
+    kept: bool = False
+    added_to: tuple[str, ...] = ()
 
     @property
     def subject(self) -> str:

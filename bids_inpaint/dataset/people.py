@@ -6,16 +6,18 @@ What each visit leaves has the names of :mod:`bids_inpaint.dataset.outputs`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import USUAL, names_of
 from bids_inpaint.dataset.sidecars import provenance, standard_space
 from bids_inpaint.dataset.visits import timeline
 from bids_inpaint.imaging.history import Limits
+from bids_inpaint.io.files import read_sidecar
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.settings import Settings
 
@@ -62,6 +64,16 @@ class Person:
         return self.images[0].subject
 
     @property
+    def kept(self) -> list[Image]:
+        """The visits that were finished before and stay as they are, if the others are added to them."""
+        return [image for image in self.images if image.kept]
+
+    @property
+    def processed(self) -> list[Image]:
+        """The other visits."""
+        return [image for image in self.images if not image.kept]
+
+    @property
     def sessions(self) -> list[str]:
         """Labels of the sessions, as ``ses-1``."""
         return [f"ses-{image.entities['ses']}" for image in self.images]
@@ -75,7 +87,8 @@ class Person:
         """Path of each result of the person below the output folder, by its key."""
         stem = stem_of(self.subject)
         out = {
-            "template": f"{stem}_desc-longitudinal_T1w.nii.gz",
+            "template": f"{stem}_desc-{PART}_T1w.nii.gz",
+            "mask": f"{stem}_desc-{PART}_mask.nii.gz",
             "changes": f"{stem}_{CHANGE_MAP}.nii.gz",
             "standard_changes": f"{stem}_space-{template}_res-1_{CHANGE_MAP}.nii.gz",
             "table": f"{stem}_{CHANGE_MAP}.tsv",
@@ -90,14 +103,32 @@ class Person:
             out |= {f"{layer}{i}": name for layer, name in pictures_of(self.subject, image.prefix).items()}
         return out
 
-    def metadata(self, settings: Settings, networks: Networks) -> dict[str, dict]:
-        """What the sidecar of each result says that is known before the run, by its key."""
+    def metadata(
+        self, settings: Settings, networks: Networks, before: Before | None = None
+    ) -> dict[str, dict]:
+        """What the sidecar of each result says that is known before the run, by its key.
+
+        Parameters
+        ----------
+        settings : Settings
+        networks : Networks
+        before : Before, optional
+            What the visits are added to that are processed.
+        """
         template = settings.template
-        visits = {
+        visits: dict[str, Any] = {
             "Visits": [image.prefix for image in self.images],
             "Years": [None if year is None else round(year, 4) for year in self.years],
             "YearsDescription": "Between the first visit whose time is known and each",
         }
+        if before:
+            kept = [image.prefix for image in self.kept]
+            stages = [*before.stages_of(kept), [image.prefix for image in self.processed]]
+            visits |= {
+                "AddedVisits": stages[1:],
+                "AddedVisitsDescription": "Visits that were added later, by the run that did so; the "
+                "template was made of the others, and what visits before them have stayed as it was",
+            }
         made = [names_of(image, template, USUAL)["probability"] for image in self.images]
         changes = {
             **visits,
@@ -106,13 +137,20 @@ class Person:
             "Limits": asdict(Limits.of(networks.rule(settings))),
             **self._columns(),
         }
+        made_of = [image.uri for image in self.images]
+        image = {
+            "Description": "Median of all visits, without bias fields, in their middle space",
+            "SkullStripped": True,
+            "Sources": made_of,
+        }
+        mask = {
+            "Description": "Brain mask of all visits on the voxels of the template",
+            "Type": "Brain",
+            "Sources": made_of,
+        }
         return {
-            "template": {
-                **visits,
-                "Description": "Median of all visits, without bias fields, in their middle space",
-                "SkullStripped": True,
-                "Sources": [image.uri for image in self.images],
-            },
+            "template": (before.sidecar if before else image) | visits,
+            "mask": before.mask_sidecar if before else mask,
             "changes": changes,
             "standard_changes": changes | standard_space(template),
         }
@@ -137,12 +175,55 @@ class Person:
         return out
 
 
+@dataclass(frozen=True)
+class Before:
+    """The longitudinal results of a person that an earlier run left.
+
+    Attributes
+    ----------
+    visits : tuple of str
+        Prefixes of the images.
+    added : tuple of tuple of str
+        Those that were added to the others, by the run that added them.
+    sidecar, mask_sidecar : dict
+        Of the template and its brain mask.
+    """
+
+    visits: tuple[str, ...]
+    added: tuple[tuple[str, ...], ...]
+    sidecar: dict[str, Any]
+    mask_sidecar: dict[str, Any]
+
+    @classmethod
+    def read(cls, output_dir: Path, subject: str) -> Before | None:
+        """Read them; None if there are none, or nothing says whose they are."""
+        stem = f"{output_dir / stem_of(subject)}_desc-{PART}"
+        sidecar, mask = (read_sidecar(f"{stem}_{suffix}.json") for suffix in ("T1w", "mask"))
+        visits = sidecar.get("Visits")
+        if not isinstance(visits, list) or not visits:
+            return None
+        added = sidecar.get("AddedVisits", [])
+        stages = [stage for stage in added if isinstance(stage, list)] if isinstance(added, list) else []
+        return cls(tuple(map(str, visits)), tuple(tuple(map(str, stage)) for stage in stages), sidecar, mask)
+
+    @property
+    def last(self) -> tuple[str, ...]:
+        """The visits that the last run added; all, if none did."""
+        return self.added[-1] if self.added else self.visits
+
+    def stages_of(self, visits: Sequence[str]) -> list[list[str]]:
+        """Some of the visits as they came: those of the template, and those that each run added."""
+        later = {visit for stage in self.added for visit in stage}
+        stages = [[visit for visit in self.visits if visit not in later], *map(list, self.added)]
+        return [some for stage in stages if (some := [visit for visit in stage if visit in visits])]
+
+
 def is_image(workflow: str) -> bool:
     """Whether the workflow of that name is that of an image, and not that of a person."""
     return not workflow.startswith(_WORKFLOW)
 
 
-def together(images: Sequence[Image]) -> list[Image]:
+def together(images: Sequence[Image], finished: Collection[str] = ()) -> list[Image]:
     """The same images, of which those that are visits of one person know each other.
 
     A person has one visit a session. Of several images of a session, that which has the entities that most
@@ -153,11 +234,13 @@ def together(images: Sequence[Image]) -> list[Image]:
     ----------
     images : sequence of Image
         Those of a person stand together.
+    finished : collection of str
+        Prefixes of images that are visits rather than others of their session, as an earlier run took them.
     """
     out: list[Image] = []
     for _, group in groupby(images, key=lambda image: image.subject):
         of_person = list(group)
-        chosen = _one_a_session(of_person)
+        chosen = _one_a_session(of_person, finished)
         if len(chosen) < 2:
             out += of_person
             continue
@@ -220,7 +303,7 @@ def status_file(output_dir: Path, subject: str) -> Path:
     return output_dir / f"sub-{subject}" / "log" / f"sub-{subject}_{PART}_status.json"
 
 
-def _one_a_session(images: Sequence[Image]) -> list[Image]:
+def _one_a_session(images: Sequence[Image], finished: Collection[str]) -> list[Image]:
     def kind(image: Image) -> tuple[str | None, ...]:
         return tuple(image.entities.get(key) for key in ("acq", "ce", "rec"))
 
@@ -230,6 +313,9 @@ def _one_a_session(images: Sequence[Image]) -> list[Image]:
             sessions.setdefault(session, []).append(image)
     often = Counter(one for of_session in sessions.values() for one in {kind(image) for image in of_session})
     return [
-        min(of_session, key=lambda i: (-often[kind(i)], "ce" in i.entities, i.prefix))
+        min(
+            of_session,
+            key=lambda i: (i.prefix not in finished, -often[kind(i)], "ce" in i.entities, i.prefix),
+        )
         for of_session in sessions.values()
     ]

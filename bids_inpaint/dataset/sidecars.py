@@ -134,6 +134,8 @@ def metadata_of(image: Image, settings: Settings, networks: Networks, products: 
     out["native_inpainted"]["Fill"] = settings.fill
     if image.visits:
         out["native_inpainted"]["Visits"] = list(image.visits)
+    if image.added_to:
+        out["native_inpainted"]["AddedTo"] = list(image.added_to)
     rule = networks.rule(settings)
     unit = "fraction of the median of normal-appearing white matter"
     lesions = network | {

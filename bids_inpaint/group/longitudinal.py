@@ -165,7 +165,7 @@ def _why_not(course: Course, measured: Iterable[Measured], out_dir: Path) -> str
     ours = [one for one in measured if one.image.prefix in course.visits]
     for one in ours:
         sidecar = read_sidecar(out_dir / f"{prefix(one.image)}_desc-inpainted_T1w.json")
-        if sidecar.get("Visits") != list(course.visits):
+        if sidecar.get("Visits") != course.known_to(one.image.prefix):
             return (
                 f"{one.image.prefix} was processed with other visits since: run all visits of "
                 f"sub-{course.subject} with --longitudinal."

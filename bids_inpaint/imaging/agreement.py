@@ -72,6 +72,55 @@ def matching_fields(images: Sequence[Array], masks: Sequence[Array], white: Arra
     ----------
     .. [1] Lewis and Fox 2004, NeuroImage 23:75-83 (doi:10.1016/j.neuroimage.2004.04.030).
     """
+    logs, tissue, stable = _compared(images, masks, white)
+    away = _cut(logs - logs.mean(0), logs.mean(0))
+    away -= away.mean(0)
+    fields = [np.exp(_smooth(values, tissue, grid)) for values in away]
+    scales = match([image / field for image, field in zip(images, fields, strict=True)], stable)
+    return [(field * scale).astype(np.float32) for field, scale in zip(fields, scales, strict=True)]
+
+
+def field_towards(
+    kept: Sequence[Array], image: Array, masks: Sequence[Array], white: Array, grid: Grid
+) -> Array:
+    """The field that gives a visit the intensity of others, which have one already.
+
+    Parameters
+    ----------
+    kept : sequence of array, shape `grid.shape`
+        The others, which stay as they are.
+    image : array
+        To be divided by the field.
+    masks : sequence of array of bool
+        The brain of each of the others, and that of the image.
+    white, grid
+        As in :func:`matching_fields`.
+
+    Returns
+    -------
+    array of float32
+
+    Raises
+    ------
+    Misplaced
+        If there is hardly any white matter that is bright at all of these visits.
+
+    Notes
+    -----
+    As :func:`matching_fields`, with the mean of the others instead of that of all.
+    """
+    logs, tissue, stable = _compared([*kept, image], masks, white)
+    mean = logs[:-1].mean(0)
+    away = _cut(logs[-1:] - mean, mean)[0]
+    field = np.exp(_smooth(away, tissue, grid))
+    stable &= np.all([one > 0 for one in (*kept, image)], axis=0)
+    unit = np.mean([np.log(one[stable].astype(float)) for one in kept], axis=0)
+    scale = np.exp(np.median(np.log((image / field)[stable].astype(float)) - unit))
+    return (field * scale).astype(np.float32)
+
+
+def _compared(images: Sequence[Array], masks: Sequence[Array], white: Array) -> tuple[Array, Array, Array]:
+    """Logarithms of the visits in tissue, where that is, and where stable white matter is."""
     common = np.all(masks, axis=0)
     levels = [white_level(image, mask, white) for image, mask in zip(images, masks, strict=True)]
     parts = [image / np.float32(level) for image, level in zip(images, levels, strict=True)]
@@ -81,16 +130,15 @@ def matching_fields(images: Sequence[Array], masks: Sequence[Array], white: Arra
     stable = ndimage.binary_erosion(common & (white > WM_CORE) & near)
     if stable.sum() < _LEAST:
         raise Misplaced("has hardly any white matter that is bright at all visits")
-    logs = np.log([part[tissue].astype(float) for part in parts])
-    away = logs - logs.mean(0)
+    return np.log([part[tissue].astype(float) for part in parts]), tissue, stable
+
+
+def _cut(away: Array, mean: Array) -> Array:
+    """Differences from a mean without those of the contrast, and without outliers."""
     # the cortex of a scanner with another contrast is no bias field
-    away -= by_brightness(away, logs.mean(0))
+    away = away - by_brightness(away, mean)
     limit = _MOST * 1.4826 * np.median(np.abs(away), axis=1, keepdims=True)
-    away = np.clip(away, -limit, limit)
-    away -= away.mean(0)
-    fields = [np.exp(_smooth(values, tissue, grid)) for values in away]
-    scales = match([image / field for image, field in zip(images, fields, strict=True)], stable)
-    return [(field * scale).astype(np.float32) for field, scale in zip(fields, scales, strict=True)]
+    return np.clip(away, -limit, limit)
 
 
 def by_brightness(away: Array, mean: Array) -> Array:
@@ -165,6 +213,40 @@ def agreed(fillings: Sequence[Array], weights: Sequence[Array]) -> list[Array]:
     """
     mean = _mean(fillings, weights)
     return [np.where(w > 0, mean, filling) for filling, w in zip(fillings, weights, strict=True)]
+
+
+def joined(filling: Array, weight: Array, kept: Sequence[Array], weights: Sequence[Array]) -> Array:
+    """The filling of a visit that agrees with those of others, which stay as they are.
+
+    Parameters
+    ----------
+    filling : array
+        What a network made of the visit.
+    weight : array
+        Where it is filled, 0-1.
+    kept, weights : sequence of array
+        The fillings of the others, in one unit, and where each is filled.
+
+    Returns
+    -------
+    array
+        Where others are wholly filled, the mean of theirs; where they fade out, so does their part in it.
+
+    Examples
+    --------
+    >>> joined(np.ones(4), np.array([1, 1, 1, 0]), [np.full(4, 3.0)], [np.array([1, 0.5, 0, 1])])
+    array([3., 2., 1., 1.])
+    """
+    part = np.max(weights, axis=0)
+    return np.where(weight > 0, part * _mean(kept, weights) + (1 - part) * filling, filling)
+
+
+def unconfined(image: Array, inpainted: Array, weight: Array) -> Array:
+    """The filling before it faded out into the image around lesions; where it has no part, the image.
+
+    Undoes :func:`bids_inpaint.imaging.feathering.confine`.
+    """
+    return image + np.divide(inpainted - image, weight, out=np.zeros_like(image), where=weight > 0)
 
 
 def agreed_spread(

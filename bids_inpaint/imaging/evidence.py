@@ -6,7 +6,7 @@ one visit alone though nothing changed. Nothing here depends on the order of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 from scipy import ndimage
@@ -35,7 +35,12 @@ _FLOOR = 1e-3
 
 
 def weigh(
-    probabilities: Sequence[Array], images: Sequence[Array], mask: Array, white: Array, grid: Grid
+    probabilities: Sequence[Array],
+    images: Sequence[Array],
+    mask: Array,
+    white: Array,
+    grid: Grid,
+    kept: Collection[int] = (),
 ) -> list[Array]:
     """Probabilities of a lesion at each visit by what all visits show.
 
@@ -50,6 +55,10 @@ def weigh(
     white : array
         Probability (0-1) of white matter in the template.
     grid : Grid
+    kept : collection of int
+        Numbers of visits whose lesions were decided before. The others have their mean :math:`\bar l` where
+        the images do not differ, so that what is not seen is no change; what is returned for these visits is
+        of no use.
 
     Returns
     -------
@@ -60,7 +69,7 @@ def weigh(
     -----
     With the log odds :math:`l_i` of visit i, the result has
 
-    .. math:: s \\, \\bar l + (1 - s) \\, l_i + 6 c_i - 2 b_i.
+    .. math:: s \\, \bar l + (1 - s) \\, l_i + 6 c_i - 2 b_i.
 
     Here, :math:`c_i` is how certainly visit i is darker than the brightest of all visits, :math:`b_i` how
     certainly it is brighter than the darkest, and :math:`s` how likely no visit differs from another: where
@@ -89,7 +98,8 @@ def weigh(
     for probability in probabilities:
         clipped = np.clip(probability, _FLOOR, 1 - _FLOOR)
         odds.append(np.log(clipped / (1 - clipped)))
-    mean = sum(odds) / len(odds)
+    spoken = [one for i, one in enumerate(odds) if i in kept or not kept]
+    mean = sum(spoken) / len(spoken)
     out = []
     for one, down, up in zip(odds, darker, brighter, strict=True):
         weighed = same * mean + (1 - same) * one + _GAIN * down - _LOSS * up

@@ -120,6 +120,9 @@ class HoleScores:
         Mean universal quality index over the voxels of the hole (:func:`quality_index`).
     whole_ssim, whole_psnr : float
         The same over the box around the brain, where all but the hole is equal.
+    seams : float
+        How much neighbouring slices of the filling differ (:func:`seams`): 1 as in real tissue, more if there
+        are seams between the slices, less if they are too alike.
     fine, medium, coarse : float
         Power of the filling over that of the truth in three bands of its slices (:func:`band_power`): 1 for
         the texture of real tissue, 0 for a smooth filling.
@@ -131,6 +134,7 @@ class HoleScores:
     uqi: float
     whole_ssim: float
     whole_psnr: float
+    seams: float
     fine: float
     medium: float
     coarse: float
@@ -166,10 +170,52 @@ def hole_scores(filled: Array, truth: Array, hole: Array) -> HoleScores:
         uqi=float(quality_index(filled[brain], truth[brain])[hole[brain]].mean()),
         whole_ssim=float(whole),
         whole_psnr=psnr(filled[brain], truth[brain], 1.0),
+        seams=seams(filled[brain], truth[brain], hole[brain]),
         fine=shares[0],
         medium=shares[1],
         coarse=shares[2],
     )
+
+
+def seams(filled: Array, truth: Array, hole: Array) -> float:
+    """How much neighbouring slices of a filling differ, by how much it varies within them, against the truth.
+
+    The mean absolute difference of neighbours along the last axis is divided by that along the first two, and
+    this ratio by that of the truth. Only neighbours that both lie in the hole count, so that the border of
+    the filling has no part in it.
+
+    Parameters
+    ----------
+    filled, truth : array, shape (X, Y, Z)
+        Slices along the last axis, in one unit.
+    hole : array of bool
+
+    Returns
+    -------
+    float
+        1 if the slices fit together as those of the truth do, and more if each was filled for itself. NaN if
+        the hole is in one slice, or the filling or the truth is constant within its slices.
+
+    Examples
+    --------
+    >>> x, y, z = np.mgrid[:8, :8, :8]
+    >>> everywhere = np.ones((8, 8, 8), bool)
+    >>> seams(x + y + 3 * z, x + y + z, everywhere)
+    3.0
+    """
+
+    def ratio(image: Array) -> float:
+        steps: list[float] = []
+        for axis in range(3):
+            inside = np.moveaxis(hole, axis, 0)
+            pairs = inside[1:] & inside[:-1]
+            change = np.abs(np.diff(np.moveaxis(np.asarray(image, float), axis, 0), axis=0))
+            steps.append(float(change[pairs].mean()) if pairs.any() else float("nan"))
+        within = (steps[0] + steps[1]) / 2
+        return steps[2] / within if within else float("nan")
+
+    true = ratio(truth)
+    return ratio(filled) / true if true else float("nan")
 
 
 def band_power(image: Array, hole: Array) -> tuple[float, ...]:

@@ -6,7 +6,7 @@ resolved, what enlarges shrinks, and all else stays.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal, get_args
@@ -100,7 +100,38 @@ class LesionHistory:
     centroid: tuple[float, float, float]
 
 
-def decide(probabilities: Sequence[Array], limits: Limits | None = None) -> list[Array]:
+@dataclass(frozen=True)
+class Numbers:
+    """The numbers that lesions have already.
+
+    Attributes
+    ----------
+    labels : array of int
+        One integer a lesion; 0 background.
+    last : int
+        The largest number that a lesion ever had.
+    """
+
+    labels: Array
+    last: int
+
+    def of(self, components: Array, wanted: Array) -> Array:
+        """The numbers of some connected components, in their order."""
+        there = self.labels > 0
+        pairs = np.unique(np.stack([components[there], self.labels[there]]), axis=1)
+        # the smallest of those that a component has comes first
+        had, first = np.unique(pairs[0], return_index=True)
+        known = dict(zip(had.tolist(), pairs[1][first].tolist(), strict=True))
+        out, last = [], self.last
+        for component in wanted.tolist():
+            last += component not in known
+            out.append(known.get(component, last))
+        return np.array(out, int)
+
+
+def decide(
+    probabilities: Sequence[Array], limits: Limits | None = None, kept: Mapping[int, Array] | None = None
+) -> list[Array]:
     """Lesion masks of all visits, of which each helps the others.
 
     A voxel is lesion at a visit from the probability `limits.alone` on, and from `limits.supported` on if it
@@ -112,6 +143,9 @@ def decide(probabilities: Sequence[Array], limits: Limits | None = None) -> list
     probabilities : sequence of array
         Calibrated probability (0-1) of lesion at each visit, in one space.
     limits : Limits, optional
+    kept : dict of array of bool, optional
+        The masks of visits that were decided before, by their number. They stay as they are and support the
+        others; what `probabilities` has of these visits is not looked at.
 
     Returns
     -------
@@ -123,13 +157,19 @@ def decide(probabilities: Sequence[Array], limits: Limits | None = None) -> list
     >>> [mask.tolist() for mask in decide([before, after])]
     [[True, True, False, False], [True, True, False, False]]
     """
-    limits = limits or Limits()
-    anywhere = np.max(probabilities, axis=0) >= limits.alone
-    return [anywhere & (probability >= limits.supported) for probability in probabilities]
+    limits, kept = limits or Limits(), kept or {}
+    anywhere = np.any([kept.get(i, one >= limits.alone) for i, one in enumerate(probabilities)], axis=0)
+    return [
+        kept[i] if i in kept else anywhere & (one >= limits.supported) for i, one in enumerate(probabilities)
+    ]
 
 
 def follow(
-    probabilities: Sequence[Array], rule: Rule, grid: Grid
+    probabilities: Sequence[Array],
+    rule: Rule,
+    grid: Grid,
+    kept: Mapping[int, Array] | None = None,
+    numbers: Numbers | None = None,
 ) -> tuple[list[Array], Array, list[LesionHistory]]:
     """Lesion masks of all visits, and the history of each lesion, by what counts as a lesion at one visit.
 
@@ -145,6 +185,10 @@ def follow(
         For the probability.
     grid : Grid
         Gives volumes and coordinates.
+    kept : dict of array of bool, optional
+        Of :func:`decide`. All that is in these masks is a lesion, and stays.
+    numbers : Numbers, optional
+        Of the lesions in the masks that are kept.
 
     Returns
     -------
@@ -153,24 +197,52 @@ def follow(
     labels, lesions
         Of :func:`histories` of these masks.
     """
-    limits = Limits.of(rule)
-    masks = decide(probabilities, limits)
-    surest = np.max(probabilities, axis=0)
+    limits, kept = Limits.of(rule), kept or {}
+    masks = decide(probabilities, limits, kept)
+    sure_voxels = np.any([kept.get(i, one >= rule.threshold) for i, one in enumerate(probabilities)], axis=0)
     while True:
-        labels, lesions = histories(masks, grid, limits)
-        there = np.zeros((len(masks), len(lesions) + 1), bool)
-        sure = np.unique(labels[surest >= rule.threshold])
+        labels, lesions = histories(masks, grid, limits, numbers)
+        there = np.zeros((len(masks), labels.max(initial=0) + 1), bool)
+        sure = np.unique(labels[sure_voxels])
         for lesion in lesions:
             if lesion.label in sure:
                 there[:, lesion.label] = np.array(lesion.volumes) >= limits.least_volume
-        kept = [mask & at_visit[labels] for mask, at_visit in zip(masks, there, strict=True)]
-        if all(np.array_equal(*pair) for pair in zip(kept, masks, strict=True)):
+        left = [
+            mask if i in kept else mask & at_visit[labels]
+            for i, (mask, at_visit) in enumerate(zip(masks, there, strict=True))
+        ]
+        if all(np.array_equal(*pair) for pair in zip(left, masks, strict=True)):
             return masks, labels, lesions
-        masks = kept
+        masks = left
+
+
+def numbered(stages: Sequence[Sequence[Array]], grid: Grid, limits: Limits | None = None) -> Numbers | None:
+    """The numbers of lesions of visits that came one after the other.
+
+    Parameters
+    ----------
+    stages : sequence of sequence of array of bool
+        The masks of the visits that were processed together first, of those that were added to them, and so
+        on.
+    grid, limits
+        Of :func:`histories`.
+
+    Returns
+    -------
+    Numbers or None
+        None without stages.
+    """
+    out: Numbers | None = None
+    masks: list[Array] = []
+    for stage in stages:
+        masks += stage
+        labels, _ = histories(masks, grid, limits, out)
+        out = Numbers(labels, max(out.last if out else 0, int(labels.max(initial=0))))
+    return out
 
 
 def histories(
-    masks: Sequence[Array], grid: Grid, limits: Limits | None = None
+    masks: Sequence[Array], grid: Grid, limits: Limits | None = None, numbers: Numbers | None = None
 ) -> tuple[Array, list[LesionHistory]]:
     """Follow each lesion through all visits.
 
@@ -186,13 +258,17 @@ def histories(
     grid : Grid
         Gives volumes and coordinates.
     limits : Limits, optional
+    numbers : Numbers, optional
+        Of the lesions of some of the visits. A lesion keeps its number, and one that joins several has the
+        smallest of theirs, which are gone then. The others have numbers that none ever had.
 
     Returns
     -------
     labels : array of int32
-        0 background; 1 is the lesion with the largest volume at any visit. Components that are smaller than
-        `limits.least_volume` at all visits are no lesions.
+        0 background; 1 is the lesion with the largest volume at any visit, if none has a number before.
+        Components that are smaller than `limits.least_volume` at all visits are no lesions.
     lesions : list of LesionHistory
+        By their numbers.
     """
     limits = limits or Limits()
     labels, count = ndimage.label(np.any(masks, axis=0), CONNECTIVITY)
@@ -201,15 +277,17 @@ def histories(
     volumes = np.round(voxels * grid.voxel_volume, 3)
     order = np.argsort(-volumes.max(0), kind="stable")
     order = order[volumes.max(0)[order] >= limits.least_volume]
+    names = numbers.of(labels, order + 1) if numbers else np.arange(1, order.size + 1)
     rank = np.zeros(count + 1, np.int32)
-    rank[order + 1] = np.arange(1, order.size + 1)
+    rank[order + 1] = names
     labels = rank[labels]
     if not order.size:
         return labels, []
-    centres = np.array(ndimage.center_of_mass(labels > 0, labels, np.arange(1, order.size + 1)))
+    order, names = order[np.argsort(names)], np.sort(names)
+    centres = np.array(ndimage.center_of_mass(labels > 0, labels, names))
     world = centres @ grid.matrix[:3, :3].T + grid.matrix[:3, 3]
     out = []
-    for label, (index, (x, y, z)) in enumerate(zip(order, world, strict=True), 1):
+    for label, index, (x, y, z) in zip(names.tolist(), order, world, strict=True):
         course = tuple(float(v) for v in volumes[:, index])
         steps = tuple(change_between(before, after, limits) for before, after in pairwise(course))
         place = (float(x), float(y), float(z))
@@ -256,7 +334,7 @@ def change_map(labels: Array, lesions: Sequence[LesionHistory]) -> Array:
     lesions : sequence of LesionHistory
         Both of :func:`histories`.
     """
-    values = np.zeros(len(lesions) + 1, np.uint8)
+    values = np.zeros(labels.max(initial=0) + 1, np.uint8)
     for lesion in lesions:
         values[lesion.label] = 1 + CHANGES.index(lesion.change)
     return values[labels]

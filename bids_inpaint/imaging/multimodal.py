@@ -10,8 +10,8 @@ from bids_inpaint.imaging.flair import mutual_information
 from bids_inpaint.imaging.itk import register
 from bids_inpaint.space import Grid, bounding_box, resample, upright
 
-#: Voxel edge (mm) that images are resampled to: levels of a registration have a multiple of each edge, and
-#: thick slices would have too few.
+#: Voxel edge (mm) that images are resampled to, so that levels are alike for voxels of any size. In a brain
+#: mask, a level of 9 mm leads astray.
 _CUBE = 1.5
 
 

@@ -1,7 +1,8 @@
-"""How sure the volumes of lesions are (pure numbers)."""
+"""How sure lesions and their volumes are (pure numbers)."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,45 @@ LEAST = 0.05
 OFFSET_MM3, OFFSET_ML = 10.0, 0.3
 #: A mean probability of a lesion counts as within these: few are beyond, and lines would cross there.
 _UNSURE, _SURE = 0.3, 0.7
+
+
+@dataclass(frozen=True)
+class LesionProbability:
+    """What the lesion probability that a blind network tells is worth: fitted on people apart.
+
+    Attributes
+    ----------
+    slope, intercept : float
+        The calibrated log-odds are the network's times the slope, plus the intercept (Platt 1999).
+    threshold : float
+        Calibrated probability of the surest voxel of a lesion, at least, 0 to 1.
+    low : float
+        That of all voxels of a lesion, at least; at most `threshold`.
+    """
+
+    slope: float = 1.0
+    intercept: float = 0.0
+    threshold: float = 0.5
+    low: float = 0.5
+
+    def __post_init__(self) -> None:
+        known = 0 < self.slope <= 10 and abs(self.intercept) <= 10
+        if not (known and 0 < self.low <= self.threshold < 1):
+            raise ValueError(f"{self} is no calibration")
+
+    def calibrate(self, probability: Array) -> Array:
+        """The probability that a voxel is lesion from that of the network, 0 to 1; exact 0 and 1 stay.
+
+        Examples
+        --------
+        >>> LesionProbability(slope=2.0).calibrate(np.array([0.0, 0.5, 0.75, 1.0])).tolist()
+        [0.0, 0.5, 0.9, 1.0]
+        """
+        if (self.slope, self.intercept) == (1, 0):
+            return probability
+        # odds to a power: log-odds of 0 are none
+        lesion = probability**self.slope * math.exp(self.intercept)
+        return lesion / (lesion + (1 - probability) ** self.slope)
 
 
 @dataclass(frozen=True)

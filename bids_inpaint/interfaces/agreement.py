@@ -76,6 +76,8 @@ class MatchIntensitiesInputSpec(InputSpec):
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="brain masks on the working grid")
     biases = InputMultiObject(File(exists=True), mandatory=True, desc="the bias fields that were removed")
     wm_prior = File(exists=True, mandatory=True, desc="probability of white matter in the template")
+    kept_files = InputMultiObject(File(exists=True), desc="the brain of each finished visit, in their unit")
+    kept_masks = InputMultiObject(File(exists=True), desc="their brain masks")
 
 
 class MatchIntensitiesOutputSpec(TraitedSpec):
@@ -84,7 +86,10 @@ class MatchIntensitiesOutputSpec(TraitedSpec):
 
 
 class MatchIntensities(FileInterface):
-    """Give all visits of a person the same intensity in the white matter that is stable."""
+    """Give all visits of a person the same intensity in the white matter that is stable.
+
+    Finished visits have one already, and others get it, each for itself.
+    """
 
     input_spec = MatchIntensitiesInputSpec
     output_spec = MatchIntensitiesOutputSpec
@@ -93,7 +98,15 @@ class MatchIntensities(FileInterface):
         brains = [images.read(path)[0] for path in self.inputs.in_files]
         masks = [images.read(path)[0] > 0 for path in self.inputs.masks]
         white = images.read(self.inputs.wm_prior)[0]
-        fields = agreement.matching_fields(brains, masks, white, WORKING_GRID)
+        if isdefined(self.inputs.kept_files):
+            kept = [images.read(path)[0] for path in self.inputs.kept_files]
+            seen = [images.read(path)[0] > 0 for path in self.inputs.kept_masks]
+            fields = [
+                agreement.field_towards(kept, brain, [*seen, mask], white, WORKING_GRID)
+                for brain, mask in zip(brains, masks, strict=True)
+            ]
+        else:
+            fields = agreement.matching_fields(brains, masks, white, WORKING_GRID)
         out: dict[str, list[str]] = {"out_files": [], "biases": []}
         for number, (brain, field, path) in enumerate(zip(brains, fields, self.inputs.biases, strict=True)):
             matched = (("out_files", brain / field), ("biases", images.read(path)[0] * field))
@@ -111,6 +124,9 @@ class AgreeFillingsInputSpec(InputSpec):
     masks = InputMultiObject(File(exists=True), mandatory=True, desc="lesions of each visit")
     spreads = InputMultiObject(File(exists=True), desc="standard deviation among the fillings of each visit")
     confine = traits.Bool(False, usedefault=True, desc="undo changes away from the lesions")
+    kept_files = InputMultiObject(File(exists=True), desc="brain of each finished visit, in the same unit")
+    kept_inpainted = InputMultiObject(File(exists=True), desc="the same, inpainted")
+    kept_masks = InputMultiObject(File(exists=True), desc="their lesions")
 
 
 class AgreeFillingsOutputSpec(TraitedSpec):
@@ -120,7 +136,10 @@ class AgreeFillingsOutputSpec(TraitedSpec):
 
 
 class AgreeFillings(FileInterface):
-    """Give what is a lesion at several visits one filling, the mean of those of these visits."""
+    """Give what is a lesion at several visits one filling, the mean of those of these visits.
+
+    Where finished visits have a lesion, it is the mean of theirs.
+    """
 
     input_spec = AgreeFillingsInputSpec
     output_spec = AgreeFillingsOutputSpec
@@ -140,11 +159,20 @@ class AgreeFillings(FileInterface):
             ]
 
         whole = agreement.agreed(fillings, weights)
-        out = {"whole_files": save("whole", whole, scratch=inputs.confine)}
-        out["out_files"] = out["whole_files"]
+        spreads: list[np.ndarray] = []
         if isdefined(inputs.spreads):
             spreads = [images.read(path)[0] for path in inputs.spreads]
-            out["spreads"] = save("spread", agreement.agreed_spread(spreads, fillings, weights), scratch=True)
+            spreads = agreement.agreed_spread(spreads, fillings, weights)
+        if isdefined(inputs.kept_files):
+            kept, kept_weights = self._kept()
+            own = whole
+            whole = [agreement.joined(o, w, kept, kept_weights) for o, w in zip(own, weights, strict=True)]
+            # how far the networks' fillings of the visit are from the one that it gets
+            spreads = [np.hypot(s, o - w) for s, o, w in zip(spreads, own, whole, strict=False)]
+        out = {"whole_files": save("whole", whole, scratch=inputs.confine)}
+        out["out_files"] = out["whole_files"]
+        if spreads:
+            out["spreads"] = save("spread", spreads, scratch=True)
         if inputs.confine:
             confined = [
                 feathering.confine(images.read(path)[0], filling, mask, WORKING_GRID)
@@ -152,3 +180,14 @@ class AgreeFillings(FileInterface):
             ]
             out["out_files"] = save("inpainted", confined)
         return out
+
+    def _kept(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """Fillings of finished visits, and where each is filled."""
+        inputs = self.inputs
+        brains, inpainted = (
+            [images.read(p)[0] for p in ps] for ps in (inputs.kept_files, inputs.kept_inpainted)
+        )
+        weights = [feathering.feather(images.read(path)[0] > 0, WORKING_GRID) for path in inputs.kept_masks]
+        if not inputs.confine:
+            return inpainted, weights
+        return list(map(agreement.unconfined, brains, inpainted, weights)), weights

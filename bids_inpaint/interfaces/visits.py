@@ -9,12 +9,19 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from nipype.interfaces.base import File, InputMultiObject, OutputMultiObject, TraitedSpec, traits
+from nipype.interfaces.base import (
+    File,
+    InputMultiObject,
+    OutputMultiObject,
+    TraitedSpec,
+    isdefined,
+    traits,
+)
 from nitransforms.io.itk import ITKLinearTransform
 
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging import bias, evidence, person
-from bids_inpaint.imaging.history import CHANGES, LesionHistory, follow
+from bids_inpaint.imaging.history import CHANGES, LesionHistory, Limits, follow, numbered
 from bids_inpaint.imaging.lesions import Rule
 from bids_inpaint.imaging.rigid import Visit
 from bids_inpaint.interfaces.base import FileInterface, InputSpec, PersonInputSpec, within
@@ -54,7 +61,10 @@ class AlignVisits(FileInterface):
     output_spec = AlignVisitsOutputSpec
 
     def process(self, runtime) -> dict:
-        visits = [self._visit(*paths) for paths in zip(self.inputs.conformed, self.inputs.masks, strict=True)]
+        visits = [
+            read_visit(*paths, self.inputs.sloppy)
+            for paths in zip(self.inputs.conformed, self.inputs.masks, strict=True)
+        ]
         try:
             middle = person.middle_space(visits)
             self._check(middle.likeness)
@@ -88,12 +98,6 @@ class AlignVisits(FileInterface):
                 out[key].append(write_xfm(within(runtime, f"{key}_{number}.txt"), points))
         return out
 
-    def _visit(self, conformed: str, mask_file: str) -> Visit:
-        data, grid = images.read(conformed)
-        mask = images.read(mask_file, np.uint8)[0] > 0
-        estimate = partial(bias.n4, shrink=8 if self.inputs.sloppy else 4)
-        return Visit(bias.correct(data, mask, estimate)[0], grid, mask)
-
     def _check(self, likeness: np.ndarray) -> None:
         """Refuse visits of which two do not fit upon each other."""
         worst = np.unravel_index(np.argmin(likeness), likeness.shape)
@@ -114,6 +118,14 @@ class AlignVisits(FileInterface):
             ]
             for name, row in zip(self.inputs.names, likeness, strict=True)
         ]
+
+
+def read_visit(conformed: str, mask_file: str, sloppy: bool) -> Visit:
+    """The brain of a visit without its bias field; with `sloppy`, that is fitted on fewer voxels."""
+    data, grid = images.read(conformed)
+    mask = images.read(mask_file, np.uint8)[0] > 0
+    estimate = partial(bias.n4, shrink=8 if sloppy else 4)
+    return Visit(bias.correct(data, mask, estimate)[0], grid, mask)
 
 
 class ShareAffineInputSpec(PersonInputSpec):
@@ -159,10 +171,18 @@ class DecideLesionsInputSpec(PersonInputSpec):
     threshold = traits.Float(mandatory=True, desc="probability of the surest voxel of a lesion at any visit")
     low = traits.Float(mandatory=True, desc="probability from which a voxel is lesion by itself")
     min_volume = traits.Float(mandatory=True, desc="of a lesion, mm³")
+    stages = traits.List(
+        traits.List(traits.Int),
+        desc="numbers of the visits that are finished, as they came; their masks stay",
+    )
+    kept_masks = InputMultiObject(File(exists=True), desc="lesions of those visits, in that order")
 
 
 class DecideLesionsOutputSpec(TraitedSpec):
-    masks = OutputMultiObject(File(exists=True), desc="lesions of each visit on the working grid")
+    masks = OutputMultiObject(
+        File(exists=True), desc="lesions of each visit on the working grid that is not finished"
+    )
+    all_masks = OutputMultiObject(File(exists=True), desc="the same of all visits")
     standard_labels = File(exists=True, desc="one integer a lesion over time, on the working grid")
     labels = File(exists=True, desc="the same on the voxels of the person's template")
     table = File(exists=True, desc="a row for each lesion, with its volumes (TSV)")
@@ -182,7 +202,11 @@ class DecideLesions(FileInterface):
         from_standard = read_xfm(inputs.standard_xfm)
         true = Grid.of(WORKING_GRID.shape, from_standard @ WORKING_GRID.matrix)
         rule = Rule("probability", inputs.threshold, inputs.low, inputs.min_volume)
-        masks, labels, lesions = follow(self._probabilities(), rule, true)
+        paths = self._kept()
+        kept = {number: images.read(path)[0] > 0 for number, path in paths.items()}
+        stages = inputs.stages if isdefined(inputs.stages) else []
+        numbers = numbered([[kept[number] for number in stage] for stage in stages], true, Limits.of(rule))
+        masks, labels, lesions = follow(self._probabilities(), rule, true, kept, numbers)
 
         def save(name: str, values: np.ndarray, dtype: Any = np.uint8) -> str:
             return images.save(within(runtime, f"{name}.nii.gz"), values, WORKING_GRID, dtype, space_code=4)
@@ -193,8 +217,12 @@ class DecideLesions(FileInterface):
         write_histories(table, lesions, inputs.sessions)
         found = Counter(lesion.change for lesion in lesions)
         volumes = [round(float(mask.sum()) * true.voxel_volume, 1) for mask in masks]
+        for number, mask in enumerate(masks):
+            if number not in kept:
+                paths[number] = save(f"lesions_{number}", mask)
         return {
-            "masks": [save(f"lesions_{number}", mask) for number, mask in enumerate(masks)],
+            "masks": [paths[number] for number in range(len(masks)) if number not in kept],
+            "all_masks": [paths[number] for number in range(len(masks))],
             "standard_labels": save("labels", labels, np.int32),
             "labels": native,
             "table": table,
@@ -205,6 +233,13 @@ class DecideLesions(FileInterface):
             },
         }
 
+    def _kept(self) -> dict[int, str]:
+        """Files of the lesions of finished visits, by their numbers."""
+        if not isdefined(self.inputs.stages):
+            return {}
+        numbers = [number for stage in self.inputs.stages for number in stage]
+        return dict(zip(numbers, self.inputs.kept_masks, strict=True))
+
     def _probabilities(self) -> list[np.ndarray]:
         """Of a lesion at each visit, by all of them."""
         inputs = self.inputs
@@ -213,7 +248,7 @@ class DecideLesions(FileInterface):
             for paths in (inputs.probabilities, inputs.images, inputs.brain_masks)
         )
         white = images.read(inputs.wm_prior)[0]
-        return evidence.weigh(told, brains, np.all(masks, axis=0), white, WORKING_GRID)
+        return evidence.weigh(told, brains, np.all(masks, axis=0), white, WORKING_GRID, self._kept())
 
 
 def write_xfm(path: str, points: np.ndarray) -> str:

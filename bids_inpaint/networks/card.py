@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bids_inpaint.imaging.flair import FlairModel
-from bids_inpaint.imaging.uncertainty import VolumeModel
+from bids_inpaint.imaging.uncertainty import LesionProbability, VolumeModel
 from bids_inpaint.networks.diffusion import SAMPLERS, STEPS
 
 if TYPE_CHECKING:
@@ -42,46 +41,6 @@ class Sampling:
     def __post_init__(self) -> None:
         if self.sampler not in SAMPLERS or not 1 <= self.steps <= STEPS:
             raise ValueError(f"{self.sampler} with {self.steps} steps is unknown")
-
-
-@dataclass(frozen=True)
-class LesionProbability:
-    """What the lesion probability that a blind network tells is worth: fitted on people apart.
-
-    Attributes
-    ----------
-    slope, intercept : float
-        The calibrated log-odds are the network's times the slope, plus the intercept (Platt 1999).
-    threshold : float
-        Calibrated probability of the surest voxel of a lesion, at least, 0 to 1.
-    low : float
-        That of all voxels of a lesion, at least; at most `threshold`.
-    """
-
-    slope: float = 1.0
-    intercept: float = 0.0
-    threshold: float = 0.5
-    low: float = 0.5
-
-    def __post_init__(self) -> None:
-        known = 0 < self.slope <= 10 and abs(self.intercept) <= 10
-        if not (known and 0 < self.low <= self.threshold < 1):
-            raise ValueError(f"{self} is no calibration")
-
-    def calibrate(self, probability: np.ndarray) -> np.ndarray:
-        """The probability that a voxel is lesion from that of the network, 0 to 1; exact 0 and 1 stay.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> LesionProbability(slope=2.0).calibrate(np.array([0.0, 0.5, 0.75, 1.0])).tolist()
-        [0.0, 0.5, 0.9, 1.0]
-        """
-        if (self.slope, self.intercept) == (1, 0):
-            return probability
-        # odds to a power: log-odds of 0 are none
-        lesion = probability**self.slope * math.exp(self.intercept)
-        return lesion / (lesion + (1 - probability) ** self.slope)
 
 
 @dataclass(frozen=True)
@@ -152,6 +111,8 @@ class Card:
         Of a network that tells this probability: how a FLAIR decides about lesions, too.
     inpainter, inpainter_sha256 : str, optional
         The network that ships whose output it also sees.
+    inpainter_probability : bool
+        Whether it also sees the lesion probability that this network tells, as told: not calibrated.
     more : dict
         All else: training data, licences, scores, and what an engine keeps for itself.
     """
@@ -177,6 +138,7 @@ class Card:
     lesion_by_flair: FlairModel | None = None
     inpainter: str | None = None
     inpainter_sha256: str | None = None
+    inpainter_probability: bool = False
     more: dict[str, Any] = field(default_factory=dict, repr=False, hash=False, compare=False)
 
     @classmethod
@@ -217,7 +179,14 @@ class Card:
         return (
             NAME.fullmatch(self.name) is not None
             and all(
-                isinstance(value, bool) for value in (self.blind, self.priors, self.mirror, self.together)
+                isinstance(value, bool)
+                for value in (
+                    self.blind,
+                    self.priors,
+                    self.mirror,
+                    self.together,
+                    self.inpainter_probability,
+                )
             )
             and isinstance(self.multiple, int)
             and 1 <= self.multiple <= 128
@@ -228,6 +197,7 @@ class Card:
             and 0 <= self.context <= 16
             and self.prediction in ("image", "noise")
             and (self.blind or self.lesion_probability is None)
+            and (self.inpainter is not None or not self.inpainter_probability)
             and (
                 self.lesion_probability is not None
                 or (self.lesion_volume is None and self.lesion_by_flair is None)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from scipy.special import expit
 
 from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.networks.card import Model
 from bids_inpaint.networks.inpainting import inpaint
 from bids_inpaint.networks.session import Runtime, open_session
@@ -65,8 +67,8 @@ def synthesise(
     x = np.pad(x, [(context, context), *frame])
     more_channels = list(priors) if model.card.priors else []
     if model.inpainter:
-        healthy = inpaint(model.inpainter, image, mask, scale, None, runtime, priors).image
-        more_channels.append(np.where(mask, scale.apply(healthy), 0))
+        told = model.card.inpainter_probability
+        more_channels += as_inpainted(model.inpainter, image, mask, scale, priors, runtime, told)
     others = [np.pad(volume[box].transpose(2, 0, 1), [(0, 0), *frame]) for volume in more_channels]
     session = open_session(model, runtime or Runtime())
     parts = []
@@ -82,3 +84,45 @@ def synthesise(
     np.copyto(flair[box], np.maximum(answer[0], 0), where=inside)
     np.copyto(probability[box], expit(answer[1]), where=inside)
     return flair, probability
+
+
+def as_inpainted(
+    inpainter: Model,
+    image: Array,
+    mask: Array,
+    scale: Scale,
+    priors: Sequence[Array],
+    runtime: Runtime | None = None,
+    probability: bool = False,
+) -> list[Array]:
+    """What a network sees of a blind one: the inpainted brain, and the lesion probability.
+
+    Parameters
+    ----------
+    inpainter : Model
+        The blind network.
+    image, mask, scale, priors, runtime
+        Of :func:`synthesise`.
+    probability : bool
+        Whether it sees the probability, too.
+
+    Returns
+    -------
+    list of array of float32, shape of `image`
+        White matter is 1; and 0-1, not calibrated, so that a new calibration of the blind network does not
+        change what the other one sees.
+
+    Raises
+    ------
+    ValueError
+        If the blind network tells no probability.
+    """
+    if probability:
+        if inpainter.card.lesion_probability is None:
+            raise ValueError(f"network {inpainter.name} tells no lesion probability")
+        inpainter = replace(inpainter, card=replace(inpainter.card, lesion_probability=LesionProbability()))
+    filled = inpaint(inpainter, image, mask, scale, None, runtime, priors)
+    healthy = np.where(mask, scale.apply(filled.image), 0)
+    if filled.probability is None or not probability:
+        return [healthy]
+    return [healthy, filled.probability]

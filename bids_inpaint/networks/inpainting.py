@@ -8,11 +8,13 @@ from dataclasses import replace
 import numpy as np
 from scipy import ndimage
 
+from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
 from bids_inpaint.imaging.lesions import Rule, find_probable, find_unsegmented
+from bids_inpaint.networks import slices
 from bids_inpaint.networks.card import Filled, Model
 from bids_inpaint.networks.session import Runtime
-from bids_inpaint.space import Grid
+from bids_inpaint.space import WORKING_GRID, Grid
 
 Array = np.ndarray
 
@@ -79,6 +81,51 @@ def inpaint(
     if model.engine.fill is None:
         raise ValueError(f"network {model.name} fills nothing")
     return model.engine.fill(model, brain, wanted, scale, runtime or Runtime(), priors or ())
+
+
+def fill_slices(
+    model: Model, voided: Array, hole: Array, grid: Grid, runtime: Runtime, beyond: bool = False
+) -> Array:
+    """Fill a hole of a brain in any orientation by a network that fills slices.
+
+    Parameters
+    ----------
+    model : Model
+    voided : array of float32
+        Brain in any unit, 0 outside.
+    hole : array of bool, of the same shape
+    grid : Grid
+        Its voxels; axes that are oblique count as the nearest of the world's.
+    runtime : Runtime
+    beyond : bool
+        Whether the hole may reach beyond the brain. What lies outside of the mirror image of the brain
+        (:func:`bids_inpaint.networks.slices.outline`) then becomes 0; else all of the hole is tissue.
+
+    Returns
+    -------
+    array of float32
+
+    Raises
+    ------
+    InputError
+        If the network fills whole brains.
+    """
+    from nibabel.orientations import apply_orientation, io_orientation, ornt_transform
+
+    if not model.engine.slices or model.engine.fill is None:
+        raise InputError(
+            f"Network {model.name} fills brains on the MNI grid, not slices: use the participant level."
+        )
+    trained, stored = io_orientation(WORKING_GRID.matrix), io_orientation(grid.matrix)
+    there, back = ornt_transform(stored, trained), ornt_transform(trained, stored)
+    turned, wanted = apply_orientation(voided, there), apply_orientation(hole, there).astype(bool)
+    if beyond:
+        turned = np.where(wanted, 0, turned)
+        wanted &= slices.outline(turned, wanted)
+    filled = turned
+    if wanted.any():
+        filled = model.engine.fill(model, turned, wanted, Scale(1.0), runtime, ()).image
+    return np.where(hole, apply_orientation(filled, back), voided)
 
 
 def found(filled: Filled, image: Array, scale: Scale, white: Array, rule: Rule, grid: Grid) -> Array:

@@ -103,7 +103,9 @@ def _read_card(path: Path) -> Card:
 def _inpainter_of(card: Card, path: Path) -> Model:
     """The network that ships whose output another one was trained on."""
     inpainter = find(card.inpainter) if card.inpainter in available() else None
-    if inpainter is None or inpainter.sha256 != card.inpainter_sha256:
+    tells = inpainter is not None and inpainter.card.lesion_probability is not None
+    wants = card.inpainter_probability
+    if inpainter is None or inpainter.sha256 != card.inpainter_sha256 or (wants and not tells):
         raise InputError(
             f"Model {path} needs the output of another version of {card.inpainter}: use the version of "
             "bids_inpaint that it was trained with, or train it again."

@@ -21,6 +21,8 @@ Run = Callable[[Array], Array]
 
 #: Voxels around what is wanted of a slice that the network sees.
 MARGIN = 32
+#: Half voxels that the plane between the halves of a brain may lie beside the middle of what is known of it.
+TILT = 24
 #: Standard deviation, in slices, of the filter across the borders of filled slices (Durrer 2023, section 3).
 ACROSS = 1.075
 
@@ -150,6 +152,45 @@ def _mirrored(volume: Array, brain: Array) -> Array:
     first = bounding_box(brain)[0]
     out = np.zeros_like(volume)
     out[first] = volume[first][::-1]
+    return out
+
+
+def outline(brain: Array, hole: Array) -> Array:
+    """Where a brain may be in a hole that reaches beyond it: where its other half is, or has a hole.
+
+    Parameters
+    ----------
+    brain : array, shape (X, Y, Z)
+        The first axis from side to side; 0 outside and in the hole.
+    hole : array of bool
+
+    Returns
+    -------
+    array of bool
+        The known brain and the hole, mirrored about the plane that leaves the least of the known brain
+        without its mirror image.
+    """
+    known = ndimage.binary_fill_holes(brain > 0) & ~hole
+    first = bounding_box(known)[0]
+    middle = first.start + first.stop - 1
+    # every third row and slice say as much
+    few, few_holes = known[:, ::3, ::3], hole[:, ::3, ::3]
+
+    def unlike(total: int) -> float:
+        other, missing = _about(few, total), _about(few_holes, total) | few_holes
+        return float(((few != other) & ~missing).sum() / max(((few | other) & ~missing).sum(), 1))
+
+    best = min(range(middle - TILT, middle + TILT + 1), key=unlike)
+    return _about(known | hole, best)
+
+
+def _about(volume: Array, total: int) -> Array:
+    """A volume whose voxel i along the first axis is voxel `total` - i; what has no opposite is False."""
+    here = np.arange(len(volume))
+    there = total - here
+    inside = (there >= 0) & (there < len(volume))
+    out = np.zeros_like(volume)
+    out[here[inside]] = volume[there[inside]]
     return out
 
 

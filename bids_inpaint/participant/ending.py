@@ -75,7 +75,9 @@ def _judge(
     if settings.reports_only:
         return [outcomes.recall(image, settings, run.products) for image in run.images]
     return [
-        outcomes.judge(
+        outcomes.recall(image, settings, run.products)
+        if image.kept
+        else outcomes.judge(
             image,
             settings,
             run.products,

@@ -78,6 +78,8 @@ def write_course(out_dir: Path, subject: str) -> Path | None:
         changes={change: course.changes[change] for change in COLOURS},
         lesions=[_row(lesion, course) for lesion in ranked(course.lesions)[:_MOST_LESIONS]],
         number=len(course.lesions),
+        added=[_short(visit) for visit in course.added],
+        first=[_short(visit) for visit in course.visits if visit not in course.added],
         healthy=HEALTHY,
         limits=course.limits or {},
         stem=stem_of(subject),
@@ -218,12 +220,15 @@ def _pictures(subject: str, visit: str, out_dir: Path) -> dict[str, Any]:
 def _warnings(course: Course, said: Sequence[list[str]]) -> tuple[list[str], list[list[str]]]:
     """Warnings about the person, and those about each visit alone."""
     shared = [text for text in said[0] if all(text in of_visit for of_visit in said)]
+    person = f"sub-{course.subject}"
     unlike = [
-        f"{course.visits[j]} and {course.visits[i]} are as unlike after their alignment as images of two "
-        f"people (their correlation is {row[j]:.2f}): check that both are of sub-{course.subject}."
-        for i, row in enumerate(course.likeness)
-        for j in range(i)
-        if row[j] < SAME_PERSON
+        f"{other} and the template of {person} are as unlike after their alignment as images of two people "
+        f"(their correlation is {like:.2f}): check that it is of {person}."
+        if one == person
+        else f"{one} and {other} are as unlike after their alignment as images of two people (their "
+        f"correlation is {like:.2f}): check that both are of {person}."
+        for (one, other), like in course.likeness.items()
+        if like < SAME_PERSON
     ]
     own = [
         [text for text in of_visit if text not in shared and "are as unlike after" not in text]

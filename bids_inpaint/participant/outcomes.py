@@ -314,6 +314,14 @@ def differences(image: Image, settings: Settings, current: dict) -> list[str]:
     current : dict
         :func:`bids_inpaint.dataset.sidecars.provenance` of a run now.
     """
+    out = others_than(image, settings, current)
+    if not out:
+        return []
+    return [f"These results were made with {'; '.join(out)}: run without --reports-only to replace them."]
+
+
+def others_than(image: Image, settings: Settings, current: dict) -> list[str]:
+    """With what else an inpainted image was made than it would be now; the parameters are the same."""
     sidecar = _sidecar(image, settings)
     version = sidecar.get("SoftwareVersion", "unknown")
     out = (
@@ -330,9 +338,7 @@ def differences(image: Image, settings: Settings, current: dict) -> list[str]:
     out += [f"{name} {had[name]}, not the default" for name in had if name not in options]
     if not out and any(sidecar.get(n) != current.get(n) for n in ("ModelSHA256", "SecondPassModelSHA256")):
         out = ["another file of the network"]
-    if not out:
-        return []
-    return [f"These results were made with {'; '.join(out)}: run without --reports-only to replace them."]
+    return out
 
 
 def _sidecar(image: Image, settings: Settings, name: str = "desc-inpainted_T1w") -> dict:

@@ -19,12 +19,11 @@ from bids_inpaint.dataset import bids, description, template
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.matching import listed
 from bids_inpaint.dataset.outputs import Products, expected, image_of, image_wf_name
-from bids_inpaint.dataset.people import together
 from bids_inpaint.dataset.validation import validate
 from bids_inpaint.errors import InputError
 from bids_inpaint.networks.selection import Networks
 from bids_inpaint.networks.session import Runtime
-from bids_inpaint.participant import visits
+from bids_inpaint.participant import keeping, visits
 from bids_inpaint.participant.ending import finish
 from bids_inpaint.participant.locks import claim, clean
 from bids_inpaint.participant.outcomes import Before, Run
@@ -90,11 +89,12 @@ def _run(settings: Settings, held: ExitStack) -> int:
     if settings.write_graph:
         _write_graph(first, settings)
     error = None
-    progress = Progress(len(images))
+    run_images = [image for image in images if not image.kept]
+    progress = Progress(len(run_images))
     run = Run(settings, networks, run_uuid, images, refused)
     before: dict[str, Before] = {}
     if not settings.reports_only:
-        before = {image.prefix: Before.of(image, settings, run.products) for image in images}
+        before = {image.prefix: Before.of(image, settings, run.products) for image in run_images}
         with progress:
             # a cluster works on more of them at once
             size = BATCH if settings.use_plugin is None else 4 * BATCH
@@ -102,7 +102,8 @@ def _run(settings: Settings, held: ExitStack) -> int:
             while waiting and not (error and settings.stop_on_first_crash):
                 some = waiting.pop(0)
                 batch = graph(images=some)
-                methods |= {i.prefix: batch.get_node(image_wf_name(i)).__desc__ for i in some}
+                processed = [image for image in some if not image.kept]
+                methods |= {i.prefix: batch.get_node(image_wf_name(i)).__desc__ for i in processed}
                 description.write_methods(settings.output_dir, run_uuid, methods)
                 error = _execute(batch, progress, *run_nodes) or error
                 ended = error and settings.stop_on_first_crash
@@ -125,8 +126,13 @@ def _collect(settings: Settings, networks: Networks) -> tuple[list[Image], list[
     if not images:
         raise InputError(bids.nothing_left(refused))
     if settings.longitudinal:
-        images = together(images)
-        visits.announce(images, settings)
+        images, apart = keeping.gather(images, settings, networks)
+        refused += apart
+        if not images:
+            raise InputError(bids.nothing_left(refused))
+        if not any(image.visits or image.kept for image in images):
+            nobody = "no participant has T1w images of two sessions"
+            tell(f"note: {nobody}, so that --longitudinal changes nothing.")
     _report_collected(collected.warnings, refused, images)
     if not settings.skip_bids_validation:
         validate(settings, known={path for one in refused for path in one.paths})

@@ -9,42 +9,30 @@ from itertools import groupby
 
 from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import image_wf_name
-from bids_inpaint.dataset.people import PART, Person, people, status_file, together
-from bids_inpaint.dataset.status import saved_file, write_status
-from bids_inpaint.io.files import read_sidecar
+from bids_inpaint.dataset.people import PART, Before, Person, people, status_file, together
+from bids_inpaint.dataset.status import is_held, saved_file, write_status
+from bids_inpaint.participant.keeping import listed
 from bids_inpaint.participant.outcomes import Run
 from bids_inpaint.participant.progress import Progress, tell
-from bids_inpaint.settings import Settings
-
-
-def announce(images: Sequence[Image], settings: Settings) -> None:
-    """Say if nobody has several visits, and who has others than the results in the output folder."""
-    found = people(images)
-    if not found:
-        tell("note: no participant has T1w images of two sessions, so that --longitudinal changes nothing.")
-    for person in found:
-        name = person.names(settings.template)["template"].replace(".nii.gz", ".json")
-        before = read_sidecar(settings.output_dir / name).get("Visits")
-        now = [image.prefix for image in person.images]
-        if isinstance(before, list) and before != now:
-            tell(
-                f"note: sub-{person.subject} has longitudinal results of {_listed(before)}, not of "
-                f"{_listed(now)}: all visits of this run are processed again, as they "
-                "share a space and decide together."
-            )
 
 
 def example(images: Sequence[Image]) -> list[Image]:
     """What the graph of one image needs to be whole: the image, which is the first, and the others."""
     found = people(images)
-    return list(found[0].images) if found else list(images[:1])
+    if found:
+        return [*found[0].processed, *found[0].kept]
+    return [replace(min(images, key=lambda image: image.kept), kept=False)]
 
 
 def batches(images: Sequence[Image], size: int) -> Iterator[list[Image]]:
-    """The images in parts of about so many, none of which ends amid a person with several visits."""
+    """The images in parts of about so many, none of which ends amid a person with several visits.
+
+    Those of which nothing is run are in none, but for visits that others are added to.
+    """
     batch: list[Image] = []
+    run = [image for image in images if image.visits or not image.kept]
     # images that are processed by themselves are groups of one
-    for _, group in groupby(images, key=lambda image: image.subject if image.visits else image.prefix):
+    for _, group in groupby(run, key=lambda image: image.subject if image.visits else image.prefix):
         more = list(group)
         if batch and len(batch) + len(more) > size:
             yield batch
@@ -74,20 +62,31 @@ def without_failed(images: Sequence[Image], run: Run, progress: Progress) -> lis
         common = person.workflow in progress.failed
         if is_saved(person.subject, run) or not (failed or common):
             continue
-        left = [image for image in person.images if image not in failed]
-        lost = _listed([image.prefix for image in failed])
-        if common or len(left) < 2:
-            why = f"{lost} failed" if failed else "the step that all visits share failed"
+        left = [image for image in person.processed if image not in failed]
+        lost = listed([image.prefix for image in failed])
+        if common or len([*person.kept, *left]) < 2:
+            shared = "that adds visits" if person.kept else "that all visits share"
+            why = f"{lost} failed" if failed else f"the step {shared} failed"
             what = "was processed by itself, and has no longitudinal results"
-            left = [replace(image, visits=()) for image in left]
+            again = [replace(image, visits=(), added_to=()) for image in left]
         else:
             why, what = f"{lost} failed", "was processed together with the other visits alone"
-            left = together([replace(image, visits=()) for image in left])
+            again = together([replace(image, visits=()) for image in (*person.kept, *left)] if left else [])
         if left:
-            tell(f"note: sub-{person.subject}: as {why}, its other visits are processed without it.")
+            tell(f"note: sub-{person.subject}: as {why}, {_others(person, common)}.")
         warning = f"it {what}, as {why}: see the error, and run the same command again."
-        out += [replace(image, warnings=(*image.warnings, warning)) for image in left]
+        out += [
+            image if image.kept else replace(image, warnings=(*image.warnings, warning)) for image in again
+        ]
     return sorted(out, key=lambda image: image.prefix)
+
+
+def _others(person: Person, common: bool) -> str:
+    """What becomes of the visits that did not fail."""
+    if person.kept and common:
+        names = listed([image.prefix for image in person.processed])
+        return f"{names} {'are' if person.processed[1:] else 'is'} processed as without --longitudinal"
+    return "its other visits are processed without it"
 
 
 def is_saved(subject: str, run: Run) -> bool:
@@ -107,7 +106,7 @@ def record(run: Run) -> int:
     """
     wanted: dict[str, Person] = {person.subject: person for person in people(run.images)}
     lacking = 0
-    for subject in sorted({image.subject for image in run.images}):
+    for subject in sorted({image.subject for image in run.images if image.visits or not image.kept}):
         status = status_file(run.settings.output_dir, subject)
         if is_saved(subject, run):
             note = saved_file(status, run.uuid, PART)
@@ -117,6 +116,15 @@ def record(run: Run) -> int:
                 note.parent.rmdir()
             continue
         if subject not in wanted and not status.exists():
+            continue
+        if untouched := _untouched(subject, run):
+            if subject in wanted:
+                lacking += 1
+                new = listed([image.prefix for image in wanted[subject].processed])
+                tell(
+                    f"error: {new} could not be added to the longitudinal results of sub-{subject}, which "
+                    f"are still those of {listed(untouched)}: see the errors."
+                )
             continue
         old = " those in the output folder are of an earlier run" if status.exists() else ""
         reason = (
@@ -137,5 +145,10 @@ def record(run: Run) -> int:
     return lacking
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(map(str, names[:6])) + (" and others" if len(names) > 6 else "")
+def _untouched(subject: str, run: Run) -> Sequence[str]:
+    """The visits in the longitudinal results of a person, if the run has replaced nothing of them."""
+    before = Before.read(run.settings.output_dir, subject)
+    made = {image.prefix for image in run.images if not image.kept}
+    if before is None or made.intersection(before.visits):
+        return ()
+    return () if is_held(status_file(run.settings.output_dir, subject), run.uuid) else before.visits

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from bids_inpaint.imaging.lesions import least_voxels
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.io.files import replacing
-from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.space import WORKING_GRID
 from bids_inpaint.training.calibration import Counts, Scan, by_person, fit_logistic, reliability
 from bids_inpaint.training.config import Config, individual

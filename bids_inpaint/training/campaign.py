@@ -36,7 +36,7 @@ class Entry:
     leave_out : list of str
         Subjects and patients that it does not train on, neither on their images nor on their lesions' shapes;
         those that it would have are validated on.
-    synthesis, fit, adversarial : dict
+    synthesis, fit, adversarial, network : dict
         What is other than in these tables of the configuration.
     """
 
@@ -48,6 +48,7 @@ class Entry:
     synthesis: dict[str, Any] = field(default_factory=dict)
     fit: dict[str, Any] = field(default_factory=dict)
     adversarial: dict[str, Any] = field(default_factory=dict)
+    network: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,12 @@ def read_plan(path: Path) -> list[Entry]:
     return entries
 
 
-def configured(entry: Entry, plan: Path, out: Path) -> Config:
+def is_plan(path: Path) -> bool:
+    """Whether a TOML file is a plan, and not a configuration."""
+    return path.is_file() and isinstance(tomllib.loads(path.read_text()).get("network"), list)
+
+
+def configured(entry: Entry, plan: Path, out: Path, without: Path | None = None) -> Config:
     """The configuration of a network of a plan.
 
     Parameters
@@ -94,6 +100,8 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
     entry : Entry
     plan, out : Path
         The plan, and where the runs go.
+    without : Path, optional
+        Folder of blind networks: see :class:`bids_inpaint.training.config.Data`.
 
     Raises
     ------
@@ -109,6 +117,8 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
             f"{plan}: {entry.name} leaves out {', '.join(unknown)}, whom {entry.config} doesn't have"
         )
     data = data.leaving_out(entry.leave_out, "validation")
+    if without:
+        data = replace(data, without=str(without))
     start = str(out / entry.after / "checkpoint.pt") if entry.after else config.schedule.start
     try:
         schedule = replace(config.schedule, **{"start": start, **entry.fit})
@@ -116,7 +126,10 @@ def configured(entry: Entry, plan: Path, out: Path) -> Config:
         losses = replace(config.adversarial, **entry.adversarial)
     except TypeError as error:
         raise ValueError(f"{plan}: {entry.name}: {error}") from None
-    return replace(config, data=data, schedule=schedule, synthesis=synthesis, adversarial=losses)
+    network = {**config.network, **entry.network}
+    return replace(
+        config, data=data, schedule=schedule, synthesis=synthesis, adversarial=losses, network=network
+    )
 
 
 def durations(entries: Sequence[Entry], minutes: float, jobs: int) -> dict[str, float]:
@@ -143,7 +156,13 @@ def durations(entries: Sequence[Entry], minutes: float, jobs: int) -> dict[str, 
 
 
 def campaign(
-    plan: Path, cache: Path, out: Path, lesions: Path | None, minutes: float, machine: Machine
+    plan: Path,
+    cache: Path,
+    out: Path,
+    lesions: Path | None,
+    minutes: float,
+    machine: Machine,
+    without: Path | None = None,
 ) -> dict[str, dict[str, float]]:
     """Train the networks of a plan; those that are trained already stay as they are.
 
@@ -157,6 +176,8 @@ def campaign(
     minutes : float
         For all of them.
     machine : Machine
+    without : Path, optional
+        Folder of blind networks that learned nothing from a person, for networks that see their output.
 
     Returns
     -------
@@ -169,8 +190,7 @@ def campaign(
         If the plan is none, or a network could not be trained; the others are.
     """
     entries = read_plan(plan)
-    for entry in entries:
-        configured(entry, plan, out)
+    configs = {entry.name: configured(entry, plan, out, without) for entry in entries}
     budget = durations(entries, minutes, machine.jobs)
     waiting, running = list(entries), dict[str, subprocess.Popen[bytes]]()
     done, failed = set[str](), list[str]()
@@ -185,7 +205,8 @@ def campaign(
             ready = [e for e in waiting if not e.after or e.after in done]
             for entry in ready[: machine.jobs - len(running)]:
                 waiting.remove(entry)
-                running[entry.name] = _start(entry, plan, cache, out, lesions, budget[entry.name], machine)
+                config, time_left = configs[entry.name], budget[entry.name]
+                running[entry.name] = _start(config, cache, out / entry.name, lesions, time_left, machine)
             time.sleep(0.2)
     finally:
         # what is interrupted goes on from its checkpoint the next time
@@ -197,12 +218,11 @@ def campaign(
 
 
 def _start(
-    entry: Entry, plan: Path, cache: Path, out: Path, lesions: Path | None, minutes: float, machine: Machine
+    config: Config, cache: Path, run: Path, lesions: Path | None, minutes: float, machine: Machine
 ) -> subprocess.Popen[bytes]:
     """Start the training of a network in a process of its own; its configuration and log are in its run."""
-    run = out / entry.name
     run.mkdir(parents=True, exist_ok=True)
-    configured(entry, plan, out).save(run / "config.toml")
+    config.save(run / "config.toml")
     command = [
         sys.executable,
         "-m",

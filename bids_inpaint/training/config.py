@@ -50,12 +50,16 @@ class Data:
     leave_out_patients : list of str
         Patients whose lesion shapes are not trained with; networks are scored with those of them who are no
         training subjects either (:attr:`lenders`).
+    without : str
+        Folder of blind networks ``PERSON.onnx`` with their cards, each of which learned nothing from this
+        person: see :class:`bids_inpaint.training.strangers.Strangers`.
     """
 
     train: list[str]
     validation: list[str]
     test: list[str]
     leave_out_patients: list[str] = field(default_factory=list)
+    without: str = ""
 
     @property
     def lenders(self) -> list[str]:
@@ -79,9 +83,8 @@ class Data:
             for part in ("train", "validation", "test")
         }
         rest[to] += names
-        return Data(
-            **rest, leave_out_patients=list(dict.fromkeys([*self.leave_out_patients, *map(person, names)]))
-        )
+        shapes = list(dict.fromkeys([*self.leave_out_patients, *map(person, names)]))
+        return Data(**rest, leave_out_patients=shapes, without=self.without)
 
 
 @dataclass(frozen=True)
@@ -177,6 +180,10 @@ class Schedule:
         1 for healthy brain.
     gate_weight : float
         Weight of the cross-entropy of the gate beside the squared error.
+    absolute : bool
+        Whether networks for 'flair' minimise the absolute error of the FLAIR in place of the squared one.
+    real_flair : bool
+        Whether the FLAIR of patients alone teaches them how a FLAIR looks; made ones then teach lesions.
     checkpoint_every : int
         Steps between checkpoints.
     start : str
@@ -198,6 +205,8 @@ class Schedule:
     lesion_weight: float = 0.0
     background_weight: float = 1.0
     gate_weight: float = 0.0
+    absolute: bool = False
+    real_flair: bool = False
     checkpoint_every: int = 250
     start: str = ""
     start_sha256: str = ""

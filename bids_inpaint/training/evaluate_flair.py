@@ -21,6 +21,7 @@ from bids_inpaint.training.data import Lesions, Subject, template_priors
 from bids_inpaint.training.pairs import by_kind, kind_of, make_pair
 from bids_inpaint.training.patches import Place
 from bids_inpaint.training.pictures import View, axial, panels
+from bids_inpaint.training.strangers import Strangers
 
 #: Scores by name; None where undefined.
 Row = dict[str, float | None]
@@ -52,7 +53,8 @@ class FlairScorer:
     Parameters
     ----------
     config : Config
-        Names the patients whose lesions were not trained with.
+        Names the patients whose lesions were not trained with, and the folder of the blind networks that
+        learned nothing from a person (``data.without``), whose output is then seen of this person.
     cache, shapes_folder : Path
     model_name : str
         Shipped name or ONNX file.
@@ -67,6 +69,7 @@ class FlairScorer:
 
     def __init__(self, config: Config, cache: Path, shapes_folder: Path, model_name: str, threads: int):
         self.model = registry.find(model_name, "flair")
+        self.strangers = Strangers(config)
         self.shapes = Lesions.load(shapes_folder, only=config.data.lenders)
         self.priors = template_priors(cache)
         self.runtime = session.Runtime(threads=threads)
@@ -77,7 +80,10 @@ class FlairScorer:
         t1w, flair, lesion = pair_of(subject, self.shapes)
         brain = t1w > 0
         scale = Scale.measure(t1w, brain, *self.priors)
-        synthetic, probability = synthesise(self.model, t1w, brain, scale, self.priors, self.runtime)
+        model = self.model
+        if model.inpainter and (stranger := self.strangers.of(subject.name)):
+            model = replace(model, inpainter=stranger)
+        synthetic, probability = synthesise(model, t1w, brain, scale, self.priors, self.runtime)
         segmented = probability > 0.5
         scores = flair_scores(synthetic, flair, segmented, lesion, brain & (flair > 0))
         if not synthetic.any():

@@ -109,7 +109,8 @@ class _Trainer:
 
     def __init__(self, config: Config, task: Task, device: str, minutes: float | None):
         self.schedule, self.task, self.step = config.schedule, task, 0
-        data = (config.data.train, config.data.leave_out_patients)
+        seen_by = [config.data.without] if config.data.without else []
+        data = (config.data.train, config.data.leave_out_patients, *seen_by)
         self.learns = repr((config.name, config.seed, config.blind, config.network, data, config.synthesis))
         self.seconds, self.budget, self.best = 0.0, 60 * minutes if minutes else None, -float("inf")
         self.network = build(config).to(device)

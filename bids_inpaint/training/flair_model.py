@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,10 @@ from bids_inpaint.io.files import replacing
 from bids_inpaint.networks import inpainting, registry, session
 from bids_inpaint.networks.selection import rule_of
 from bids_inpaint.space import WORKING_GRID
+from bids_inpaint.training.config import person
 from bids_inpaint.training.data import Subject, find_subjects, template_priors
 from bids_inpaint.training.evaluate import SMALLEST_MM3
+from bids_inpaint.training.strangers import learned_from
 
 Array = np.ndarray
 
@@ -86,22 +88,36 @@ def vary(both: Both, gain: float, blur: float) -> Both:
     return replace(both, flair=flair.astype(np.float32))
 
 
-def look(subject: Subject, network: Path | str, priors: Sequence[Array], runtime: session.Runtime) -> Patient:
-    """Let a blind network look at the T1w of a patient of the cache, and put the FLAIR beside.
+def look(subject: Subject, without: Path, priors: Sequence[Array], runtime: session.Runtime) -> Patient:
+    """Let a stranger network look at the T1w of a patient of the cache, and put the FLAIR beside.
+
+    Parameters
+    ----------
+    subject : Subject
+    without : Path
+        Folder with the blind network ``PERSON.onnx``.
+    priors : sequence of array
+        White- and grey-matter probability of the template.
+    runtime : Runtime
 
     Raises
     ------
     ValueError
-        If the patient has no FLAIR, or the network tells no probability.
+        If the patient has no FLAIR or no lesion mask, or the network tells no probability or has learned from
+        the person.
     """
     subject.check_flair()
-    model = registry.find(str(network))
+    if not subject.patient:
+        raise ValueError(f"{subject.name} has no lesion mask in the cache")
+    model = registry.find(str(without / f"{person(subject.name)}.onnx"))
+    if learned_from(model, subject.name):
+        raise ValueError(f"{model.path} learned from {subject.name}: it is not a network without this person")
     image = np.asarray(subject.image, np.float32)
     mask = image > 0
     scale = Scale.measure(image, mask, *priors)
     filled = inpainting.inpaint(model, image, mask, scale, None, runtime, priors)
     if filled.probability is None:
-        raise ValueError(f"network {network} tells no lesion probability")
+        raise ValueError(f"network {model.path} tells no lesion probability")
     both = Both(
         scale.apply(image), scale.apply(filled.image), filled.probability,
         np.asarray(subject.flair, np.float32), mask, priors[0],
@@ -188,7 +204,9 @@ def score(patient: Patient, model: FlairModel) -> dict[str, float]:
     }
 
 
-def fit_card(card: Path, cache: Path, left_out: Mapping[str, Path], threads: int = 1) -> dict[str, Any]:
+def fit_card(
+    card: Path, cache: Path, names: Sequence[str], without: Path, threads: int = 1
+) -> dict[str, Any]:
     """Fit the model to patients, each seen by a network that left him out, and write it into a card.
 
     Parameters
@@ -196,8 +214,10 @@ def fit_card(card: Path, cache: Path, left_out: Mapping[str, Path], threads: int
     card : Path
         JSON file of the blind network that learned from all of them.
     cache : Path
-    left_out : mapping of str to Path
-        Name of each patient in the cache, and the ONNX file of the network that learned nothing from him.
+    names : sequence of str
+        Patients of the cache.
+    without : Path
+        Folder with a blind network ``PERSON.onnx`` for each, which learned nothing from the person.
     threads : int
 
     Returns
@@ -211,14 +231,10 @@ def fit_card(card: Path, cache: Path, left_out: Mapping[str, Path], threads: int
     ValueError
         If there are less than two patients, or one has no FLAIR or no lesions.
     """
-    if len(left_out) < 2:
+    if len(names) < 2:
         raise ValueError("two patients are needed at least: each is scored by a model of the others")
     priors, runtime = template_priors(cache), session.Runtime(threads=threads)
-    subjects = find_subjects(cache, list(left_out))
-    for subject in subjects:
-        if not subject.patient:
-            raise ValueError(f"{subject.name} has no lesion mask in the cache")
-    patients = [look(subject, left_out[subject.name], priors, runtime) for subject in subjects]
+    patients = [look(subject, without, priors, runtime) for subject in find_subjects(cache, list(names))]
     rows = {}
     for patient in patients:
         others = [other for other in patients if other is not patient]

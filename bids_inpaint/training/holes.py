@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -16,32 +15,9 @@ from bids_inpaint.networks.slices import upper_limit
 from bids_inpaint.training.data import Lesions, Subject, white_by_intensity
 from bids_inpaint.training.missing import DEPTH, SQUARE, draw_blob
 from bids_inpaint.training.painted import painted
+from bids_inpaint.training.ways import Case
 
 Holes = Literal["lesions", "blobs", "squares"]
-
-
-@dataclass(frozen=True)
-class Case:
-    """A healthy brain, scaled to 0-1, and what is missing of it.
-
-    Attributes
-    ----------
-    name : str
-    healthy, lesioned, voided : array, shape of the working grid
-        The truth; with painted lesions, if these are the hole; with 0 in the hole.
-    hole, white : array of bool
-        What is missing, and white matter by its intensity.
-    scale : Scale
-        Of what is known.
-    """
-
-    name: str
-    healthy: np.ndarray
-    lesioned: np.ndarray
-    voided: np.ndarray
-    hole: np.ndarray
-    white: np.ndarray
-    scale: Scale
 
 
 def draw_holes(subject: Subject, kind: Holes, shapes: Lesions) -> np.ndarray:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from bids_inpaint.networks.card import LesionProbability
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.networks.volumes import MASKED
 from bids_inpaint.training.architectures.unet import UNet
 from bids_inpaint.training.config import Config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -75,7 +76,8 @@ def leave_out(
         training.
     cache, shapes_folder : Path
     run : Path
-        Where the runs go; resumed if it is there. ``held/SUBJECT.npz`` is what ``calibrate --held`` reads.
+        Where the runs go; resumed if it is there. ``held/SUBJECT.npz`` is what ``calibrate --held`` reads;
+        ``without/PERSON.onnx`` learned nothing from this person: for networks that see its output.
     fitting : Fitting
     folds : int, optional
         As many as people by default.
@@ -118,6 +120,7 @@ def leave_out(
             for subject in held:
                 image, lesions = np.asarray(subject.image, np.float32), np.asarray(subject.lesions)
                 scorer.scan(subject.name, image, lesions).save(run / "held" / f"{subject.name}.npz")
+    _name_by_people(networks, run / "without")
     scored: dict[str, Scored] = {}
     uncalibrated: dict[str, str] = {}
     for fold, exported, held in networks:
@@ -136,6 +139,15 @@ def leave_out(
     print(json.dumps(summary, indent=1))
     (run / "scores.json").write_text(json.dumps(summary, indent=1) + "\n")
     return summary
+
+
+def _name_by_people(networks: Sequence[tuple[Config, str, list[Subject]]], folder: Path) -> None:
+    """Keep the network of each fold, with its card, under the names of those who are left out."""
+    folder.mkdir(exist_ok=True)
+    for _, exported, held in networks:
+        for name in {person(subject.name) for subject in held}:
+            for suffix in (".onnx", ".json"):
+                shutil.copyfile(Path(exported).with_suffix(suffix), folder / f"{name}{suffix}")
 
 
 def _check_start(start: Path, patients: Sequence[str], shapes_folder: Path) -> None:

@@ -64,6 +64,39 @@ def panels(path: Path, titles: Sequence[str]) -> Iterator[Any]:
     fig.savefig(path, dpi=80)
 
 
+def draw_grid(path: Path, rows: Sequence[Mapping[str, np.ndarray]], width: int = 1300) -> None:
+    """Draw a row of slices for each subject, with a title above each column.
+
+    Parameters
+    ----------
+    path : Path
+        Of the PNG file, which has 24 greys.
+    rows : sequence of mapping of str to array
+        Slices of one size by title, 0-1, drawn from the top.
+    width : int
+        Of the picture in pixels.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from PIL import Image
+
+    titles = list(rows[0])
+    edge = width / len(titles)
+    fig = Figure(figsize=(width / 100, (edge * len(rows) + 24) / 100), dpi=100)
+    canvas = FigureCanvasAgg(fig)
+    axes = fig.subplots(len(rows), len(titles), squeeze=False)
+    fig.subplots_adjust(0, 0, 1, edge * len(rows) / (edge * len(rows) + 24), 0.02, 0.02)
+    for line, row in zip(axes, rows, strict=True):
+        for axis, title in zip(line, titles, strict=True):
+            axis.set_axis_off()
+            axis.imshow(row[title], cmap="gray", vmin=0, vmax=1)
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=7, pad=4)
+    canvas.draw()
+    grey = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("L")
+    grey.quantize(24).save(path, optimize=True)
+
+
 def draw_reliability(path: Path, curves: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
     """Draw which share of the voxels is in lesions against what was predicted, and how many voxels that are.
 

@@ -11,9 +11,10 @@ from torch import Tensor
 from bids_inpaint.imaging.fidelity import psnr
 from bids_inpaint.networks.slices import Sight, Sliced
 from bids_inpaint.training.data import Lesions, find_subjects, template_priors
-from bids_inpaint.training.holes import Case, Holes, make_case
+from bids_inpaint.training.holes import Holes, make_case
 from bids_inpaint.training.slices import slice_card
 from bids_inpaint.training.task import LesionTask, mixed_precision
+from bids_inpaint.training.ways import Case
 
 #: Validation subjects whose holes are filled while a network learns: each takes some seconds on a GPU.
 SUBJECTS = 2

@@ -254,6 +254,7 @@ values = st.one_of(
 CARD = [
     "software", "name", "blind", "intensity", "multiple", "lesion_threshold", "sha256", "task", "engine",
     "priors", "mirror", "neighbours", "edge", "context", "prediction", "sampling", "inpainter",
+    "inpainter_probability",
 ]  # fmt: skip
 
 

@@ -152,7 +152,7 @@ def test_patients_get_lesion_free_targets(real_data, toy_model, tmp_path):
 
 
 def test_a_flair_with_thick_slices_is_registered(real_data, tmp_path):
-    """The coarse levels of a registration once had eight of the 48 slices, and it ended 20 mm away."""
+    """A registration inside the brain mask that began with six voxels as one once ended 20 mm away."""
     stem = real_data / "ms/sub-thick12/ses-2/anat/sub-thick12_ses-2"
     (t1w, grid), (flair, flair_grid) = (images.read(f"{stem}_{name}.nii.gz") for name in ("T1w", "FLAIR"))
     brain = extract(t1w, grid, registry.find(registry.BRAIN, "brain"))

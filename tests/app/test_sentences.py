@@ -139,7 +139,7 @@ def test_filling_needs_a_file_that_can_be_written(monkeypatch, capsys, tmp_path)
     data = np.arange(64**3, dtype=np.int16).reshape(64, 64, 64)
     volume = write_nifti(tmp_path / "a.nii", data, np.eye(4))
     mask = write_nifti(tmp_path / "b.nii", np.ones(data.shape, np.uint8), np.eye(4))
-    monkeypatch.setattr(fill, "fill", lambda data, *_: data)
+    monkeypatch.setattr(fill.inpainting, "fill_slices", lambda model, data, *_: data)
     assert fill.main([str(volume), str(mask), str(tmp_path / "none/c.nii.gz")]) == 2
     told = capsys.readouterr().err
     assert f"{tmp_path}/none/c.nii.gz can't be written (No such file or directory)" in told

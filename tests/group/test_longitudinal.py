@@ -218,3 +218,19 @@ def test_without_people_over_time_the_group_is_as_before(root):
     page = (root / "out/group.html").read_text()
     assert "longitudinal" not in page
     assert 'href="#courses"' not in page
+
+
+def test_a_visit_that_was_added_knows_more_visits_than_the_finished_ones(root, caplog):
+    """Each has to know those that were there when it was processed, and no others."""
+    path = root / "out/sub-01/anat/sub-01_desc-longitudinal_T1w.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"AddedVisits": [["sub-01_ses-1"]]}))
+    assert group(root) == 0
+    assert "sub-01_ses-2 was processed with other visits since" in caplog.text
+    caplog.clear()
+    for image in PEOPLE["01"][1:]:
+        sidecar = root / "out" / image.folder / f"{image.prefix}_desc-inpainted_T1w.json"
+        known = {"Visits": ["sub-01_ses-2", "sub-01_ses-3"]}
+        sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | known))
+    assert group(root) == 0
+    assert "other visits since" not in caplog.text
+    assert [session for person, session in rows_of(root) if person == "sub-01"] == ["ses-1", "ses-2", "ses-3"]

@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from bids_inpaint.imaging.agreement import agreed, agreed_spread, matching_fields
+from bids_inpaint.imaging.agreement import (
+    agreed,
+    agreed_spread,
+    field_towards,
+    joined,
+    matching_fields,
+    unconfined,
+)
 from bids_inpaint.imaging.evidence import weigh
+from bids_inpaint.imaging.feathering import confine, feather
 from bids_inpaint.space import Grid, Misplaced
 
 GRID = Grid.of((64, 72, 60), np.eye(4))
@@ -147,3 +155,48 @@ def test_another_contrast_is_no_change_and_no_bias_field(brain, power):
     away = np.ones(GRID.shape, bool)
     away[tuple(slice(s.start - 4, s.stop + 4) for s in CUBE)] = False
     assert max(one[away].max(), other[away].max()) < 0.1
+
+
+def test_a_visit_gets_the_intensity_of_finished_ones(brain):
+    image, mask, white = brain
+    lesioned = image.copy()
+    lesioned[CUBE] *= 0.7
+    finished = [noisy(image, 0), noisy(image, 1)]
+    added = 300 * noisy(lesioned, 2) * slope(image, 1)
+    out = added / field_towards(finished, added, [mask] * 3, white, GRID)
+    stable = ndimage.binary_erosion(white > 0, iterations=2)
+    stable[CUBE] = False
+    ratio = ndimage.gaussian_filter(out / np.maximum(np.mean(finished, axis=0), 1e-3), 2)[stable]
+    assert abs(np.median(ratio) - 1) < 2e-3
+    assert np.std(ratio) < 0.006
+    assert (out[CUBE] / image[CUBE]).mean() == pytest.approx(0.7, abs=0.03)
+
+
+def test_a_visit_believes_finished_ones_where_the_images_are_the_same(brain):
+    image, mask, white = brain
+    told = [np.where(mask, p, 0).astype(np.float32) for p in (0.8, 0.9, 0.01)]
+    images = [noisy(image, 3), noisy(image, 4), noisy(image, 5)]
+    *_, added = weigh(told, images, mask, white, GRID, kept=(0, 1))
+    together = weigh(told[:2], images[:2], mask, white, GRID)[0]
+    inside = ndimage.binary_erosion(white > 0, iterations=3)
+    assert np.median(added[inside]) == pytest.approx(np.median(together[inside]), abs=0.01)
+    # where it alone is darker, it is a lesion whatever they say
+    images[2][CUBE] *= 0.7
+    told = [np.where(mask, 0.02, 0).astype(np.float32)] * 3
+    before, _, after = weigh(told, images, mask, white, GRID, kept=(0, 1))
+    assert after[CUBE].mean() > 0.5 > before[CUBE].mean()
+
+
+def test_a_filling_that_was_confined_is_known_again(brain):
+    image, *_ = brain
+    mask = np.zeros(GRID.shape, bool)
+    mask[CUBE] = True
+    weight = feather(mask, GRID)
+    filling = image + np.float32(0.2)
+    back = unconfined(image, confine(image, filling, mask, GRID), weight)
+    np.testing.assert_allclose(back[weight > 0.01], filling[weight > 0.01], rtol=1e-4)
+    assert (back[weight == 0] == image[weight == 0]).all()
+    own = image + np.float32(0.6)
+    out = joined(own, weight, [back], [weight])
+    np.testing.assert_allclose(out[mask], filling[mask], rtol=1e-5)
+    assert (out[weight == 0] == own[weight == 0]).all()

@@ -12,6 +12,7 @@ from bids_inpaint.imaging.history import (
     decide,
     follow,
     histories,
+    numbered,
 )
 from bids_inpaint.imaging.lesions import Rule, find_probable
 from bids_inpaint.space import Grid
@@ -171,3 +172,48 @@ def test_a_visit_has_no_part_of_a_lesion_below_the_least_volume():
     assert (masks[1] == place).all()
     assert [lesion.change for lesion in lesions] == ["new"]
     assert ((labels > 0) == place).all()
+
+
+SURE = Rule("probability", 0.5, 0.5, 10.0)
+
+
+def test_masks_that_are_kept_support_a_visit_that_is_added_and_stay():
+    finished = box((2, 2, 2, 4), (20, 2, 2, 4))
+    # surely a lesion, possibly one, and possibly one where no other is
+    added = 0.9 * box((30, 30, 4, 4)) + 0.4 * box((2, 2, 2, 4), (10, 20, 4, 4))
+    probabilities = [np.zeros(GRID.shape), added]
+    masks, labels, lesions = follow(probabilities, SURE, GRID, {0: finished}, numbered([[finished]], GRID))
+    assert (masks[0] == finished).all()
+    assert (masks[1] == box((2, 2, 2, 4), (30, 30, 4, 4))).all()
+    changes = {labels[place]: c for place, c in (((2, 2, 2), "stable"), ((20, 2, 2), "resolved"))}
+    changes[labels[30, 30, 4]] = "new"
+    assert {lesion.label: lesion.change for lesion in lesions} == changes
+
+
+def test_lesions_keep_their_numbers_if_visits_are_added():
+    first = box((2, 2, 2, 5), (12, 2, 2, 4), (22, 2, 2, 3))
+    # larger than all before, a bridge between the first two, and another
+    second = box((20, 20, 4, 8), (6, 2, 2, 3), (9, 2, 2, 4), (2, 30, 2, 3))
+    third = box((34, 2, 2, 3))
+    numbers = numbered([[first], [second]], GRID)
+    labels, lesions = histories([first, second, third], GRID, numbers=numbers)
+    places = ((2, 2, 2), (12, 2, 2), (22, 2, 2), (20, 20, 4), (2, 30, 2), (34, 2, 2))
+    # 2 is gone, and nobody else gets a number that another had
+    assert [labels[place] for place in places] == [1, 1, 3, 4, 5, 6]
+    assert [lesion.label for lesion in lesions] == [1, 3, 4, 5, 6]
+    by_label = {lesion.label: lesion for lesion in lesions}
+    assert by_label[1].volumes[0] == 2 * (5**3 + 4**3)
+    assert by_label[3].volumes == (54, 0, 0)
+    assert by_label[6].volumes == (0, 0, 54)
+    assert (change_map(labels, lesions) > 0).sum() == (labels > 0).sum()
+    # what is not there any more can't lend its number
+    alone = numbered([[box((2, 2, 2, 4))], [box((2, 2, 2, 4), (20, 2, 2, 4))]], GRID)
+    assert alone is not None
+    assert alone.last == 2
+
+
+def test_without_lesions_before_numbers_begin_at_one():
+    nothing = np.zeros(GRID.shape, bool)
+    labels, lesions = histories([nothing, BEFORE], GRID, numbers=numbered([[nothing]], GRID))
+    assert [lesion.label for lesion in lesions] == list(range(1, len(lesions) + 1))
+    assert labels.max() == len(lesions)

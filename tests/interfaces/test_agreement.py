@@ -69,6 +69,27 @@ def test_all_visits_have_one_mask_where_they_have_seen_it(tmp_path, monkeypatch)
     assert 0.2 < working[1].sum() / working[0].sum() < 0.35
 
 
+def test_what_finished_visits_have_is_filled_as_there(files, tmp_path):
+    """And the spread of the fillings is measured from that."""
+    brain, lesion = np.full(WORKING_GRID.shape, 1.0), np.zeros(WORKING_GRID.shape)
+    lesion[60:70, 60:70, 60:70] = 1
+    more = lesion.copy()
+    more[100:110, 60:70, 60:70] = 1
+    finished = np.where(lesion > 0, 1.3, 1.0)
+    out = AgreeFillings(
+        in_files=files("brain", brain), fillings=files("filling", 1.7 * brain), masks=files("lesion", more),
+        spreads=files("spread", 0.3 * brain), confine=True, kept_files=files("kept", brain, brain),
+        kept_inpainted=files("inpainted", finished, finished), kept_masks=files("mask", lesion, lesion),
+    ).run(cwd=tmp_path).outputs  # fmt: skip
+    (filled,), (spread,) = read([out.out_files]), read([out.spreads])
+    assert filled[65, 65, 65] == pytest.approx(1.3)
+    assert filled[105, 65, 65] == pytest.approx(1.7)
+    assert filled[20, 20, 20] == pytest.approx(1.0)
+    # the network's own filling is 0.4 away
+    assert spread[65, 65, 65] == pytest.approx(0.5)
+    assert spread[105, 65, 65] == pytest.approx(0.3)
+
+
 def test_what_was_removed_from_the_image_is_in_its_bias(files, tmp_path):
     brain = np.zeros(WORKING_GRID.shape, np.float32)
     brain[30:150, 30:190, 30:150] = 0.7

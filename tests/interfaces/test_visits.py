@@ -6,6 +6,7 @@ from helpers import write_card
 
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging import bias, person
+from bids_inpaint.interfaces import added
 from bids_inpaint.interfaces.inpaint import FillDecided, Inpaint
 from bids_inpaint.interfaces.visits import AlignVisits, ShareAffine, write_xfm
 from bids_inpaint.io import images
@@ -77,6 +78,31 @@ def test_visits_that_do_not_fit_upon_each_other_are_not_aligned(tmp_path, monkey
     )
     with pytest.raises(InputError, match=r"sub-1 can't be aligned \(the correlation of a and c is 0.36 then"):
         align.run(cwd=tmp_path)
+
+
+@pytest.mark.parametrize("like", [0.4, 0.7, 0.97])
+def test_a_visit_is_added_if_it_is_like_the_template(tmp_path, monkeypatch, like):
+    grid = Grid.of((12, 12, 12), np.eye(4))
+    image = images.save(tmp_path / "t1w.nii.gz", np.ones(grid.shape, np.float32), grid)
+    mask = images.save(tmp_path / "mask.nii.gz", np.ones(grid.shape, np.uint8), grid, np.uint8)
+    shift = np.eye(4)
+    shift[:3, 3] = 1, 2, 3
+    monkeypatch.setattr(bias, "correct", lambda data, *_: (data, data))
+    monkeypatch.setattr(added, "register", lambda visit, template: (shift, like))
+    node = added.AddVisits(
+        conformed=[image], masks=[mask], names=["sub-1_ses-3"], methods=["stripped"], source="sub-1",
+        template=image, template_mask=mask,
+    )  # fmt: skip
+    if like < 0.5:
+        with pytest.raises(InputError, match=r"^sub-1_ses-3 can't be added to the finished visits of sub-1"):
+            node.run(cwd=tmp_path)
+        return
+    out = node.run(cwd=tmp_path).outputs
+    np.testing.assert_allclose(read_xfm(out.from_template), shift, atol=1e-5)
+    np.testing.assert_allclose(read_xfm(out.to_template), np.linalg.inv(shift), atol=1e-5)
+    assert out.template == image
+    assert len(out.warnings[0]) == (like < 0.85)
+    assert out.facts == {"LikenessToTemplate": {"sub-1_ses-3": like}}
 
 
 def test_the_affine_of_a_visit_is_its_rigid_one_and_that_of_all(tmp_path):

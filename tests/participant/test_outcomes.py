@@ -250,9 +250,12 @@ def test_every_file_belongs_to_one_part():
     parts = {part: set(expected(image, DEFAULT, EVERYTHING, (part,))) for part in PARTS}
     whole = expected(image, DEFAULT, EVERYTHING)
     assert sorted(name for names in parts.values() for name in names) == whole
-    for part, words in (("original", "desc-original"), ("reference", "desc-reference"), ("flair", "joint")):
-        own = (part, words, "FLAIR", "desc-both_T1w.png")
-        assert all(any(word in name for word in own) for name in parts[part])
+    for part, words in (
+        ("original", ("desc-original",)),
+        ("reference", ("desc-reference",)),
+        ("flair", ("joint", "both", "FLAIR")),
+    ):
+        assert all(any(word in name for word in words) for name in parts[part])
     assert parts["inpainted"] == set(expected(image, DEFAULT))
 
 

@@ -11,7 +11,7 @@ from bids_inpaint.dataset.image import Image
 from bids_inpaint.dataset.outputs import image_wf_name
 from bids_inpaint.dataset.people import PART, people, status_file, together
 from bids_inpaint.dataset.status import saved_file, write_status
-from bids_inpaint.io.files import write_json, write_text
+from bids_inpaint.io.files import write_text
 from bids_inpaint.participant import visits
 from bids_inpaint.participant.outcomes import Run
 from bids_inpaint.participant.progress import Progress
@@ -25,7 +25,7 @@ def image(subject: str, session: str) -> Image:
 
 @pytest.fixture
 def run(tmp_path):
-    settings = Settings(tmp_path, tmp_path / "out", tmp_path / "work", longitudinal=True)
+    settings = Settings(tmp_path, tmp_path / "out", tmp_path / "work", longitudinal="keep")
     images = together([image("01", s) for s in "123"] + [image("02", s) for s in "12"] + [image("03", "1")])
     return Run(settings, SimpleNamespace(), "now", images)
 
@@ -95,17 +95,3 @@ def test_a_person_without_results_is_named_and_old_results_are_not_taken_for_new
     }
     assert found == {"01": "done", "02": "failed", "03": "failed"}
     assert not list(run.settings.output_dir.rglob("*.saved"))
-
-
-def test_a_visit_that_was_added_is_named(run, capsys):
-    settings = run.settings
-    person = people(run.images)[0]
-    sidecar = settings.output_dir / person.names(settings.template)["template"].replace(".nii.gz", ".json")
-    write_json(sidecar, {"Visits": [one.prefix for one in person.images]})
-    visits.announce(run.images, settings)
-    assert capsys.readouterr().err == ""
-    write_json(sidecar, {"Visits": ["sub-01_ses-1", "sub-01_ses-2"]})
-    visits.announce(run.images, settings)
-    assert "sub-01 has longitudinal results of sub-01_ses-1, sub-01_ses-2, not of" in capsys.readouterr().err
-    visits.announce([image("01", "1"), image("02", "2")], settings)
-    assert "--longitudinal changes nothing" in capsys.readouterr().err

@@ -249,7 +249,7 @@ def test_results_of_an_earlier_run_are_marked(made, tmp_path):
     page = write_course(out, "01").read_text()
     assert '<div class="verdict failed">' in page
     assert "<li>sub-01 has no longitudinal results of this run.</li>" in page
-    settings = Settings(tmp_path, out, tmp_path, longitudinal=True)
+    settings = Settings(tmp_path, out, tmp_path, longitudinal="keep")
     run = Run(settings, Networks.of(settings), "a-1", VISITS)
     report = write_report("01", [Outcome(image) for image in VISITS], run).read_text()
     assert '<span class="tag failed">not of this run</span>' in report
@@ -294,3 +294,21 @@ def test_charts_hold_whatever_volumes():
         assert chart.x[0] == 10
         assert chart.x[-1] == pytest.approx(110)
         assert chart.y(0) == 55
+
+
+def test_the_page_says_which_visits_were_added(made, tmp_path):
+    """A visit that is older than the finished ones is not taken for one of those."""
+    shutil.copytree(made, tmp_path / "out")
+    sidecar = tmp_path / "out/sub-01/anat/sub-01_desc-longitudinal_T1w.json"
+    facts = {
+        "AddedVisits": [["sub-01_ses-a"]],
+        "Likeness": [[1, 0.7], [0.7, 1]],
+        "LikenessToTemplate": {"sub-01_ses-a": 0.6},
+    }
+    sidecar.write_text(json.dumps(json.loads(sidecar.read_text()) | facts))
+    page = write_course(tmp_path / "out", "01").read_text()
+    assert "a was added to finished visits." in page
+    assert "was made of b and c alone" in page
+    assert "sub-01_ses-b and sub-01_ses-c are as unlike after their alignment" in page
+    assert "sub-01_ses-a and the template of sub-01 are as unlike after their alignment" in page
+    assert "was added to" not in (made / page_of("01")).read_text()

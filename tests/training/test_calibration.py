@@ -11,8 +11,8 @@ torch = pytest.importorskip("torch")
 
 from bids_inpaint.imaging.lesions import Rule, find_probable
 from bids_inpaint.imaging.metrics import dice
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.networks import registry
-from bids_inpaint.networks.card import LesionProbability
 from bids_inpaint.space import Grid
 from bids_inpaint.training.__main__ import main
 from bids_inpaint.training.calibration import (
@@ -27,6 +27,7 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import cache_subject, subjects
 from bids_inpaint.training.leave_out import Fitting, leave_out
 from bids_inpaint.training.levels import choose, sweep_levels
+from bids_inpaint.training.strangers import learned_from
 
 GATED = (
     TOY.replace("full_resolution = false", "full_resolution = false\ngated = true\npriors = true")
@@ -177,6 +178,11 @@ def test_blind_networks_are_scored_on_patients_who_were_left_out(left_out, peopl
     assert card["calibration"]["subjects"] == ["toy_sub-02", "ms_sub-02"]
     assert card["calibration"]["left_out_in_turn"] == ["ms_sub-02"]
     assert card["command"].endswith("--share 0.5")
+    # other networks may see its output of this person
+    network = registry.find(str(run / "without" / "01.onnx"))
+    assert network.sha256 == registry.find(str(run / "fold-1" / "toy.onnx")).sha256
+    assert not learned_from(network, "ms_sub-01_ses-2")
+    assert learned_from(network, "ms_sub-02")
     with pytest.raises(ValueError, match="another division or start"):
         leave_out(Config.load(config), people, shapes, run, Fitting())
 

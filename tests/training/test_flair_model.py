@@ -7,7 +7,7 @@ import pytest
 
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.flair import FEATURES, Both, FlairModel
-from bids_inpaint.networks import registry
+from bids_inpaint.networks import registry, session
 from bids_inpaint.training import flair_model
 from bids_inpaint.training.data import cache_subject, find_subjects
 from bids_inpaint.training.flair_model import Patient, fit, fit_card, score, vary
@@ -92,16 +92,31 @@ def test_each_patient_is_scored_by_a_model_of_the_others(tmp_path, cache, monkey
             tmp_path / "cache" / name, np.asarray(image), image > 0, prior, lesions, np.asarray(image)
         )
     monkeypatch.setattr(flair_model, "template_priors", lambda cache: [])
-    monkeypatch.setattr(flair_model, "look", lambda subject, network, priors, runtime: people[subject.name])
-    names = dict.fromkeys(people, path)
-    content = fit_card(path.with_suffix(".json"), tmp_path / "cache", names)
+    monkeypatch.setattr(flair_model, "look", lambda subject, *others: people[subject.name])
+    content = fit_card(path.with_suffix(".json"), tmp_path / "cache", list(people), tmp_path)
     known = registry.find(str(path)).card.lesion_by_flair
     assert known == fit([people[name] for name in sorted(people)])
     others = [people["toy_sub-p1"], people["toy_sub-p2"]]
     expected = score(people["toy_sub-p0"], fit(others))
     assert content["flair_scores"]["left_out_in_turn"]["toy_sub-p0"] == pytest.approx(expected)
     with pytest.raises(ValueError, match="two patients are needed"):
-        fit_card(path.with_suffix(".json"), tmp_path / "cache", {"toy_sub-p0": path})
+        fit_card(path.with_suffix(".json"), tmp_path / "cache", ["toy_sub-p0"], tmp_path)
+
+
+def test_networks_that_know_the_patient_are_refused(tmp_path, cache):
+    image = np.asarray(find_subjects(cache, ["toy_sub-01"])[0].image, np.float32)
+    white = image > 0.8
+    prior = {"WM": white.astype(np.float32), "GM": ((image > 0) & ~white).astype(np.float32)}
+    for name, lesions in (("ms_sub-openms26", white), ("ms_sub-x", None)):
+        cache_subject(tmp_path / "cache" / name, image, image > 0, prior, lesions, image)
+    shipped = registry.find(registry.DEFAULT).path
+    for suffix in (".onnx", ".json"):
+        (tmp_path / f"openms26{suffix}").write_bytes(shipped.with_suffix(suffix).read_bytes())
+    known, unmarked = find_subjects(tmp_path / "cache", ["ms_sub-openms26", "ms_sub-x"])
+    with pytest.raises(ValueError, match="learned from ms_sub-openms26: it is not a network without"):
+        flair_model.look(known, tmp_path, [], session.Runtime())
+    with pytest.raises(ValueError, match="ms_sub-x has no lesion mask"):
+        flair_model.look(unmarked, tmp_path, [], session.Runtime())
 
 
 @pytest.mark.parametrize(

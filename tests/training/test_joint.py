@@ -5,7 +5,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from helpers import TOY
 from nitransforms.io.itk import ITKLinearTransform
 
 torch = pytest.importorskip("torch")
@@ -13,6 +12,7 @@ torch = pytest.importorskip("torch")
 from bids_inpaint import errors
 from bids_inpaint.errors import InputError
 from bids_inpaint.imaging.intensity import Scale
+from bids_inpaint.imaging.uncertainty import LesionProbability
 from bids_inpaint.interfaces.flair import SynthesiseFlair
 from bids_inpaint.io import images
 from bids_inpaint.networks import inpainting, registry, session
@@ -21,7 +21,7 @@ from bids_inpaint.space import WORKING_GRID, Grid, resample
 from bids_inpaint.training.architectures.slice_unet import Joint
 from bids_inpaint.training.config import Config
 from bids_inpaint.training.cross_validation import cross_validate
-from bids_inpaint.training.data import Lesions, cache_subject, find_subjects, subjects, template_priors
+from bids_inpaint.training.data import Lesions, find_subjects, template_priors
 from bids_inpaint.training.engines import build
 from bids_inpaint.training.evaluate_flair import pair_of
 from bids_inpaint.training.export import export
@@ -32,40 +32,6 @@ from bids_inpaint.training.pairs import by_kind
 from bids_inpaint.training.weights import load_average
 
 PEOPLE = ["map", "ms_sub-01", "ms_sub-02", "toy_sub-01"]
-TOY_JOINT = (
-    TOY.replace("blind = {blind}", 'task = "flair"\nengine = "joint"')
-    .replace("filters = 4\nlevels = 3\nresidual = true\nfull_resolution = false",
-             "channels = [4, 8]\ncontext = 1\nsub_images = true\npriors = true")
-    .replace("freeze_normalisation = 3\n", "")
-    .replace("patch = 16", "patch = 32")
-    .replace('"toy_sub-01", "toy_sub-02"', ", ".join(f'"{name}"' for name in PEOPLE))
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def people(cache, tmp_path_factory):
-    """A healthy brain, a label map, and two patients with a lesion: dark in the T1w, bright in the FLAIR."""
-    folder = tmp_path_factory.mktemp("people")
-    (folder / "toy_sub-01").symlink_to(cache / "toy_sub-01")
-    image = np.asarray(subjects(cache)[0].image, np.float32)
-    priors = {"WM": (image > 0.85).astype(np.float32), "GM": ((image > 0.1) & (image < 0.85)).astype(float)}
-    lesion = np.zeros(image.shape, bool)
-    lesion[80:90, 80:90, 80:90] = True
-    t1w, flair = np.where(lesion, 0.7 * image, image), np.where(lesion, 900, 600 * (image > 0))
-    for name in ("ms_sub-01", "ms_sub-02"):
-        cache_subject(folder / name, t1w, image > 0, priors, lesion, flair)
-    labels = np.where(image > 0.85, 2, np.where(image > 0.1, 3, 0)).astype(np.uint8)
-    labels[100:105, 100:105, 100:105] = 4
-    labels[60:66, 60:66, 80:84] = 77
-    (folder / "map").mkdir()
-    np.save(folder / "map" / "labels.npy", labels)
-    return folder
-
-
-@pytest.fixture
-def config(tmp_path):
-    (tmp_path / "toy.toml").write_text(TOY_JOINT.format(steps=4))
-    return Config.load(tmp_path / "toy.toml")
 
 
 def test_lesions_are_dark_in_the_t1w_and_bright_in_the_flair(people, shapes):
@@ -95,10 +61,12 @@ def test_samples_are_slices_of_all_kinds_and_the_same_every_time(people, shapes,
     assert list(by_kind(find_subjects(people, PEOPLE))) == ["healthy", "label maps", "patients"]
     samples = Pairs(config, people, Lesions.load(shapes))
     for i in range(6):
-        t1w, flair, lesion = samples.sample(i)
+        t1w, flair, lesion, real = samples.sample(i)
         assert t1w.shape == (4, 5, 32, 32)
         assert flair.shape == lesion.shape == (4, 1, 32, 32)
-        assert all(torch.equal(a, b) for a, b in zip(samples.sample(i), (t1w, flair, lesion), strict=True))
+        assert real.shape == (4, 1, 1, 1)
+        again = samples.sample(i)
+        assert all(torch.equal(a, b) for a, b in zip(again, (t1w, flair, lesion, real), strict=True))
         assert all(torch.isfinite(v).all() for v in (t1w, flair, lesion))
 
 
@@ -125,12 +93,9 @@ def test_the_inpainted_slice_lies_on_the_t1w(people, shapes, config):
     """Through storing, cropping and mirroring."""
     config = replace(config, network={**config.network, "inpainter": "blind-unet"})
     samples = Pairs(config, people, Lesions.load(shapes))
-    assert samples.stored["toy_sub-01"][0].folder.parent != Pairs(
-        replace(config, network={"channels": [4]}), people, Lesions.load(shapes)
-    ).stored["toy_sub-01"][0].folder.parent  # fmt: skip
     near = 0
     for i in range(12):
-        t1w, _, lesion = samples.sample(i)
+        t1w, _, lesion, _ = samples.sample(i)
         assert t1w.shape == (4, 6, 32, 32)
         healthy = (t1w[:, 1] > 0) & (lesion[:, 0] == 0)
         if healthy.sum() > 500:
@@ -189,9 +154,11 @@ def test_a_trained_network_is_exported_and_started_from(people, shapes, config, 
     assert torch.equal(weights, network.generator.last[-1].weight)
 
 
-@pytest.mark.parametrize("inpainter", ["", "blind-unet"])
-def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, config, tmp_path, inpainter):
-    config = replace(config, network={**config.network, "inpainter": inpainter})
+@pytest.mark.parametrize(("inpainter", "told"), [("", False), ("blind-unet", False), ("blind-unet", True)])
+def test_the_way_through_onnx_puts_every_slice_where_it_was(
+    people, shapes, config, tmp_path, inpainter, told
+):
+    config = replace(config, network={**config.network, "inpainter": inpainter, "probability": told})
     checkpoint = fit(config, JointSynthesis(config, people, shapes), tmp_path / "run", threads=1, workers=0)
     model = registry.find(str(export(config, checkpoint, tmp_path / "toy.onnx", None, 0.5)), "flair")
     rng = np.random.default_rng(0)
@@ -203,13 +170,17 @@ def test_the_way_through_onnx_puts_every_slice_where_it_was(people, shapes, conf
     assert not probability[image == 0].any()
     running = session.open_session(model, session.Runtime("cpu"))
     # by hand: the tenth slice between its neighbours, in a frame of zeros to a multiple of 4
-    x = np.zeros((1, 5 + bool(inpainter), 32, 36), np.float32)
+    x = np.zeros((1, 5 + bool(inpainter) + told, 32, 36), np.float32)
     x[0, :3, :31, :35] = image[5:36, 8:43, 12:15].transpose(2, 0, 1) / 150
     x[0, 3:5, :31, :35] = priors[:, 5:36, 8:43, 13]
     if inpainter:
         blind = registry.find(inpainter)
-        healthy = inpainting.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors)).image
-        x[0, 5, :31, :35] = healthy[5:36, 8:43, 13] / 150
+        # not calibrated
+        blind = replace(blind, card=replace(blind.card, lesion_probability=LesionProbability()))
+        filled = inpainting.inpaint(blind, image, image > 0, Scale(150.0), priors=list(priors))
+        x[0, 5, :31, :35] = filled.image[5:36, 8:43, 13] / 150
+        if told:
+            x[0, 6, :31, :35] = filled.probability[5:36, 8:43, 13]
     answer = running.run(None, {"image": x})[0][0, :, :31, :35]
     assert np.abs(flair[5:36, 8:43, 13] - np.maximum(answer[0], 0)).max() < 1e-4
     assert np.abs(probability[5:36, 8:43, 13] - 1 / (1 + np.exp(-answer[1]))).max() < 1e-4
@@ -270,14 +241,28 @@ def test_cross_validation_scores_each_patient_once_in_each_mode(people, shapes, 
         image = np.asarray(find_subjects(people, ["toy_sub-01"])[0].image, np.float32)
         near = (np.abs(image - level) < 0.15).astype(np.float32)
         images.save(people / "template" / f"tpl-MNI152NLin2009aSym/{tissue}.nii.gz", near, WORKING_GRID)
-    config = replace(config, schedule=replace(config.schedule, steps=1))
-    with pytest.raises(ValueError, match="3 folds need"):
-        cross_validate(config, people, shapes, tmp_path, 3)
-    scores = cross_validate(config, people, shapes, tmp_path / "run", 2, ["joint", "unimodal"], threads=1)
+    visits = ["ms_sub-03_ses-1", "ms_sub-03_ses-2"]
+    for visit in visits:
+        # whose lesions nobody marked
+        (people / visit).mkdir()
+        for name in ("image.npy", "levels.json", "flair.npy"):
+            (people / visit / name).symlink_to(people / "ms_sub-01" / name)
+    data = replace(config.data, train=[*config.data.train, *visits])
+    config = replace(config, schedule=replace(config.schedule, steps=1), data=data)
+    with pytest.raises(ValueError, match="4 folds need"):
+        cross_validate(config, people, shapes, tmp_path, 4)
+    modes = ["joint", "unimodal"]
+    scores = cross_validate(config, people, shapes, tmp_path / "run", modes=modes, threads=1)
     assert scores == json.loads((tmp_path / "run" / "scores.json").read_text())
-    assert scores["folds"] == [["ms_sub-01"], ["ms_sub-02"]]
-    for mode in ("joint", "unimodal"):
-        assert set(scores["subjects"][mode]) == {"ms_sub-01", "ms_sub-02"}
+    assert scores["folds"] == [["ms_sub-01"], ["ms_sub-02"], visits]
+    for mode, unmarked in (("joint", visits), ("unimodal", [])):
+        rows = scores["subjects"][mode]
+        assert set(rows) == {"ms_sub-01", "ms_sub-02", *unmarked}
+        errors = [rows[name]["mae"] for name in ("ms_sub-01", "ms_sub-02")]
+        if mode == "joint":
+            # both visits of a person count as one
+            errors.append((rows[visits[0]]["mae"] + rows[visits[1]]["mae"]) / 2)
+            assert scores["means"][mode]["mae"] == pytest.approx(sum(errors) / 3)
         assert 0 <= scores["means"][mode]["dice"] <= 1
         assert (tmp_path / "run" / mode / "fold-1" / "slices.png").exists()
     assert "unimodal" in capsys.readouterr().out

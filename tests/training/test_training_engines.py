@@ -103,6 +103,7 @@ def test_commands_that_need_lesion_shapes_say_so(config, tmp_path, capsys):
     [
         ("compare", "--holes", get_args(Holes)),
         ("compare", "--sampler", SAMPLERS),
+        ("brats", "--sampler", SAMPLERS),
         ("cross-validate", "--modes", MODES),
     ],
 )

@@ -99,7 +99,9 @@ def test_visits_share_an_affine_and_decide_together(tmp_path):
     root = write_dataset(tmp_path / "bids", *NAMES, "sub-02/ses-1/anat/sub-02_ses-1_T1w.nii.gz")
     graphs = {}
     for longitudinal in BOTH:
-        settings = Settings(root, tmp_path / "out", tmp_path / "w", longitudinal=longitudinal, tta=True)
+        settings = Settings(
+            root, tmp_path / "out", tmp_path / "w", longitudinal="keep" if longitudinal else None, tta=True
+        )
         check(settings)
         images = bids.collect(settings).images
         workflow = init_participants_wf(
@@ -129,7 +131,7 @@ def assert_visits_are_saved(workflow, longitudinal: bool) -> None:
 
 def test_visits_need_a_probability(tmp_path, toy_model):
     for options in ({"model": str(toy_model)}, {"lesion_map": "difference"}, {"lesion_threshold": 0.1}):
-        settings = Settings(tmp_path, tmp_path / "out", tmp_path / "w", longitudinal=True, **options)
+        settings = Settings(tmp_path, tmp_path / "out", tmp_path / "w", longitudinal="keep", **options)
         with pytest.raises(InputError, match="--longitudinal needs a blind network"):
             Networks.of(settings)
 

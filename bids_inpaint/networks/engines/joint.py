@@ -6,7 +6,8 @@ from bids_inpaint.networks.card import Card, Engine, Signature
 
 
 def _signature(card: Card) -> Signature:
-    channels = 2 * card.context + 1 + 2 * card.priors + (card.inpainter is not None)
+    seen = (card.inpainter is not None) + card.inpainter_probability
+    channels = 2 * card.context + 1 + 2 * card.priors + seen
     return Signature((4, 4), (channels, 2), "take slices in two dimensions, and give 2 channels")
 
 

@@ -93,17 +93,19 @@ class Joint(Architecture):
         Whether they also see how likely the template is white and grey matter; the paper's don't.
     inpainter : str
         Shipped blind network; they also see its output for the T1w, lesions removed. The paper's don't.
+    probability : bool
+        Whether they also see the lesion probability that this network tells.
 
     Raises
     ------
     ValueError
-        If there is no such mode.
+        If there is no such mode, or a probability but no `inpainter`.
 
     Notes
     -----
     Input (N, :attr:`inputs`, H, W): axial slices of a T1w brain, white matter 1; the priors of the middle
-    one; and the middle one inpainted. Output (N, 2, H, W): the FLAIR of the middle slice, white matter 1, and
-    the logit of a lesion. H, W are multiples of :attr:`multiple`.
+    one; the middle one inpainted; and its lesion probability. Output (N, 2, H, W): the FLAIR of the middle
+    slice, white matter 1, and the logit of a lesion. H, W are multiples of :attr:`multiple`.
     """
 
     def __init__(
@@ -114,13 +116,17 @@ class Joint(Architecture):
         sub_images: bool = False,
         priors: bool = False,
         inpainter: str = "",
+        probability: bool = False,
     ):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"mode {mode} is not one of {', '.join(MODES)}")
-        self.mode, self.context, self.inpainter = mode, context, inpainter
+        if probability and not inpainter:
+            raise ValueError("a lesion probability is told by an inpainter: name one")
+        self.mode, self.context = mode, context
+        self.inpainter, self.probability = inpainter, probability
         self.multiple = (1 + sub_images) * 2 ** (len(channels) - 1)
-        self.inputs = 2 * context + 1 + 2 * priors + bool(inpainter)
+        self.inputs = 2 * context + 1 + 2 * priors + bool(inpainter) + probability
         self.generator = None if mode == "unimodal" else SliceUNet(self.inputs, 1, channels, sub_images)
         self.classifier = SliceUNet(self.inputs + (self.generator is not None), 1, channels, sub_images)
 

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
+
+
+#: Of the subjects of a configuration.
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,16 @@ def add_lesions(c: argparse.ArgumentParser, to: str = "") -> None:
     c.add_argument("--lesions", type=Path, required=not to, help=text)
 
 
+def add_without(c: argparse.ArgumentParser) -> None:
+    """Add ``--without``, of commands that have a configuration."""
+    c.add_argument(
+        "--without",
+        type=Path,
+        metavar="FOLDER",
+        help="blind networks PERSON.onnx that learned nothing from this person, whose output is seen (FLAIR)",
+    )
+
+
 def participants(names: Sequence[str]) -> tuple[str, ...]:
     """Labels of participants, with or without ``sub-``."""
     return tuple(label.removeprefix("sub-") for label in names)
@@ -74,6 +88,8 @@ def configuration(args: argparse.Namespace) -> Config:
     from bids_inpaint.training.engines import engine_of
 
     config = Config.load(args.config)
+    if without := getattr(args, "without", None):
+        config = replace(config, data=replace(config.data, without=str(without)))
     try:
         engine_of(config)
     except ValueError as error:

@@ -5,7 +5,15 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bids_inpaint.training.commands.base import Command, add_lesions, add_threads, add_work_dir, participants
+from bids_inpaint.training.commands.base import (
+    Command,
+    add_lesions,
+    add_threads,
+    add_without,
+    add_work_dir,
+    configuration,
+    participants,
+)
 
 
 def _prepare_options(c: argparse.ArgumentParser) -> None:
@@ -108,6 +116,29 @@ def _unpack(args: argparse.Namespace) -> None:
     print(unpack(args.packs, args.cache, args.nprocs), "subjects unpacked")
 
 
+def _pairs_options(c: argparse.ArgumentParser) -> None:
+    c.add_argument("config", help="of a network for a FLAIR, or plan of a campaign of such")
+    c.add_argument("cache", type=Path)
+    add_lesions(c)
+    add_without(c)
+    c.add_argument("--nprocs", type=int, default=2)
+
+
+def _pairs(args: argparse.Namespace) -> None:
+    from bids_inpaint.training.campaign import configured, is_plan, read_plan
+    from bids_inpaint.training.stored_pairs import pairs_of
+
+    path = Path(args.config)
+    if is_plan(path):
+        configs = [configured(entry, path, Path(), args.without) for entry in read_plan(path)]
+    else:
+        configs = [configuration(args)]
+    for config in configs:
+        if config.task != "flair":
+            raise ValueError(f"{args.config}: {config.name} learns from no pairs of T1w and FLAIR")
+    print(pairs_of(configs, args.cache, args.lesions, args.nprocs), "pairs stored")
+
+
 #: By name.
 COMMANDS = {
     "prepare": Command(
@@ -123,5 +154,8 @@ COMMANDS = {
     ),
     "paint": Command("paint lesions into the raw images of a BIDS dataset", _paint_options, _paint),
     "pack": Command("write subjects of a cache into files below 60 MB", _pack_options, _pack),
+    "pairs": Command(
+        "make the pairs of T1w and FLAIR that a network learns from, ahead of fit", _pairs_options, _pairs
+    ),
     "unpack": Command("make a cache of what pack wrote", _unpack_options, _unpack),
 }

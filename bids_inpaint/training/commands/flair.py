@@ -12,21 +12,16 @@ def _options(c: argparse.ArgumentParser) -> None:
     c.add_argument("model", help="blind network: name or ONNX file, whose card is written")
     c.add_argument("cache", type=Path, help="made by prepare")
     c.add_argument(
-        "--left-out",
-        nargs="+",
-        type=_named,
+        "patients", nargs="+", help="names in the cache, of patients with a FLAIR and a lesion mask"
+    )
+    c.add_argument(
+        "--without",
+        type=Path,
         required=True,
-        metavar="PATIENT=FILE",
-        help="patients of the cache, and the ONNX file of a network that learned nothing from each",
+        metavar="FOLDER",
+        help="folder with a blind network PERSON.onnx for each, which learned nothing from the person",
     )
     add_threads(c)
-
-
-def _named(text: str) -> tuple[str, Path]:
-    name, equals, path = text.partition("=")
-    if not (name and equals and path):
-        raise argparse.ArgumentTypeError(f"{text!r} is not PATIENT=FILE")
-    return name, Path(path)
 
 
 def _run(args: argparse.Namespace) -> None:
@@ -34,7 +29,7 @@ def _run(args: argparse.Namespace) -> None:
     from bids_inpaint.training.flair_model import fit_card
 
     card = registry.find(args.model).path.with_suffix(".json")
-    fit_card(card, args.cache, dict(args.left_out), args.threads)
+    fit_card(card, args.cache, args.patients, args.without, args.threads)
 
 
 #: By name.

@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bids_inpaint import options
 from bids_inpaint.training.commands.base import (
+    SPLITS,
     Command,
     add_lesions,
     add_threads,
+    add_without,
     at_least_one,
     configuration,
     need_lesions,
@@ -21,8 +22,6 @@ from bids_inpaint.training.config import PAINTERS
 
 if TYPE_CHECKING:
     from bids_inpaint.training.config import Config
-
-SPLITS = ("train", "validation", "test")
 
 
 def _fit_options(c: argparse.ArgumentParser) -> None:
@@ -36,6 +35,7 @@ def _fit_options(c: argparse.ArgumentParser) -> None:
         help="checkpoint to start from; of engine unet also ONNX file or name",
     )
     add_lesions(c, to="to inpaint")
+    add_without(c)
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     add_threads(c)
     c.add_argument("--workers", type=int, default=1)
@@ -61,6 +61,7 @@ def _campaign_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("out", type=Path, help="where the runs go, a folder each")
     add_lesions(c, to="for networks that inpaint")
+    add_without(c)
     c.add_argument("--minutes", type=positive, required=True, help="for all networks together")
     c.add_argument("--jobs", type=at_least_one, default=1, help="networks at a time")
     c.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
@@ -72,7 +73,7 @@ def _campaign(args: argparse.Namespace) -> None:
     from bids_inpaint.training.campaign import Machine, campaign
 
     machine = Machine(args.device, args.jobs, args.workers, args.threads)
-    scores = campaign(args.plan, args.cache, args.out, args.lesions, args.minutes, machine)
+    scores = campaign(args.plan, args.cache, args.out, args.lesions, args.minutes, machine, args.without)
     for name, row in scores.items():
         print(name, row)
 
@@ -82,6 +83,7 @@ def _evaluate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("cache", type=Path)
     c.add_argument("model", help="name or ONNX file")
     add_lesions(c, to="to inpaint")
+    add_without(c)
     c.add_argument(
         "--second-pass",
         default="none",
@@ -196,41 +198,13 @@ def _intervals(args: argparse.Namespace) -> None:
     run(scorer, config, args.cache, names, args.held, args.loads)
 
 
-def _compare_options(c: argparse.ArgumentParser) -> None:
-    c.add_argument("config", help="names the subjects, and the patients that lend their lesions")
-    c.add_argument("cache", type=Path)
-    c.add_argument("models", nargs="+", help="names or ONNX files")
-    add_lesions(c)
-    c.add_argument("--holes", choices=["lesions", "blobs", "squares"], default="lesions")
-    c.add_argument("--split", choices=SPLITS, default="validation")
-    c.add_argument("--sampler", choices=options.SAMPLERS)
-    c.add_argument("--sampling-steps", type=int)
-    add_threads(c)
-    c.add_argument("--output", type=Path, help="JSON file for the scores")
-    c.add_argument("--figures", type=Path, help="folder for pictures of three subjects")
-
-
-def _compare(args: argparse.Namespace) -> None:
-    from bids_inpaint.networks.session import Runtime
-    from bids_inpaint.training.compare import compare
-
-    config = configuration(args)
-    runtime = Runtime(threads=args.threads, sampler=args.sampler, steps=args.sampling_steps)
-    names = getattr(config.data, args.split)
-    comparison = compare(config, args.cache, args.lesions, names, args.models, args.holes, runtime)
-    print(f"\n{comparison.table()}")
-    if args.output:
-        comparison.save(args.output)
-    if args.figures:
-        comparison.draw(args.figures)
-
-
 def _cross_validate_options(c: argparse.ArgumentParser) -> None:
     c.add_argument("config")
     c.add_argument("cache", type=Path)
     c.add_argument("run", type=Path, help="where the runs of all modes and folds go")
     add_lesions(c)
-    c.add_argument("--folds", type=int, help="2 by default (FLAIR), or one for each patient (blind networks)")
+    add_without(c)
+    c.add_argument("--folds", type=int, help="one for each patient by default")
     c.add_argument(
         "--modes", nargs="+", choices=["joint", "offline", "unimodal"], default=[], help="of FLAIR"
     )
@@ -260,8 +234,8 @@ def _cross_validate_flair(args: argparse.Namespace, config: Config) -> None:
     from bids_inpaint.training.architectures.slice_unet import MODES
     from bids_inpaint.training.cross_validation import cross_validate
 
-    folds, modes = args.folds or 2, args.modes or MODES
-    cross_validate(config, args.cache, args.lesions, args.run, folds, modes, args.start, args.threads)
+    modes = args.modes or MODES
+    cross_validate(config, args.cache, args.lesions, args.run, args.folds, modes, args.start, args.threads)
 
 
 def _cross_validate_inpainting(args: argparse.Namespace, config: Config) -> None:
@@ -311,7 +285,6 @@ COMMANDS = {
     "evaluate": Command(
         "score a network on painted lesions of subjects kept apart", _evaluate_options, _evaluate
     ),
-    "compare": Command("score networks and classical ways on the same holes", _compare_options, _compare),
     "calibrate": Command(
         "measure what a lesion probability means, and write it into the card", _calibrate_options, _calibrate
     ),
