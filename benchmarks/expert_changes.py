@@ -4,8 +4,8 @@
 
 CHANGES is ``ms_changes`` of the data: an expert marked what changed between the FLAIR images of both visits,
 new lesions and old ones that are gone alike. LONG and CROSS are output folders of the participant level of
-BIDS with and without ``--longitudinal``. If CROSS was made with ``--flair``, the maps of both images are
-compared, too.
+BIDS with and without ``--longitudinal``. If CROSS is of ``--flair`` and both visits have a FLAIR, the maps of
+both images are compared, too.
 
 All voxels count that are lesion at one visit alone. Where both visits have a FLAIR, the expert's lesions are
 divided by whether they became brighter or darker there. The last lines say what of them the T1w shows at all.
@@ -120,13 +120,12 @@ def compare(expert: Expert, bids: Path, long: Run, cross: Run) -> None:
         volume = truth.sum() * grid.voxel_volume / 1000
         print(f"{label}: {volume:.2f} ml of the expert in {count} lesions, {name}")
     least = int(np.ceil(Limits().least_volume / grid.voxel_volume))
-    found = {}
-    for name, suffix in (
-        ("difference of two maps", LESIONS),
-        ("the same by FLAIR", "label-L_desc-joint_mask"),
-    ):
-        if all(Path(f"{cross.anat(label, s)}_{suffix}.nii.gz").exists() for s in VISITS):
-            found[name] = [expert.of_native(cross, s, suffix) > 0.5 for s in VISITS]
+    sources = {"difference of two maps": LESIONS}
+    if all(Path(f"{cross.anat(label, s)}_space-T1w_FLAIR.nii.gz").exists() for s in VISITS):
+        sources["the same by FLAIR"] = "label-L_desc-joint_mask"
+    found = {
+        name: [expert.of_native(cross, s, suffix) > 0.5 for s in VISITS] for name, suffix in sources.items()
+    }
     found["--longitudinal"] = [expert.of_standard(long, s, changed(long, label, s)) > 0.5 for s in VISITS]
     for name, (before, after) in found.items():
         ways = {
