@@ -213,14 +213,16 @@ def _save_layers(workflow: pe.Workflow, view: pe.Node, save: pe.Node, *layers: s
 
 
 def _add_flair_figure(workflow: pe.Workflow, save: pe.Node, name: str) -> None:
-    flair = pe.Node(View(colours=[figures.LESION]), name=name, mem_gb=1)
+    view = pe.Node(View(colours=[figures.LESION]), name=name, mem_gb=1)
+    # a real one is what is to be looked at first
+    layers = ("flair", "preproc") if name == "both" else ("preproc", "flair")
     workflow.connect([
-        (workflow.get_node("inputnode"), flair, [
-            ("preproc", "first"), ("flair", "second"), ("working_mask", "brain"), ("joint_mask", "masks"),
-            ("joint_mask", "focus"),
+        (workflow.get_node("inputnode"), view, [
+            *zip(layers, ("first", "second"), strict=True),
+            ("working_mask", "brain"), ("joint_mask", "masks"), ("joint_mask", "focus"),
         ]),
     ])  # fmt: skip
-    _save_layers(workflow, flair, save, "first", "second", "contours")
+    _save_layers(workflow, view, save, "first", "second", "contours")
 
 
 def _add_tissue_figure(workflow: pe.Workflow, save: pe.Node) -> None:

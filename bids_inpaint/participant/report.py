@@ -64,7 +64,7 @@ _KINDS = {
     "both": _Kind(
         "FLAIR",
         (),
-        ("T1w", "FLAIR"),
+        ("FLAIR", "T1w"),
         ((LESION, "lesions by both images"),),
         "Does the FLAIR lie on the T1w, and is every lesion outlined that is bright in it? The filling is by "
         "the T1w alone.",
