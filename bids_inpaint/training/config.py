@@ -125,6 +125,9 @@ class Synthesis:
     squares : float
         Share of the holes of slices that are the squares of Armanious et al. 2019; the others are lesions and
         blobs.
+    tumours : float
+        Share of the others that are as large as the tumours of the BraTS challenge, and may reach beyond the
+        brain.
     noisiest : float
         Share of the samples of a diffusion model that are nothing but noise in the hole; the others are of
         any step.
@@ -145,6 +148,7 @@ class Synthesis:
     unseen: float = 1.0
     beyond: float = 0.0
     squares: float = 0.0
+    tumours: float = 0.0
     noisiest: float = 0.0
 
     def __post_init__(self) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +18,7 @@ from torch.utils.data import DataLoader
 from bids_inpaint.io.files import replacing
 from bids_inpaint.networks import registry
 from bids_inpaint.training.architectures import Architecture
-from bids_inpaint.training.config import Config, Schedule
+from bids_inpaint.training.config import Config, Schedule, Synthesis
 from bids_inpaint.training.engines import build, engine_of
 from bids_inpaint.training.log import Log
 from bids_inpaint.training.task import Sums, Task
@@ -104,6 +106,19 @@ def fit(
     return checkpoint
 
 
+def chosen(config: Config) -> dict[str, Any]:
+    """How samples are made, as far as it is not the default: a run goes on after there are more settings.
+
+    Examples
+    --------
+    >>> from bids_inpaint.training.config import Config
+    >>> chosen(Config.load("ddpm-together"))
+    {'vary': True, 'squares': 0.15, 'tumours': 0.3, 'noisiest': 0.5}
+    """
+    usual = asdict(Synthesis())
+    return {key: value for key, value in asdict(config.synthesis).items() if value != usual[key]}
+
+
 class _Trainer:
     """A network, the running average of its weights, its optimiser, and how far it is."""
 
@@ -111,7 +126,7 @@ class _Trainer:
         self.schedule, self.task, self.step = config.schedule, task, 0
         seen_by = [config.data.without] if config.data.without else []
         data = (config.data.train, config.data.leave_out_patients, *seen_by)
-        self.learns = repr((config.name, config.seed, config.blind, config.network, data, config.synthesis))
+        self.learns = repr((config.name, config.seed, config.blind, config.network, data, chosen(config)))
         self.seconds, self.budget, self.best = 0.0, 60 * minutes if minutes else None, -float("inf")
         self.network = build(config).to(device)
         if self.schedule.start:

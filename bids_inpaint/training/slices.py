@@ -21,7 +21,7 @@ from bids_inpaint.training.config import Config
 from bids_inpaint.training.data import Lesions, Subject, find_subjects
 from bids_inpaint.training.filters import to_device
 from bids_inpaint.training.inpainting import fill_mask
-from bids_inpaint.training.missing import draw_missing
+from bids_inpaint.training.missing import Kind, draw_missing
 from bids_inpaint.training.painters import RealLesions
 from bids_inpaint.training.parameters import ImageParameters, draw_centre, draw_image
 from bids_inpaint.training.patches import Place
@@ -61,8 +61,9 @@ class Recipe:
     appearance : ImageParameters
     shape : array of float32, (56,), optional
         Six numbers of an affine, then two displacements of each of 25 knots: see :func:`warped`.
-    lesions : bool
-        Whether the hole is to be kept to white matter and grown by a voxel, as lesions are filled.
+    kind : {'lesions', 'tissue', 'beyond'}
+        Whether the hole is kept to white matter and grown by a voxel, as lesions are filled; kept to the
+        brain; or as it is.
     hole : array of uint8
         The hole in the slab, (slices, size, size), as bits.
     chance : float
@@ -75,7 +76,7 @@ class Recipe:
     shift: int
     appearance: ImageParameters
     shape: np.ndarray | None
-    lesions: bool
+    kind: Kind
     hole: np.ndarray
     chance: float
 
@@ -168,9 +169,10 @@ class Slices(Samples):
         # brains are not quite symmetric, nor quite in the middle
         shift = int(np.round(rng.normal(0, 1.5)))
         shape = draw_shape(rng, size) if synthesis.vary else None
-        hole, lesions = draw_missing(rng, self.shapes, corner, size, (low, high), synthesis.squares)
+        shares = synthesis.squares, synthesis.tumours
+        hole, kind = draw_missing(rng, self.shapes, corner, size, (low, high), *shares)
         packed = np.packbits(hole)
-        return Recipe(index, number, place, shift, appearance, shape, lesions, packed, float(rng.random()))
+        return Recipe(index, number, place, shift, appearance, shape, kind, packed, float(rng.random()))
 
     def make(self, recipes: Sequence[Recipe]) -> Made:
         """Make the slices of a batch."""
@@ -196,7 +198,9 @@ class Slices(Samples):
             starts, shifts = np.array([(r.place.corner[0], r.shift) for r in recipes]).T
             missing = mirrored(drawn[:, 0], starts, shifts)[:, None]
             other = torch.cat([other * (1 - missing), missing], 1)
-        return Made(straight, drawn * (straight > 0), other)
+        # what is missing beyond the brain is empty
+        beyond = to_device(np.array([r.kind == "beyond" for r in recipes]), slab.device).view(-1, 1, 1, 1)
+        return Made(straight, drawn * ((straight > 0) | beyond), other)
 
     def _other(self, which: np.ndarray, recipes: Sequence[Recipe], middle: int) -> Tensor:
         """The mirrored slice, (N, 1, size, size)."""
@@ -212,7 +216,7 @@ class Slices(Samples):
         bits = to_device(np.stack([r.hole for r in recipes]), white.device)
         places = torch.arange(7, -1, -1, device=white.device, dtype=torch.uint8)
         holes = ((bits[..., None] >> places) & 1).flatten(1)[:, : white[0].numel()].view_as(white).float()
-        rows = np.flatnonzero([r.lesions for r in recipes])
+        rows = np.flatnonzero([r.kind == "lesions" for r in recipes])
         if len(rows):
             those = to_device(rows, white.device)
             kept = (holes[those] * white[those])[:, None]

@@ -288,10 +288,46 @@ def test_holes_lie_where_lesions_do(shapes):
     drawn = [draw_missing(rng, stored, (56, 70, 85), 32) for _ in range(60)]
     assert all(hole.any() for hole, _ in drawn)
     assert np.mean([hole.mean() for hole, _ in drawn]) < 0.5
-    lesions = [hole[0] for hole, of_patients in drawn if of_patients]
+    lesions = [hole[0] for hole, kind in drawn if kind == "lesions"]
     assert 10 < len(lesions) < 50
     # those of this slice are at 60-70 and 80-90: in the middle of the square
     assert all(hole[:3].sum() < 0.3 * hole.sum() for hole in lesions)
+
+
+def test_tumours_are_as_large_as_those_of_the_challenge(shapes):
+    stored = Lesions.load(shapes)
+    rng = np.random.default_rng(0)
+    drawn = [draw_missing(rng, stored, (20, 40, 85), 128, (-20, 20), 0.0, 0.5) for _ in range(40)]
+    tumours = [hole for hole, kind in drawn if kind == "beyond"]
+    assert 12 < len(tumours) < 28
+    # any of their slices is the one that is filled, and they go on in the next ones
+    assert all(hole[20].any() for hole in tumours)
+    assert np.median([hole.sum() for hole in tumours]) > 30_000
+    deep = [hole.any((1, 2)).sum() for hole in tumours]
+    assert np.median(deep) > 25
+
+
+def test_what_is_missing_beyond_the_brain_is_to_become_empty(cache, shapes):
+    config = Config.load("ddpm-together")
+    config = replace(
+        config,
+        data=replace(config.data, train=["toy_sub-01"]),
+        synthesis=replace(config.synthesis, tumours=1.0, squares=0.0, vary=False),
+    )
+    slices = Slices(config, cache, Lesions.load(shapes))
+    beyond = 0.0
+    for index in range(8):
+        image, visible = slices.sample(index)
+        own, hole = visible[:2]
+        assert hole.any()
+        assert torch.equal(own, image[0] * (1 - hole))
+        beyond += float((hole * (image[0] == 0)).sum())
+    assert beyond > 0
+    within = replace(config, synthesis=replace(config.synthesis, tumours=0.0))
+    plain = Slices(within, cache, Lesions.load(shapes))
+    for index in range(4):
+        image, visible = plain.sample(index)
+        assert not (visible[1] * (image[0] == 0)).any()
 
 
 def test_holes_of_neighbours_are_as_noisy_as_the_one_that_is_drawn(trained, monkeypatch):
