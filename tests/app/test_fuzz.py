@@ -345,6 +345,7 @@ def test_datasets_are_used_or_refused(tree, participants, sessions):
         options = SimpleNamespace(
             bids_dir=root, participant_label=participants, session_label=sessions, bids_filter_file=None,
             bids_database_dir=None, derivatives={}, lesion_masks=None, edits=None, template="T",
+            flair="joint",
         )  # fmt: skip
         try:
             found = bids.collect(options).images
