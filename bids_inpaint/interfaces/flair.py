@@ -20,7 +20,7 @@ from bids_inpaint.interfaces.visits import write_xfm
 from bids_inpaint.io import images
 from bids_inpaint.io.transforms import read_xfm
 from bids_inpaint.networks import flair, inpainting, registry, session
-from bids_inpaint.space import WORKING_GRID, resample
+from bids_inpaint.space import WORKING_GRID, Grid, resample
 
 
 class FlairToWorkingGridInputSpec(InputSpec):
@@ -67,12 +67,8 @@ class FlairToWorkingGrid(FileInterface):
         corrected = bias.correct(out, mask, bias.n4)[0]
         native = resample(data, grid, t1w_grid, to_flair, order=3)
         return {
-            "out_file": images.save(
-                within(runtime, "flair.nii.gz"), corrected, WORKING_GRID, np.float32, space_code=4
-            ),
-            "native_file": images.save(
-                within(runtime, "native_flair.nii.gz"), native, t1w_grid, np.float32, space_code=1
-            ),
+            "out_file": _save(runtime, "flair", corrected, WORKING_GRID, np.float32, 4),
+            "native_file": _save(runtime, "native_flair", native, t1w_grid, np.float32, 1),
             "out_xfm": write_xfm(within(runtime, "flair_to_t1w.txt"), to_flair),
             "stripped": brain.stripped_mask(conformed.data, grid) is not None,
             "warnings": [*warnings, *(f"{name}: {clause}." for clause in conformed.warnings)],
@@ -127,13 +123,12 @@ class FindByFlair(FileInterface):
         world = read_xfm(self.inputs.inverse_xfm)
         likely = resample(probability, source, grid, world, order=1, mask=native > 0)
 
-        def save(name: str, values: np.ndarray, on, dtype, code: int) -> str:
-            return images.save(within(runtime, f"{name}.nii.gz"), values, on, dtype, code)
-
         return {
-            "mask": save("mask", find_probable(probability, rule, source), source, np.uint8, 4),
-            "native_mask": save("native_mask", find_probable(likely, rule, grid), grid, np.uint8, 1),
-            "native_probability": save("native_probability", likely, grid, np.float32, 1),
+            "mask": _save(runtime, "mask", find_probable(probability, rule, source), source, np.uint8, 4),
+            "native_mask": _save(
+                runtime, "native_mask", find_probable(likely, rule, grid), grid, np.uint8, 1
+            ),
+            "native_probability": _save(runtime, "native_probability", likely, grid, np.float32, 1),
             "warnings": [*self.inputs.flair_warnings, *lacking(seen, mask)],
         }
 
@@ -177,12 +172,13 @@ class SynthesiseFlair(FileInterface):
         native_flair = resample(image, source, grid, world, order=3, mask=brain)
         lesions = resample(probability, source, grid, world, order=1, mask=brain) > 0.5
 
-        def save(name: str, values: np.ndarray, on, dtype, code: int) -> str:
-            return images.save(within(runtime, f"{name}.nii.gz"), values, on, dtype, code)
-
         return {
-            "flair": save("flair", image, source, np.float32, 4),
-            "mask": save("mask", probability > 0.5, source, np.uint8, 4),
-            "native_flair": save("native_flair", native_flair, grid, np.float32, 1),
-            "native_mask": save("native_mask", lesions, grid, np.uint8, 1),
+            "flair": _save(runtime, "flair", image, source, np.float32, 4),
+            "mask": _save(runtime, "mask", probability > 0.5, source, np.uint8, 4),
+            "native_flair": _save(runtime, "native_flair", native_flair, grid, np.float32, 1),
+            "native_mask": _save(runtime, "native_mask", lesions, grid, np.uint8, 1),
         }
+
+
+def _save(runtime, name: str, values: np.ndarray, grid: Grid, dtype, space_code: int) -> str:
+    return images.save(within(runtime, f"{name}.nii.gz"), values, grid, dtype, space_code)
